@@ -1,0 +1,3 @@
+"""unprompt: from image back to prompt."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Prompt text to prompt embedding."""

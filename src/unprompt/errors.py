@@ -1,0 +1,37 @@
+"""The errors that unprompt raises on purpose.
+
+Every message says what was wrong, where (file, row, key) and what to do about it.
+"""
+
+
+class UnpromptError(Exception):
+    """Base class of every error that unprompt raises on purpose."""
+
+
+class UnreadableImageError(UnpromptError):
+    """An image is missing, empty, damaged, too large or of no supported format."""
+
+
+class TableError(UnpromptError):
+    """A pairs table breaks its schema or points at images that are not there."""
+
+
+class OutputError(UnpromptError):
+    """A result could not be written; whatever stood there before is untouched."""
+
+
+class RecipeError(UnpromptError):
+    """A training recipe has an unknown key, a wrong type or values that exclude each other."""
+
+
+class ModelNotFoundError(UnpromptError):
+    """A model or an encoder is neither on disk nor can it be downloaded."""
+
+
+class MissingExtraError(UnpromptError):
+    """A feature needs a library of an extra that is not installed."""
+
+    def __init__(self, library: str, extra: str):
+        super().__init__(
+            f"this needs {library}, which is not installed; run: pip install 'unprompt[{extra}]'"
+        )

@@ -1,0 +1,1 @@
+"""Honest measurement: metrics, baselines and the report."""

@@ -1,0 +1,69 @@
+"""Files written whole or not at all, and the place of the on-disk caches."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from unprompt.errors import OutputError
+
+
+def cache_dir() -> Path:
+    """Folder of unprompt's caches: ``$UNPROMPT_CACHE``, else ``unprompt`` in the user's cache."""
+    if stated := os.environ.get("UNPROMPT_CACHE"):
+        return Path(stated)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unprompt"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and rename it to ``path`` when the block succeeds.
+
+    The temporary file keeps the suffix of ``path``, since writers choose formats by it. When the
+    block raises, the temporary file is removed and what stood at ``path`` stays as it was.
+
+    Raises:
+        OutputError: the folder cannot be created or written, or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".tmp{path.suffix}")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write {path}: {reason}; the old file, if any, is intact"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing (``w`` as UTF-8, or ``wb``) that replaces ``path`` only when whole.
+
+    Raises:
+        OutputError: as `atomic_path`.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
+        yield file
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

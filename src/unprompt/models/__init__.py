@@ -1,0 +1,1 @@
+"""Models from image to prompt embedding or prompt text."""

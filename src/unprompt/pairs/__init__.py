@@ -1,0 +1,1 @@
+"""The pairs table, and every step that makes or cleans one."""

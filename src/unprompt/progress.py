@@ -1,0 +1,45 @@
+"""One progress bar for every long step: on standard error, and only where a person looks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, show: bool = True
+) -> Iterator[Item]:
+    """Yield ``items`` while a bar on standard error shows count, rate and time left.
+
+    Nothing is drawn when ``show`` is false or standard error is not a terminal, so logs and pipes
+    stay clean. ``total`` defaults to the length of ``items`` where it has one.
+    """
+    if not show or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total, description=description)
