@@ -1,0 +1,42 @@
+"""Images inside tar shards (WebDataset's layout), read by offset."""
+
+from __future__ import annotations
+
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+
+
+def split_member(file: str) -> tuple[str, str] | None:
+    """``folder/shard.tar/key.ext`` as ``(folder/shard.tar, key.ext)``; None for a plain path."""
+    shard, found, member = file.partition(".tar/")
+    return (shard + ".tar", member) if found else None
+
+
+def read_member(shard: Path, member: str) -> bytes:
+    """Bytes of one member of a tar shard.
+
+    The shard's index is built on first use by walking its headers, and kept for the 64 shards
+    used last.
+
+    Raises:
+        OSError: the shard is not there, or is cut off inside the member.
+        KeyError: the shard has no such member, or is no tar file.
+    """
+    status = shard.stat()
+    offset, size = _index(shard, status.st_mtime_ns, status.st_size)[member]
+    with shard.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError(f"{shard} is cut off inside {member}")
+    return content
+
+
+@lru_cache(maxsize=64)
+def _index(shard: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+    except tarfile.TarError as error:
+        raise KeyError(f"{shard} is not a readable tar file: {error}") from error

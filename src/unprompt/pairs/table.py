@@ -1,0 +1,445 @@
+"""The pairs table: schema, reading, validation, streaming and atomic writing.
+
+A pairs table is a Parquet file (or, to read from, JSON lines of the same columns) beside its
+images. The ``file`` of a row is relative to the table's root: the folder of the table, or the
+folder that the Parquet file names under the metadata key ``unprompt.root`` when the table was
+saved away from its images. ``shard.tar/key.ext`` names a member of a tar shard (WebDataset).
+
+Everything else in the project takes and returns `PairsTable`; nothing else knows columns by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from unprompt.errors import TableError, UnreadableImageError
+from unprompt.files import atomic_path
+from unprompt.images import open_rgb
+from unprompt.pairs.schema import REQUIRED, SCHEMA, SPLITS, conform, to_arrow
+from unprompt.pairs.shards import read_member, split_member
+
+_ROOT_KEY = b"unprompt.root"
+_MAX_REPORTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image and the prompt that made it. Fields are the columns of `SCHEMA`."""
+
+    id: str
+    file: str
+    prompt: str
+    negative_prompt: str | None = None
+    generator: str | None = None
+    source: str | None = None
+    licence: str | None = None
+    exact: bool = True
+    width: int | None = None
+    height: int | None = None
+    seed: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    sha256: str | None = None
+    group: int | None = None
+    split: str | None = None
+    embedding: Sequence[float] | None = None
+
+
+class PairsTable:
+    """Pairs in memory: an Arrow table with the columns of `SCHEMA`, and where its images are.
+
+    Args:
+        data: columns as in `SCHEMA`; absent nullable ones are filled with null, an absent
+            ``exact`` with true, further columns are kept.
+        root: the folder that ``file`` is relative to.
+        name: what errors call this table; the path it came from.
+        first_row: number of the first row in that file, counted from 1, for errors.
+
+    Raises:
+        TableError: a required column is missing, or a value is of the wrong type or null where
+            it must not be; the message names column and row.
+    """
+
+    def __init__(
+        self, data: pa.Table, root: str | Path, name: str = "pairs table", first_row: int = 1
+    ):
+        self.name = name
+        self.root = Path(root)
+        self.first_row = first_row
+        self.data = conform(data, name, first_row)
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[Pair], root: str | Path, name: str = "pairs table") -> Self:
+        """Build a table from `Pair` objects."""
+        rows = [asdict(pair) for pair in pairs]
+        columns = {field.name: [row[field.name] for row in rows] for field in fields(Pair)}
+        return cls(pa.table(to_arrow(columns)), root, name)
+
+    def __len__(self) -> int:
+        return int(self.data.num_rows)
+
+    def __repr__(self) -> str:
+        return f"PairsTable({self.name!r}, {len(self)} pairs)"
+
+    def __iter__(self) -> Iterator[Pair]:
+        names = [field.name for field in fields(Pair)]
+        for batch in self.data.select(names).to_batches(1024):
+            for row in batch.to_pylist():
+                yield Pair(**row)
+
+    def column(self, name: str) -> list[Any]:
+        """Values of one column as Python objects, None for null."""
+        return list(self.data.column(name).to_pylist())
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts, in row order."""
+        return self.column("prompt")
+
+    def has(self, name: str) -> bool:
+        """Whether column ``name`` is there with no null in it (and at least one row)."""
+        return (
+            name in self.data.column_names
+            and len(self) > 0
+            and self.data.column(name).null_count == 0
+        )
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """Prompt embeddings, float32 of shape (n, dim).
+
+        Raises:
+            TableError: a row has none.
+        """
+        column = self.data.column("embedding")
+        if column.null_count:
+            raise TableError(
+                f"{self.name}: {column.null_count} of {len(self)} rows have no embedding; "
+                "run: unprompt embed"
+            )
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.astype(np.float32).reshape(len(self), column.type.list_size)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> PairsTable:
+        """The given rows, counted from 0, in the given order."""
+        return self._with(self.data.take(pa.array(np.asarray(rows, dtype=np.int64))))
+
+    def where(self, mask: Sequence[bool] | np.ndarray | pa.Array | pa.ChunkedArray) -> PairsTable:
+        """The rows where ``mask`` is true."""
+        if not isinstance(mask, pa.Array | pa.ChunkedArray):
+            mask = pa.array(np.asarray(mask, dtype=bool))
+        return self._with(self.data.filter(mask))
+
+    def of_split(self, split: str) -> PairsTable:
+        """The rows of one split.
+
+        Raises:
+            TableError: the table was never split, or holds no row of this split.
+        """
+        rows = self.where(pc.fill_null(pc.equal(self.data.column("split"), split), False))
+        if not len(rows):
+            held = sorted({str(name) for name in self.column("split") if name is not None})
+            advice = f"it holds {', '.join(held)}" if held else "run: unprompt split"
+            raise TableError(f"{self.name}: no row of the split '{split}'; {advice}")
+        return rows
+
+    def with_columns(self, columns: Mapping[str, Any]) -> PairsTable:
+        """A copy with columns set: sequences of Python values, Arrow arrays, or for
+        ``embedding`` a float array of shape (n, dim).
+        """  # noqa: D205
+        data = self.data
+        for name, array in to_arrow(columns).items():
+            field = pa.field(name, array.type)
+            index = data.schema.get_field_index(name)
+            data = (
+                data.append_column(field, array)
+                if index < 0
+                else data.set_column(index, field, array)
+            )
+        return self._with(data)
+
+    def read_bytes(self, row: int) -> bytes:
+        """Encoded bytes of the image of one row, counted from 0.
+
+        Raises:
+            TableError: the file is not there, or its path leaves the table's folder.
+        """
+        file = self.data.column("file")[row].as_py()
+        where = f"{self.name}, row {self.first_row + row}"
+        if reason := _refusal(file):
+            raise TableError(f"{where}: file '{file}' {reason}")
+        try:
+            if shard := split_member(file):
+                return read_member(self.root / shard[0], shard[1])
+            return (self.root / file).read_bytes()
+        except (OSError, KeyError) as error:
+            raise TableError(f"{where}: image '{file}' is not there ({error})") from error
+
+    def open_image(self, row: int, at_least: int | None = None) -> Image.Image:
+        """Decode the image of one row, counted from 0, to RGB; ``at_least`` as in `open_rgb`.
+
+        Raises:
+            TableError: the file is not there, cannot be decoded, or its path leaves the folder.
+        """
+        content = self.read_bytes(row)
+        try:
+            return open_rgb(content, at_least)
+        except UnreadableImageError as error:
+            file = self.data.column("file")[row].as_py()
+            raise TableError(
+                f"{self.name}, row {self.first_row + row}: image '{file}': {error}"
+            ) from error
+
+    def _with(self, data: pa.Table) -> PairsTable:
+        return PairsTable(data, self.root, self.name)
+
+
+def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
+    """Read a whole pairs table: Parquet, or JSON lines (``.jsonl``) of the same columns.
+
+    Args:
+        path: the table.
+        columns: read only these (``id``, ``file`` and ``prompt`` always come too).
+
+    Raises:
+        TableError: not there, not readable, or against the schema; with column and row.
+    """
+    batches = list(stream(path, columns, batch_size=65_536))
+    if not batches:
+        path = _existing(path)
+        return PairsTable(SCHEMA.empty_table(), _root(path), str(path))
+    data = pa.concat_tables([batch.data for batch in batches], promote_options="permissive")
+    return PairsTable(data, batches[0].root, batches[0].name)
+
+
+def stream(
+    path: str | Path, columns: Sequence[str] | None = None, batch_size: int = 1024
+) -> Iterator[PairsTable]:
+    """Read a pairs table in batches of at most ``batch_size`` rows, holding one at a time.
+
+    Raises:
+        TableError: as `load`.
+    """
+    path = _existing(path)
+    root, wanted = _root(path), None
+    if columns is not None:
+        wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
+    first_row = 1
+    for data in _batches(path, wanted, batch_size):
+        yield PairsTable(data, root, str(path), first_row)
+        first_row += data.num_rows
+
+
+def save(table: PairsTable, path: str | Path) -> None:
+    """Write a table as Parquet, whole or not at all; the images stay where they are.
+
+    Raises:
+        OutputError: the place cannot be written or the disk is full; the old file is intact.
+    """
+    with PairsWriter(path, table.root) as writer:
+        writer.write(table)
+
+
+class PairsWriter:
+    """Writes a pairs table batch by batch; the file appears when the ``with`` block succeeds.
+
+    Args:
+        path: the Parquet file to write.
+        root: folder of the images; the folder of ``path`` by default.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path | None = None):
+        self.path = Path(path)
+        self.root = self.path.parent if root is None else Path(root)
+        self.rows = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        self._pending = atomic_path(self.path)
+        self._temporary = self._pending.__enter__()
+        return self
+
+    def write(self, pairs: PairsTable | Iterable[Pair]) -> None:
+        """Append a batch. The first batch decides the columns and the embedding's width."""
+        if not isinstance(pairs, PairsTable):
+            pairs = PairsTable.from_pairs(pairs, self.root, str(self.path))
+        writer = self._writer or self._open(pairs.data.schema)
+        writer.write_table(pairs.data.select(self._schema.names).cast(self._schema))
+        self.rows += len(pairs)
+
+    def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
+        metadata = {}
+        if self.root.resolve() != self.path.parent.resolve():
+            relative = os.path.relpath(self.root.resolve(), self.path.parent.resolve())
+            metadata[_ROOT_KEY] = Path(relative).as_posix().encode()
+        self._schema = schema.with_metadata(metadata)
+        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        return self._writer
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._writer is None and kind is None:
+                self._open(SCHEMA)
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as failure:
+            kind, error, traceback = type(failure), failure, failure.__traceback__
+        self._pending.__exit__(kind, error, traceback)
+
+
+def validate(table: PairsTable, images: str = "exist") -> None:
+    """Check what the schema cannot: identity, prompts, paths, splits and images.
+
+    Args:
+        table: the table to check.
+        images: ``none``, ``exist`` (each image is there) or ``decode`` (and can be decoded).
+
+    Raises:
+        TableError: names the first 20 problems with their rows, and how many there are.
+    """
+    problems = list(find_problems(table, images))
+    if problems:
+        shown = "\n  ".join(problems[:_MAX_REPORTED])
+        more = len(problems) - _MAX_REPORTED
+        rest = f"\n  and {more} more" if more > 0 else ""
+        raise TableError(f"{table.name}: {len(problems)} problems\n  {shown}{rest}")
+
+
+def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
+    """Yield each problem of a table as one line with its row; see `validate`."""
+    if images not in ("none", "exist", "decode"):
+        raise ValueError(f"images must be none, exist or decode, not '{images}'")
+    ids = table.column("id")
+    first_of: dict[str, int] = {}
+    repeated = {name for name, count in Counter(ids).items() if count > 1}
+    columns = zip(ids, table.prompts, table.column("split"), strict=True)
+    for row, (name, prompt, split) in enumerate(columns):
+        where = f"row {table.first_row + row}"
+        if name in repeated and name in first_of:
+            yield f"{where}: id '{name}' stands in row {table.first_row + first_of[name]} too"
+        first_of.setdefault(name, row)
+        if not name:
+            yield f"{where}: the id is empty"
+        if not prompt.strip():
+            yield f"{where}: the prompt is empty"
+        if split is not None and split not in SPLITS:
+            yield f"{where}: split '{split}' is not one of {', '.join(SPLITS)}"
+        if images != "none":
+            try:
+                table.open_image(row) if images == "decode" else table.read_bytes(row)
+            except TableError as error:
+                yield str(error).removeprefix(f"{table.name}, ")
+
+
+def _refusal(file: str) -> str | None:
+    """Why an image path must not be followed, or None."""
+    path = PurePosixPath(file.replace("\\", "/"))
+    if not file or path == PurePosixPath("."):
+        return "is empty"
+    if path.is_absolute() or (len(file) > 1 and file[1] == ":") or "\0" in file:
+        return "must be relative to the table's folder; refused"
+    if ".." in path.parts:
+        return "leaves the table's folder; refused"
+    return None
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        path = path / "pairs.parquet"
+    if not path.exists():
+        raise TableError(f"{path}: no such pairs table")
+    return path
+
+
+def _root(path: Path) -> Path:
+    if path.suffix != ".jsonl":
+        metadata = _parquet(path).schema_arrow.metadata or {}
+        if stated := metadata.get(_ROOT_KEY):
+            return Path(os.path.normpath(path.parent / stated.decode()))
+    return path.parent
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def _batches(path: Path, columns: list[str] | None, batch_size: int) -> Iterator[pa.Table]:
+    if path.suffix == ".jsonl":
+        yield from _json_batches(path, columns, batch_size)
+        return
+    file = _parquet(path)
+    if columns is not None:
+        columns = [name for name in columns if name in file.schema_arrow.names]
+    try:
+        for batch in file.iter_batches(batch_size, columns=columns):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
+    rows: list[dict[str, Any]] = []
+    start = 1
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TableError(f"{path}, row {number}: not a JSON object ({error})") from error
+            if not isinstance(row, dict):
+                raise TableError(f"{path}, row {number}: not a JSON object")
+            rows.append(row)
+            if len(rows) == size:
+                yield _from_rows(rows, columns, path, start)
+                rows, start = [], number + 1
+    if rows:
+        yield _from_rows(rows, columns, path, start)
+
+
+def _from_rows(
+    rows: list[dict[str, Any]], columns: list[str] | None, path: Path, start: int
+) -> pa.Table:
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    arrays = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if not any(name in row for row in rows):
+            continue
+        kind = SCHEMA.field(name).type if name in SCHEMA.names and name != "embedding" else None
+        try:
+            arrays[name] = pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            for number, value in enumerate(values, start):
+                try:
+                    pa.scalar(value, kind)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                    raise TableError(
+                        f"{path}, row {number}: column '{name}' holds {value!r}, "
+                        f"which is not of type {kind or 'the rows before'}"
+                    ) from None
+            raise
+    return pa.table(arrays)
