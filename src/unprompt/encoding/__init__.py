@@ -1,1 +1,15 @@
-"""Prompt text to prompt embedding."""
+"""Prompt text to prompt embedding: encoders on torch or ONNX, and an on-disk cache."""
+
+from unprompt.encoding.cache import EmbeddingCache, encode
+from unprompt.encoding.encoder import PromptEncoder, load_encoder
+from unprompt.encoding.layout import EncoderError
+from unprompt.encoding.sources import DEFAULT_ENCODER
+
+__all__ = [
+    "DEFAULT_ENCODER",
+    "EmbeddingCache",
+    "EncoderError",
+    "PromptEncoder",
+    "encode",
+    "load_encoder",
+]

@@ -1,0 +1,173 @@
+"""How a sentence-transformers model folder says that it wants to be run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unprompt.errors import UnpromptError
+
+ONNX_FILE = "onnx/model.onnx"
+"""Where sentence-transformers models keep their ONNX graph (its own ``backend="onnx"`` too)."""
+
+
+class EncoderError(UnpromptError):
+    """An encoder's folder is damaged, or asks for something that unprompt does not do."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What it takes to run one sentence-transformers model.
+
+    Attributes:
+        folder: the model folder, with ``modules.json``.
+        weights_folder: where ``config.json``, the tokenizer and the weights are; often the same.
+        pooling: ``mean`` over the tokens, or ``cls``, the first token.
+        max_length: texts are cut to this many tokens, special ones included.
+        lower_case: whether texts are lower-cased before tokenisation.
+        prefix: text put before every prompt (the model's ``default_prompt_name``).
+        dim: width of the embedding.
+    """
+
+    folder: Path
+    weights_folder: Path
+    pooling: str
+    max_length: int
+    lower_case: bool
+    prefix: str
+    dim: int
+
+    @property
+    def tokenizer(self) -> Path:
+        """The fast tokenizer's file."""
+        return self.weights_folder / "tokenizer.json"
+
+    @property
+    def onnx(self) -> Path:
+        """The ONNX graph that came with the model; may not be there."""
+        return self.weights_folder / ONNX_FILE
+
+    @property
+    def weights(self) -> list[Path]:
+        """The torch weight files, safetensors before pickles; empty if there are none."""
+        for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+            if found := sorted(self.weights_folder.glob(pattern)):
+                return found
+        return []
+
+    def identity(self, weights: list[Path]) -> str:
+        """Hash of these weight files and of everything in `Layout` that changes an embedding."""
+        digest = hashlib.sha256()
+        settings = (self.pooling, self.max_length, self.lower_case, self.prefix)
+        digest.update(repr(settings).encode())
+        for path in (self.weights_folder / "config.json", self.tokenizer, *weights):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:24]
+
+
+def has_parts(folder: Path, onnx: bool) -> bool:
+    """Whether a folder holds a whole model: with an ONNX graph, or with torch weights.
+
+    A half-downloaded model answers no.
+    """
+    if not (folder / "modules.json").exists():
+        return False
+    layout = read_layout(folder)
+    if not layout.tokenizer.exists():
+        return False
+    return layout.onnx.exists() if onnx else bool(layout.weights)
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read a model folder's settings.
+
+    Honoured: Transformer, then Pooling (mean or cls), then Normalize or nothing; the result is
+    of unit norm either way, since cosines are all that prompts are compared by.
+
+    Raises:
+        EncoderError: a file is missing or damaged, or the model wants what is not done here
+            (other modules or poolings, code from the hub, image inputs).
+    """
+    modules = _read(folder / "modules.json")
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise EncoderError(
+            f"{folder / 'modules.json'}: the modules {' + '.join(kinds)} are not supported; "
+            "an encoder must be Transformer + Pooling (+ Normalize)"
+        )
+    weights_folder = folder / modules[0]["path"]
+    config = _read(weights_folder / "config.json")
+    settings = _read(weights_folder / "sentence_bert_config.json", optional=True)
+    tokenizer = _read(weights_folder / "tokenizer_config.json", optional=True)
+    prefix = _prefix(folder)
+    pooling = _pooling(folder / modules[1]["path"] / "config.json", prefix)
+    limits = [
+        settings.get("max_seq_length") or tokenizer.get("model_max_length"),
+        config.get("max_position_embeddings"),
+    ]
+    known = [int(limit) for limit in limits if limit and limit > 0]
+    dim = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    if not known or not dim:
+        raise EncoderError(
+            f"{weights_folder / 'config.json'}: states no hidden_size or no length limit "
+            "(max_position_embeddings); is this a text model?"
+        )
+    return Layout(
+        folder=folder,
+        weights_folder=weights_folder,
+        pooling=pooling,
+        max_length=min(known),
+        lower_case=bool(settings.get("do_lower_case", False)),
+        prefix=prefix,
+        dim=int(dim),
+    )
+
+
+def _pooling(path: Path, prefix: str) -> str:
+    config = _read(path)
+    # Older files hold one flag for each mode, newer ones a name.
+    stated = config.get("pooling_mode")
+    modes = [stated] if isinstance(stated, str) else list(stated or [])
+    if not modes:
+        flag = "pooling_mode_"
+        modes = [key.removeprefix(flag) for key in config if key.startswith(flag) and config[key]]
+    names = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
+    if len(modes) != 1 or modes[0] not in names:
+        raise EncoderError(
+            f"{path}: the pooling {' + '.join(modes) or 'none'} is not supported; "
+            "it must be mean or cls"
+        )
+    if prefix and not config.get("include_prompt", True):
+        raise EncoderError(f"{path}: include_prompt=false is not supported")
+    return names[modes[0]]
+
+
+def _prefix(folder: Path) -> str:
+    config = _read(folder / "config_sentence_transformers.json", optional=True)
+    name = config.get("default_prompt_name")
+    if name is None:
+        return ""
+    prompts = config.get("prompts") or {}
+    if name not in prompts:
+        raise EncoderError(
+            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name '{name}' is "
+            "not among its prompts"
+        )
+    return str(prompts[name])
+
+
+def _read(path: Path, optional: bool = False) -> Any:
+    if optional and not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EncoderError(
+            f"{path}: no such file; an encoder is a sentence-transformers model folder"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise EncoderError(f"{path}: cannot be read ({error}); download the model again") from error

@@ -1,0 +1,101 @@
+"""Prompts to token ids, and token ids to batches with next to no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unprompt.encoding.layout import EncoderError, Layout
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of a few prompts of nearly the same length.
+
+    Attributes:
+        rows: which prompts these are, int64 of shape (n,).
+        ids: token ids, int64 of shape (n, length), padded on the right.
+        mask: 1 at a token and 0 at padding, int64 of shape (n, length).
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    mask: np.ndarray
+
+
+def load_tokenizer(layout: Layout) -> Tokenizer:
+    """Load the fast tokenizer of a model folder; it cuts to the layout's length, and never pads.
+
+    Raises:
+        EncoderError: the file is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(layout.tokenizer))
+    # The library raises bare Exception on a file that it cannot read.
+    except Exception as error:
+        raise EncoderError(
+            f"{layout.tokenizer}: cannot be read ({error}); download the model again"
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(layout.max_length)
+    return tokenizer
+
+
+def tokenize(tokenizer: Tokenizer, layout: Layout, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, special tokens included, at most ``layout.max_length`` of them.
+
+    As sentence-transformers does, white space around a text is dropped. Lone surrogates, which
+    damaged metadata holds and no tokenizer takes, become U+FFFD.
+    """
+    prepared = [layout.prefix + text.strip() for text in texts]
+    if layout.lower_case:
+        prepared = [text.lower() for text in prepared]
+    prepared = [text if _is_unicode(text) else _mend(text) for text in prepared]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(prepared)]
+
+
+def batches(
+    ids: Sequence[Sequence[int]], max_rows: int, max_tokens: int, pad: int
+) -> Iterator[Batch]:
+    """Yield batches of prompts sorted by length, longest first.
+
+    The longest come first, so that a batch that does not fit in memory fails at once, and so
+    that the time left that a bar shows is an upper bound.
+
+    Args:
+        ids: token ids of each prompt.
+        max_rows: prompts in a batch, at most.
+        max_tokens: tokens in a batch, padding included, at most (one prompt may have more).
+        pad: token id of the padding.
+    """
+    lengths = np.array([len(row) for row in ids], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(int(lengths[order[start]]), 1)
+        rows = order[start : start + max(1, min(max_rows, max_tokens // longest))]
+        mask = (np.arange(longest) < lengths[rows, None]).astype(np.int64)
+        padded = np.full((len(rows), longest), pad, dtype=np.int64)
+        padded[mask.astype(bool)] = np.concatenate([ids[row] for row in rows])
+        yield Batch(rows, padded, mask)
+        start += len(rows)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _mend(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)

@@ -1,0 +1,109 @@
+"""An encoder's network on torch: exact fp32, or bf16 where the processor multiplies in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_TOKENS_CPU = 4096
+"""Tokens in a batch: more leave the processor's cache and are slower (benchmarks/encoding.py)."""
+
+MAX_TOKENS_CUDA = 65_536
+
+
+def load_network(layout: Layout, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    """Load the transformer of a model folder, in evaluation mode.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        EncoderError: the weights cannot be loaded, or need code from the hub.
+    """
+    try:
+        import torch
+        from transformers import AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtraError("torch and transformers", "train") from error
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        network = AutoModel.from_pretrained(
+            layout.weights_folder,
+            dtype=dtype or torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise EncoderError(
+            f"{layout.weights_folder}: the weights cannot be loaded ({error})"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return network.eval()
+
+
+def multiplies_in_bf16(device: str) -> bool:
+    """Whether a device has instructions for bf16 products; emulation would be slow.
+
+    On x86 those are AVX512-BF16 and AMX; on CUDA, compute capability 8.0.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Public names for this exist only in newer torch than the oldest supported.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+class TorchNetwork:
+    """Token ids to pooled, not yet normalised embeddings, on torch.
+
+    Args:
+        layout: the model.
+        precision: ``fp32`` or ``bf16``.
+        device: a torch device.
+    """
+
+    def __init__(self, layout: Layout, precision: str, device: str):
+        import torch
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        self._device = torch.device(device)
+        self._network: Any = load_network(layout, dtype).to(self._device)
+        self._pooling = layout.pooling
+        self.max_tokens = MAX_TOKENS_CUDA if self._device.type == "cuda" else MAX_TOKENS_CPU
+
+    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Run one batch.
+
+        Args:
+            ids: token ids, int64 of shape (n, length).
+            mask: 1 at tokens, 0 at padding, int64 of shape (n, length).
+
+        Returns:
+            float32 of shape (n, dim).
+        """
+        import torch
+
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids).to(self._device)
+            held = torch.from_numpy(mask).to(self._device)
+            # Attention without a mask takes a faster kernel, and most batches need none.
+            needed = None if mask.all() else held
+            hidden = self._network(input_ids=tokens, attention_mask=needed).last_hidden_state
+            if self._pooling == "cls":
+                pooled = hidden[:, 0].float()
+            else:
+                weights = held.unsqueeze(-1)
+                pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
+            return np.asarray(pooled.cpu().numpy())
