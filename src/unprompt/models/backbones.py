@@ -1,0 +1,295 @@
+"""Image backbones of three libraries behind one face: normalised pixels in, features out.
+
+A backbone is named by a string: ``timm/NAME`` (any timm model), ``hf/ID_OR_DIR`` (any vision
+model of transformers, or the image tower of CLIP, SigLIP and the like) or
+``open_clip/NAME[:TAG]`` (an open_clip image tower; NAME may be ``hf-hub:ORG/MODEL`` or
+``local-dir:FOLDER``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What it takes to build a backbone again without its pretrained weights.
+
+    Attributes:
+        name: ``timm/…``, ``hf/…`` or ``open_clip/…``.
+        arguments: for timm the keyword arguments of ``create_model``; for hf and open_clip the
+            model's own configuration, filled when the pretrained model is loaded.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class Backbone(nn.Module):
+    """An image tower.
+
+    Attributes:
+        config: builds the same architecture again.
+        preprocessing: the input that the pretrained weights expect.
+        dim: width of the features.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pool: Callable[[Any], torch.Tensor],
+        config: BackboneConfig,
+        preprocessing: Preprocessing,
+    ):
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.preprocessing = preprocessing
+        self._pool = pool
+        self.dim = self._probe()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised pixels of shape (batch, 3, size, size) to features (batch, dim)."""
+        return self._pool(self.network(pixels))
+
+    @torch.no_grad()
+    def _probe(self) -> int:
+        training = self.network.training
+        size = self.preprocessing.size
+        width = self.eval()(torch.zeros(1, 3, size, size)).shape[1]
+        self.train(training)
+        return int(width)
+
+
+def create_backbone(
+    config: BackboneConfig,
+    pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+    size: int | None = None,
+) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+        config: name and arguments.
+        pretrained: load the weights that the name stands for, from the local hub cache or the
+            hub; otherwise they are random.
+        checkpoint: load the weights from this file instead (``.safetensors``, or ``.pt``/``.bin``
+            read with ``weights_only=True``); a classifier in it is left out. timm only.
+        size: side of the input in pixels, where another than the pretrained one is wanted.
+
+    Raises:
+        ModelNotFoundError: the library does not know the name, or its weights cannot be had.
+        UnpromptError: the name has no known prefix, or the checkpoint does not fit.
+    """
+    library, _, name = config.name.partition("/")
+    if library not in _LIBRARIES or not name:
+        known = ", ".join(f"{prefix}/…" for prefix in _LIBRARIES)
+        raise UnpromptError(f"backbone '{config.name}': must be one of {known}")
+    if checkpoint is not None:
+        if library != "timm":
+            raise UnpromptError(
+                f"backbone '{config.name}': a checkpoint file works with timm/… only; "
+                f"give {library}/ the folder of the model instead"
+            )
+        if not Path(checkpoint).is_file():
+            raise ModelNotFoundError(f"backbone checkpoint {checkpoint}: no such file")
+    return _LIBRARIES[library](name, config, pretrained, checkpoint, size)
+
+
+def _timm(
+    name: str,
+    config: BackboneConfig,
+    pretrained: bool,
+    checkpoint: str | Path | None,
+    size: int | None,
+) -> Backbone:
+    import timm
+    from timm.data import resolve_model_data_config
+
+    arguments = dict(config.arguments)
+    if size is not None and "img_size" not in arguments and name.startswith(_FIXED_SIZE):
+        arguments["img_size"] = size
+    overlay = {"file": str(checkpoint)} if checkpoint else None
+    if not timm.is_model(name.split(".")[0]):
+        raise _unknown(config.name, name, timm.list_models())
+    try:
+        network = timm.create_model(
+            name,
+            pretrained=pretrained or checkpoint is not None,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            **arguments,
+        )
+    except Exception as error:
+        raise _not_loaded(config.name, checkpoint, error) from error
+    data = resolve_model_data_config(network)
+    preprocessing = Preprocessing(
+        size=size or data["input_size"][1],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+    )
+    return Backbone(network, _first, replace(config, arguments=arguments), preprocessing)
+
+
+# timm's transformers that build position embeddings for one input size.
+_FIXED_SIZE = ("vit_", "deit", "eva", "beit", "swin", "cait", "mixer_", "xcit", "samvit")
+
+
+def _hf(
+    name: str,
+    config: BackboneConfig,
+    pretrained: bool,
+    checkpoint: str | Path | None,
+    size: int | None,
+) -> Backbone:
+    from transformers import MODEL_MAPPING, AutoConfig, AutoModel
+
+    stated = dict(config.arguments)
+    try:
+        if stated:
+            settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
+        else:
+            settings = AutoConfig.from_pretrained(name)
+            settings = getattr(settings, "vision_config", settings)
+        if size is not None and hasattr(settings, "image_size") and not pretrained:
+            settings.image_size = size
+        if pretrained:
+            architecture: Any = MODEL_MAPPING[type(settings)]
+            network = architecture.from_pretrained(name, config=settings)
+        else:
+            network = AutoModel.from_config(settings)
+    except Exception as error:
+        raise _not_loaded(config.name, checkpoint, error) from error
+    arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
+    side = size or int(getattr(settings, "image_size", None) or 224)
+    preprocessing = _hf_preprocessing(name, pretrained, side)
+    return Backbone(network, _pooled, replace(config, arguments=arguments), preprocessing)
+
+
+def _hf_preprocessing(name: str, pretrained: bool, size: int) -> Preprocessing:
+    default = Preprocessing(size=size)
+    if not pretrained:
+        return default
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError):  # some repositories ship no processor: ImageNet's values
+        return default
+    mean = getattr(processor, "image_mean", None) or default.mean
+    std = getattr(processor, "image_std", None) or default.std
+    return replace(default, mean=tuple(mean), std=tuple(std))
+
+
+def _open_clip(
+    name: str,
+    config: BackboneConfig,
+    pretrained: bool,
+    checkpoint: str | Path | None,
+    size: int | None,
+) -> Backbone:
+    import open_clip
+    from open_clip.transformer import QuickGELU
+
+    try:
+        if pretrained:
+            visual, stated = _open_clip_pretrained(name, size)
+        else:
+            stated = config.arguments or _open_clip_stated(name)
+            vision = dict(stated["vision_cfg"]) | ({"image_size": size} if size else {})
+            visual = open_clip.CLIP(
+                embed_dim=stated["embed_dim"],
+                vision_cfg=open_clip.CLIPVisionCfg(**vision),
+                text_cfg=open_clip.CLIPTextCfg(vocab_size=8, width=8, heads=1, layers=1),
+                quick_gelu=stated.get("quick_gelu", False),
+            ).visual
+    except UnpromptError:
+        raise
+    except Exception as error:
+        raise _not_loaded(config.name, checkpoint, error) from error
+    image_size: Any = visual.image_size
+    side = int(image_size[0] if isinstance(image_size, tuple) else image_size)
+    arguments = {
+        "embed_dim": stated["embed_dim"],
+        "vision_cfg": dict(stated["vision_cfg"]) | {"image_size": side},
+        "quick_gelu": any(isinstance(module, QuickGELU) for module in visual.modules()),
+    }
+    preprocessing = Preprocessing(
+        size=side,
+        mean=tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN),
+        std=tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD),
+    )
+    return Backbone(visual, _first, replace(config, arguments=arguments), preprocessing)
+
+
+def _open_clip_pretrained(name: str, size: int | None) -> tuple[nn.Module, dict[str, Any]]:
+    import open_clip
+
+    if name.startswith(("hf-hub:", "local-dir:")):
+        model = open_clip.create_model(name, force_image_size=size, require_pretrained=True)
+        return model.visual, _open_clip_stated(name)
+    model_name, _, tag = name.partition(":")
+    stated = _open_clip_stated(model_name)
+    model = open_clip.create_model(
+        model_name, pretrained=tag or None, force_image_size=size, require_pretrained=True
+    )
+    return model.visual, stated
+
+
+def _open_clip_stated(name: str) -> dict[str, Any]:
+    """The model's configuration as open_clip, a folder or a hub repository states it."""
+    import open_clip
+    from huggingface_hub import hf_hub_download
+
+    scheme, _, place = name.partition(":")
+    if scheme == "local-dir":
+        file = Path(place) / "open_clip_config.json"
+    elif scheme == "hf-hub":
+        file = Path(hf_hub_download(place, "open_clip_config.json"))
+    else:
+        stated: dict[str, Any] | None = open_clip.get_model_config(scheme)
+        if stated is None:
+            raise _unknown(f"open_clip/{name}", scheme, open_clip.list_models())
+        return stated
+    return dict(json.loads(file.read_text(encoding="utf-8"))["model_cfg"])
+
+
+_LIBRARIES = {"timm": _timm, "hf": _hf, "open_clip": _open_clip}
+
+
+def _first(output: Any) -> torch.Tensor:
+    """Pooled features of a tower that may return its tokens beside them."""
+    features: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return features
+
+
+def _pooled(output: Any) -> torch.Tensor:
+    """Pooled features of a transformers model: its pooler's, else the class token's."""
+    pooled: torch.Tensor | None = getattr(output, "pooler_output", None)
+    return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+
+
+def _unknown(backbone: str, name: str, known: list[str]) -> UnpromptError:
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"; near: {', '.join(close)}" if close else ""
+    return ModelNotFoundError(f"backbone '{backbone}': the library knows no such model{hint}")
+
+
+def _not_loaded(name: str, checkpoint: str | Path | None, error: Exception) -> UnpromptError:
+    source = f" from {checkpoint}" if checkpoint else ""
+    return ModelNotFoundError(
+        f"backbone '{name}' could not be loaded{source}: {str(error).splitlines()[0]}; check the "
+        "name, and that its weights are on disk or the hub can be reached"
+    )

@@ -1,0 +1,180 @@
+"""The embedder: image → prompt embedding, as a backbone and a head."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.files import atomic_open, atomic_path
+from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
+from unprompt.models.preprocessing import Preprocessing
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+MODEL_TYPE = "unprompt-embedder"
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The map from features to the prompt embedding.
+
+    Attributes:
+        kind: ``linear``, or ``mlp``: Linear → BatchNorm → ReLU → Linear, the wide head of the
+            Kaggle competition's winner.
+        hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
+        dropout: probability of zeroing a feature before the head, in training.
+    """
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: int = 16_384
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """All that rebuilds an embedder, up to its weights.
+
+    Attributes:
+        backbone: name and architecture of the image tower.
+        head: what stands on it.
+        dim: width of the prompt embedding.
+        encoder: the target encoder that the prompt embeddings come from.
+    """
+
+    backbone: BackboneConfig
+    head: HeadConfig = field(default_factory=HeadConfig)
+    dim: int = 384
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+class Embedder(nn.Module):
+    """A model from image to prompt embedding.
+
+    Args:
+        config: architecture of the head, and what the target is.
+        backbone: the image tower.
+        preprocessing: how images become its input; the backbone's own by default.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, config: EmbedderConfig, backbone: Backbone, preprocessing: Preprocessing | None = None
+    ):
+        super().__init__()
+        # Not `config`: the Hugging Face trainer takes that for a transformers configuration.
+        self.architecture = replace(config, backbone=backbone.config)
+        self.preprocessing = preprocessing or backbone.preprocessing
+        self.backbone = backbone
+        self.head = _head(config.head, backbone.dim, config.dim)
+        for name in ("mean", "std"):
+            scale = torch.tensor(getattr(self.preprocessing, name)).view(3, 1, 1) * 255
+            self.register_buffer(name, scale, persistent=False)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Backbone features.
+
+        Args:
+            pixels: uint8 RGB of shape (batch, 3, size, size), as `Preprocessing` makes them;
+                normalised here, on the model's device.
+
+        Returns:
+            float tensor of shape (batch, backbone.dim).
+        """
+        normalised = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
+
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Backbone features to unit-norm prompt embeddings, float32 of shape (batch, dim)."""
+        return F.normalize(self.head(features).float(), dim=-1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels as in `features` to unit-norm prompt embeddings, float32 of (batch, dim)."""
+        return self.embed(self.features(pixels))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json``.
+
+        Raises:
+            OutputError: the folder cannot be written; files there before stay as they were.
+        """
+        folder = Path(folder)
+        with atomic_path(folder / WEIGHTS_FILE) as path:
+            weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+            save_file(weights, path, metadata={"format": "pt"})
+        self.preprocessing.save(folder)
+        with atomic_open(folder / CONFIG_FILE) as file:
+            json.dump({"model_type": MODEL_TYPE} | asdict(self.architecture), file, indent=2)
+            file.write("\n")
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> Embedder:
+        """Load from a folder written by `save_pretrained`, or from a hub repository.
+
+        Returns:
+            The embedder in evaluation mode.
+
+        Raises:
+            ModelNotFoundError: no such folder, nor a hub repository within reach.
+            UnpromptError: the folder holds another kind of model, or its weights do not fit.
+        """
+        folder = _folder(name_or_folder)
+        try:
+            stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelNotFoundError(f"{folder / CONFIG_FILE} is missing: not a model") from None
+        if stated.pop("model_type", None) != MODEL_TYPE:
+            raise UnpromptError(f"{folder}: not an embedder (model_type is not '{MODEL_TYPE}')")
+        config = EmbedderConfig(
+            **stated
+            | {
+                "backbone": BackboneConfig(**stated["backbone"]),
+                "head": HeadConfig(**stated["head"]),
+            }
+        )
+        preprocessing = Preprocessing.load(folder)
+        backbone = create_backbone(config.backbone, pretrained=False, size=preprocessing.size)
+        model = cls(config, backbone, preprocessing)
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (OSError, RuntimeError) as error:
+            raise UnpromptError(f"{folder / WEIGHTS_FILE} does not fit: {error}") from error
+        return model.to(device).eval()
+
+
+def _head(config: HeadConfig, width: int, dim: int) -> nn.Module:
+    if config.kind == "linear":
+        return nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, dim))
+    if config.kind == "mlp":
+        return nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(width, config.hidden),
+            nn.BatchNorm1d(config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, dim),
+        )
+    raise UnpromptError(f"head '{config.kind}': must be linear or mlp")
+
+
+def _folder(name: str | Path) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"model '{name}': no such folder, and not to be had from the hub "
+            f"({type(error).__name__})"
+        ) from error
