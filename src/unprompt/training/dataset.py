@@ -1,0 +1,53 @@
+"""Pairs as a PyTorch dataset: decoded, augmented pixels and prompt embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from unprompt.models.preprocessing import Preprocessing
+from unprompt.pairs.table import PairsTable
+
+
+class PairsDataset(Dataset[dict[str, torch.Tensor]]):
+    """The pairs of a table, in row order.
+
+    Args:
+        table: pairs with prompt embeddings.
+        preprocessing: the model's input.
+        augment: ``none`` or ``mild``; see `unprompt.training.recipe.Data`.
+
+    Each item is ``pixels``, uint8 of shape (3, size, size), and ``labels``, the unit-norm prompt
+    embedding, float32 of shape (dim,).
+    """
+
+    def __init__(self, table: PairsTable, preprocessing: Preprocessing, augment: str = "none"):
+        embeddings = table.embeddings
+        self._labels = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        self._table = table
+        self._preprocessing = preprocessing
+        self._augmentation = _mild(preprocessing.size) if augment == "mild" else None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        image = self._table.open_image(row, at_least=2 * self._preprocessing.size)
+        if self._augmentation is not None:
+            image = self._augmentation(image)
+        pixels = torch.from_numpy(self._preprocessing(image))
+        return {"pixels": pixels, "labels": torch.from_numpy(self._labels[row])}
+
+
+def _mild(size: int) -> Any:
+    """Crops of most of the picture, and colour changes that no prompt would notice."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25), interpolation=3),
+            v2.ColorJitter(brightness=0.15, contrast=0.15, saturation=0.1, hue=0.02),
+        ]
+    )

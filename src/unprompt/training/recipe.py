@@ -1,0 +1,228 @@
+"""Recipes: a YAML file states a training run whole, as typed dataclasses.
+
+Every field has a default but the table. ``key=value`` overrides use dotted keys:
+``optimiser.learning_rate=1e-4``. Paths are relative to the current folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from unprompt.errors import RecipeError
+from unprompt.files import atomic_open
+
+
+@dataclass
+class Data:
+    """Which pairs, and how they are split when the table does not say.
+
+    Attributes:
+        table: the pairs table (Parquet or JSON lines).
+        val: share of pairs for validation, in groups, when the table has no split.
+        test: share of pairs for the test.
+        threshold: cosine at and above which two prompts belong to one group.
+        augment: ``none``, or ``mild``: random crop and small changes of colour. No flip: prompts
+            say 'left', and pictures hold text.
+        workers: processes that decode images; 0 decodes in the training process.
+    """
+
+    table: str = MISSING
+    val: float = 0.05
+    test: float = 0.1
+    threshold: float = 0.7
+    augment: Literal["none", "mild"] = "mild"
+    workers: int = 2
+
+
+@dataclass
+class Head:
+    """The head of the embedder; see `unprompt.models.embedder.HeadConfig`."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: int = 16_384
+    dropout: float = 0.0
+
+
+@dataclass
+class Model:
+    """The embedder to fine-tune.
+
+    Attributes:
+        backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
+        checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
+        pretrained: start from pretrained weights; false starts from random ones.
+        arguments: keyword arguments of timm's ``create_model``, or the configuration of an hf or
+            open_clip model that is not pretrained.
+        size: side of the input in pixels; the backbone's own by default.
+        mean: per-channel mean for values in [0, 1]; the backbone's own by default.
+        std: per-channel standard deviation; the backbone's own by default.
+        head: the head.
+        encoder: the target encoder.
+    """
+
+    backbone: str = "timm/vit_base_patch16_clip_224.openai"
+    checkpoint: str | None = None
+    pretrained: bool = True
+    arguments: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    head: Head = field(default_factory=Head)
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass
+class Optimiser:
+    """AdamW with a cosine schedule.
+
+    Attributes:
+        learning_rate: peak learning rate of the backbone.
+        head_learning_rate: peak learning rate of the head.
+        weight_decay: of weight matrices; biases and norms have none.
+        warmup: share of the steps in which the rate rises from zero.
+        max_grad_norm: gradients are clipped to this norm; 0 does not clip.
+    """
+
+    learning_rate: float = 3e-5
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+
+
+@dataclass
+class Schedule:
+    """How long, how much at a time, and how often to look and to save.
+
+    Attributes:
+        epochs: passes over the training split.
+        max_steps: stop after this many optimiser steps; -1 goes by ``epochs``.
+        batch_size: pairs in a step on one device.
+        accumulation: steps whose gradients are summed before the optimiser moves.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed), or ``auto``: bf16 where the device has
+            instructions for it, else fp32.
+        evaluations: looks at the validation split; each also saves a checkpoint.
+        keep: checkpoints to keep, the best one besides.
+    """
+
+    epochs: float = 4
+    max_steps: int = -1
+    batch_size: int = 64
+    accumulation: int = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    evaluations: int = 4
+    keep: int = 2
+
+
+@dataclass
+class Recipe:
+    """A training run, whole.
+
+    Attributes:
+        output: the run folder.
+        seed: of initialisation, split, order and augmentation.
+        report_to: ``none``, ``tensorboard`` or ``wandb``.
+    """
+
+    output: str = "runs/unnamed"
+    seed: int = 42
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply ``key=value`` overrides.
+
+    Raises:
+        RecipeError: no such file, not YAML, an unknown key (the nearest known one is named), a
+            value of the wrong type, or no table.
+    """
+    path = Path(path)
+    try:
+        stated = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except Exception as error:  # YAML's own errors differ by parser
+        raise RecipeError(f"{path}: not YAML: {error}") from error
+    for item in overrides or []:
+        if "=" not in item:
+            raise RecipeError(f"override '{item}': must be key=value, as schedule.epochs=8")
+    schema = OmegaConf.structured(Recipe)
+    try:
+        with_file = OmegaConf.merge(schema, stated)
+        merged = OmegaConf.merge(with_file, OmegaConf.from_dotlist(overrides or []))
+        recipe = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as error:
+        raise RecipeError(f"{path}: {error.full_key} is missing") from error
+    except ConfigKeyError as error:
+        raise _unknown_key(path, error) from error
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise RecipeError(f"{path}: {where}{str(error).splitlines()[0]}") from error
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{path}: not a mapping of keys to values")
+    _check(recipe, path)
+    return recipe
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write a recipe with every value as it was resolved."""
+    with atomic_open(path) as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.structured(recipe)))
+
+
+def _unknown_key(path: Path, error: ConfigKeyError) -> RecipeError:
+    key = str(error.full_key)
+    *_, name = key.split(".")
+    owner: Any = error.object_type
+    near = difflib.get_close_matches(name, _known(owner), 1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else "it knows " + ", ".join(_known(owner))
+    if not near:
+        elsewhere = [k for k in _all_keys(Recipe) if k.rsplit(".", 1)[-1] == name]
+        hint = f"did you mean '{elsewhere[0]}'?" if elsewhere else hint
+    return RecipeError(f"{path}: unknown key '{key}'; {hint}")
+
+
+def _known(owner: Any) -> list[str]:
+    return [item.name for item in fields(owner)]
+
+
+def _all_keys(owner: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for item in fields(owner):
+        keys.append(prefix + item.name)
+        default = item.default_factory
+        if isinstance(default, type) and is_dataclass(default):
+            keys += _all_keys(default, f"{prefix}{item.name}.")
+    return keys
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    bounds = {
+        "data.val": 0 < recipe.data.val < 1,
+        "data.test": 0 <= recipe.data.test < 1,
+        "data.threshold": 0 < recipe.data.threshold <= 1,
+        "data.workers": recipe.data.workers >= 0,
+        "model.size": recipe.model.size is None or recipe.model.size > 0,
+        "model.mean": recipe.model.mean is None or len(recipe.model.mean) == 3,
+        "model.std": recipe.model.std is None or len(recipe.model.std) == 3,
+        "schedule.batch_size": recipe.schedule.batch_size > 0,
+        "schedule.accumulation": recipe.schedule.accumulation > 0,
+        "schedule.evaluations": recipe.schedule.evaluations > 0,
+        "schedule.keep": recipe.schedule.keep > 0,
+        "schedule.epochs": recipe.schedule.epochs > 0,
+        "optimiser.warmup": 0 <= recipe.optimiser.warmup < 1,
+    }
+    for key, fine in bounds.items():
+        if not fine:
+            value = OmegaConf.select(OmegaConf.structured(recipe), key)
+            raise RecipeError(f"{path}: {key}={value} is out of range")
