@@ -1,0 +1,37 @@
+"""The registry of generator families: one row each, tried in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unprompt.reading.answer import Reading
+from unprompt.reading.carrier import Carrier
+from unprompt.reading.families import a1111
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of generators that write their metadata alike.
+
+    ``read`` gives None for a file of another family, and a `Reading` without a prompt for one of
+    its own that states none.
+    """
+
+    name: str
+    read: Callable[[Carrier], Reading | None]
+
+
+FAMILIES = (Family("AUTOMATIC1111", a1111.read),)
+"""Families with marks of their own come before those that take any text of their form."""
+
+
+def recognise(carrier: Carrier) -> Reading | None:
+    """The answer of the first family that finds a prompt, else of the first that finds itself."""
+    silent = None
+    for family in FAMILIES:
+        reading = family.read(carrier)
+        if reading is not None and reading.prompt is not None and reading.prompt.strip():
+            return reading
+        silent = silent or reading
+    return silent
