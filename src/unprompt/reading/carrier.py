@@ -70,6 +70,11 @@ class Carrier:
             self._json[field.text] = parse_json(field.text)
         return self._json[field.text]
 
+    def objects(self) -> list[tuple[Field, dict[str, Any]]]:
+        """Every field that holds a JSON object, and that object."""
+        found = ((field, self.json(field)) for field in self.fields)
+        return [(field, value) for field, value in found if isinstance(value, dict) and value]
+
     def mapping(self, *names: str) -> tuple[Field, dict[str, Any]] | None:
         """The first field with one of ``names`` that holds a JSON object, and that object."""
         for name in names:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from unprompt.reading.answer import Reading
 from unprompt.reading.carrier import Carrier
-from unprompt.reading.families import a1111
+from unprompt.reading.families import (
+    a1111,
+    declared,
+    fooocus,
+    invokeai,
+    midjourney,
+    novelai,
+    objects,
+    swarmui,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,19 @@ class Family:
     read: Callable[[Carrier], Reading | None]
 
 
-FAMILIES = (Family("AUTOMATIC1111", a1111.read),)
+FAMILIES = (
+    Family("SwarmUI", swarmui.read),
+    Family("Fooocus", fooocus.read),
+    Family("InvokeAI", invokeai.read),
+    Family("NovelAI", novelai.read),
+    Family("TensorArt, Stability Matrix", objects.read_named),
+    Family("Draw Things", objects.read_draw_things),
+    Family("AUTOMATIC1111, Forge, SD.Next", a1111.read),
+    Family("JSON object", objects.read),
+    Family("key per chunk", objects.read_chunks),
+    Family("Midjourney", midjourney.read),
+    Family("C2PA and IPTC", declared.read),
+)
 """Families with marks of their own come before those that take any text of their form."""
 
 
