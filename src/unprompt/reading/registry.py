@@ -9,6 +9,7 @@ from unprompt.reading.answer import Reading
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import (
     a1111,
+    comfyui,
     declared,
     fooocus,
     invokeai,
@@ -39,6 +40,7 @@ FAMILIES = (
     Family("TensorArt, Stability Matrix", objects.read_named),
     Family("Draw Things", objects.read_draw_things),
     Family("AUTOMATIC1111, Forge, SD.Next", a1111.read),
+    Family("ComfyUI", comfyui.read),
     Family("JSON object", objects.read),
     Family("key per chunk", objects.read_chunks),
     Family("Midjourney", midjourney.read),

@@ -28,10 +28,8 @@ def read(carrier: Carrier) -> Reading | None:
     if not software.startswith("NovelAI") and not (found and "uc" in found[1]):
         return None
     if found is None:
-        prompts = () if description is None else (Prompt(description, "positive", "Description"),)
-        return Reading(
-            description, None, "NovelAI", source, prompts=prompts, where=("Description",)
-        )
+        stated = () if description is None else (Prompt(description, "positive", "Description"),)
+        return Reading(description, None, "NovelAI", prompts=stated, where=("Description",))
     field, value = found
     keyed = Keyed(value)
     reading = read_keyed(keyed, str(field), "NovelAI")
