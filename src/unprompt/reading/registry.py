@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from unprompt.reading.answer import Reading
+from unprompt.reading.answer import Reading, Settings
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import (
     a1111,
@@ -50,11 +50,26 @@ FAMILIES = (
 
 
 def recognise(carrier: Carrier) -> Reading | None:
-    """The answer of the first family that finds a prompt, else of the first that finds itself."""
+    """The answer of the first family that finds a prompt, else of the first that finds itself.
+
+    Settings that it does not state are taken from a ComfyUI graph in the same file.
+    """
     silent = None
     for family in FAMILIES:
         reading = family.read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():
+            if reading.settings.seed is None and reading.generator != "ComfyUI":
+                graph = comfyui.read(carrier)
+                return _completed(reading, graph) if graph else reading
             return reading
         silent = silent or reading
     return silent
+
+
+def _completed(reading: Reading, other: Reading) -> Reading:
+    missing = {
+        field.name: getattr(other.settings, field.name)
+        for field in fields(Settings)
+        if getattr(reading.settings, field.name) in (None, ())
+    }
+    return replace(reading, settings=replace(reading.settings, **missing))

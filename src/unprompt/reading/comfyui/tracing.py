@@ -15,15 +15,17 @@ from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Link, Node
 
-_MAX_DEPTH = 200
-_MAX_STEPS = 50_000
+_MAX_DEPTH = 150
+_MAX_STEPS = 200_000
 _MAX_TEXT = 4 << 20
 
 _POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
 _NEGATIVE = re.compile(
     r"(?:^|[^a-z])(?:negative|neg|uncond\w*)(?:$|[^a-z])|^negative|^uncond", re.IGNORECASE
 )
-_CONDITIONING = re.compile(r"cond|guider|embeds|conditioning", re.IGNORECASE)
+_CONDITIONING = re.compile(
+    r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
+)
 _BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
 _TEXT = re.compile(
     r"(?:^|[^a-z])(?:text|prompt|string|str|caption|wildcard|tags?|description|value|content"
@@ -42,6 +44,8 @@ _ELSEWHERE = re.compile(
     r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
     re.IGNORECASE,
 )
+_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe|stage_c", re.IGNORECASE)
+_SAMPLES = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
 _SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
@@ -59,25 +63,67 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A sampler with the texts of its two sides, the main one first."""
+    """A node that takes conditioning, with the texts of its two sides, the main one first.
 
-    sampler: Node
+    ``samples`` is false for a node that only passes conditioning and pictures on.
+    """
+
+    node: Node
     positive: tuple[Found, ...]
     negative: tuple[Found, ...]
+    samples: bool = True
 
 
-def origins(graph: Graph) -> Iterator[Origin]:
-    """Yield the samplers behind the images, those nearest to the first output first."""
+def origins(graph: Graph) -> list[Origin]:
+    """The samplers behind the images, those nearest to the first output first."""
     tracer = Tracer(graph)
-    seen: set[str] = set()
-    for output in outputs(graph):
-        for node in _upstream(graph, output):
-            if node.id in seen or node.id == output.id:
-                continue
-            seen.add(node.id)
-            positive = tracer.texts_of(node, "positive")
-            if positive:
-                yield Origin(node, tuple(positive), tuple(tracer.texts_of(node, "negative")))
+    found = []
+    for node in _behind_outputs(graph):
+        positive = tracer.texts_of(node, "positive")
+        if positive:
+            negative = tracer.texts_of(node, "negative")
+            found.append(Origin(node, tuple(positive), tuple(negative), is_sampler(node)))
+    if not found:
+        found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
+    return found
+
+
+def main_origin(graph: Graph, found: list[Origin]) -> Origin:
+    """The sampler that began the picture of the first output; what follows it only refines.
+
+    The way to it leads from the sampler nearest to the output through latents and images.
+    """
+    whole = [o for o in found if not re.search("detailer", o.node.kind, re.IGNORECASE)] or found
+    worded = [o for o in whole if o.positive[0].text.strip()] or whole
+    candidates = [o for o in worded if o.samples] or worded
+    known = {origin.node.id: origin for origin in candidates}
+    main = candidates[0]
+    queue, seen = deque([main.node]), {main.node.id}
+    while queue:
+        node = queue.popleft()
+        if node.id != main.node.id and node.id in known:
+            main = known[node.id]
+            queue.clear()
+        for name, link in node.links():
+            if _PICTURE.search(name) and link.node in graph and link.node not in seen:
+                seen.add(link.node)
+                queue.append(graph[link.node])
+    return main
+
+
+def is_sampler(node: Node) -> bool:
+    """Whether a node makes a picture: it takes a model, a guider or a seed."""
+    return any(_SAMPLES.search(name) for name in node.inputs)
+
+
+def first_sampler(graph: Graph) -> Node | None:
+    """The sampler nearest to the first output, whether or not any text reaches it."""
+    for node in _behind_outputs(graph):
+        if is_sampler(node) and any(
+            _POSITIVE.search(n) or _CONDITIONING.search(n) for n, _ in node.links()
+        ):
+            return node
+    return None
 
 
 def outputs(graph: Graph) -> list[Node]:
@@ -96,19 +142,23 @@ def outputs(graph: Graph) -> list[Node]:
     return sorted(ends, key=rank)
 
 
-def _upstream(graph: Graph, start: Node) -> Iterator[Node]:
-    """The nodes that ``start`` depends on, nearest first, conditioning left aside."""
-    queue, seen = deque([start]), {start.id}
-    while queue:
-        node = queue.popleft()
-        yield node
-        for name, link in node.links():
-            if link.node in seen or link.node not in graph:
-                continue
-            if _CONDITIONING.search(name) or _POSITIVE.search(name) or _NEGATIVE.search(name):
-                continue
-            seen.add(link.node)
-            queue.append(graph[link.node])
+def _behind_outputs(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs depend on, nearest first, conditioning left aside."""
+    seen: set[str] = set()
+    for output in outputs(graph):
+        seen.add(output.id)
+        queue = deque([output])
+        while queue:
+            node = queue.popleft()
+            if node is not output:
+                yield node
+            for name, link in node.links():
+                if link.node in seen or link.node not in graph:
+                    continue
+                if _CONDITIONING.search(name) or _POSITIVE.search(name) or _NEGATIVE.search(name):
+                    continue
+                seen.add(link.node)
+                queue.append(graph[link.node])
 
 
 class Tracer:
@@ -133,6 +183,18 @@ class Tracer:
             if found := self._conditioning(link, side, side == "positive", set(), 0):
                 return found
         return []
+
+    def prompted(self, node: Node) -> Iterator[Origin]:
+        """The texts of inputs that are called prompts, for pipelines without conditioning."""
+        texts: dict[str, list[Found]] = {"positive": [], "negative": []}
+        for name in node.inputs:
+            if "prompt" in name.lower() and _is_text(name):
+                side = "negative" if _NEGATIVE.search(name) else "positive"
+                found = self._text_input(node, name, side, set(), 0)
+                if found is not None and found.text.strip():
+                    texts[side].append(found)
+        if texts["positive"]:
+            yield Origin(node, tuple(texts["positive"]), tuple(texts["negative"]), False)
 
     def _conditioning(
         self, link: Link, side: str, free: bool, seen: set[str], depth: int
@@ -246,11 +308,14 @@ class Tracer:
         return names
 
     def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
-        self._steps += 1
-        if link.node in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
+        node = self._graph.get(link.node)
+        if node is None or link.node in seen or depth > _MAX_DEPTH:
+            return None
+        self._steps += 1 + len(node.inputs)
+        if self._steps > _MAX_STEPS:
             return None
         seen.add(link.node)
-        return self._graph.get(link.node)
+        return node
 
 
 def _sides(side: str) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unprompt.reading.answer import Field, Prompt, Reading
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.infotext import Infotext, has_settings, parse_infotext, settings_of
@@ -20,7 +22,8 @@ _PLACES = (
     "prompt",
     "metadata",
 )
-_BLANK = ("", "unknown", "undefined", "none", "null")
+_UNSTATED = ("", "unknown", "undefined")
+"""What nodes for saving write where nothing was connected to them."""
 _EXTRA_PROMPTS = {
     "Hires prompt": "hires",
     "Hires negative prompt": "hires negative",
@@ -53,9 +56,10 @@ def _read_field(field: Field) -> Reading | None:
         # and of a text that is cut nothing tells where its prompt would have ended.
         return None
     infotext = parse_infotext(text)
-    if infotext.prompt.strip().lower() in _BLANK and not infotext.values:
-        return None
-    return to_reading(infotext, str(field))
+    reading = to_reading(infotext, str(field))
+    if infotext.prompt.strip().lower() in _UNSTATED:
+        return replace(reading, prompt=None, negative_prompt=None, prompts=())
+    return reading
 
 
 def to_reading(infotext: Infotext, where: str) -> Reading:

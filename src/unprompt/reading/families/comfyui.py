@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from unprompt.reading.answer import Field, Prompt, Reading
+from unprompt.reading.answer import Field, Prompt, Reading, Settings
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.comfyui.graph import Graph, from_api_prompt, is_api_prompt
 from unprompt.reading.comfyui.sampling import settings_of
-from unprompt.reading.comfyui.tracing import Origin, origins
+from unprompt.reading.comfyui.tracing import Origin, first_sampler, main_origin, origins
 from unprompt.reading.comfyui.workflow import from_workflow, is_workflow
 from unprompt.reading.keyed import Keyed, is_description, read_keyed
 
@@ -57,31 +57,20 @@ def _values(carrier: Carrier, field: Field) -> Iterator[dict[str, Any]]:
 
 
 def _read_graph(field: Field, graph: Graph) -> Reading:
-    found = []
-    for origin in origins(graph):
-        found.append(origin)
-        if len(found) >= _MAX_ORIGINS:
-            break
+    found = origins(graph)
     if not found:
-        return Reading(None, generator="ComfyUI", where=(str(field),))
-    main = _main(found)
-    positive = main.positive[0].text
-    negative = main.negative[0].text if main.negative else None
+        sampler = first_sampler(graph)
+        settings = settings_of(graph, sampler) if sampler else Settings()
+        return Reading(None, generator="ComfyUI", settings=settings, where=(str(field),))
+    main = main_origin(graph, found)
     return Reading(
-        prompt=positive,
-        negative_prompt=negative,
+        prompt=main.positive[0].text,
+        negative_prompt=main.negative[0].text if main.negative else None,
         generator="ComfyUI",
-        settings=settings_of(graph, main.sampler),
-        prompts=tuple(_prompts([main, *found])),
+        settings=settings_of(graph, main.node),
+        prompts=tuple(_prompts([main, *found[:_MAX_ORIGINS]])),
         where=(str(field),),
     )
-
-
-def _main(found: list[Origin]) -> Origin:
-    """The sampler nearest to the output that made the picture, not a part or a detail of it."""
-    whole = [o for o in found if not re.search("detailer", o.sampler.kind, re.IGNORECASE)]
-    worded = [o for o in whole or found if o.positive[0].text.strip()]
-    return (worded or whole or found)[0]
 
 
 def _prompts(found: list[Origin]) -> Iterator[Prompt]:

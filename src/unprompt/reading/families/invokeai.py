@@ -17,7 +17,7 @@ from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"
 _IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]]{0,20000})\]")
-_FLAG = re.compile(r"\s-{1,2}([A-Za-z][\w-]{0,30})[ =]?(-?[\d.]+[^\s]*|[^\s\-][^\s]*)?")
+_OPTION = re.compile(r"-(?:([sSWHCf])([\d.]*)|(A)([a-z]\w*)?)")
 
 
 def read(carrier: Carrier) -> Reading | None:
@@ -131,16 +131,13 @@ def _read_dream(field: Field) -> Reading:
         prompt = text[: flags.start()] if flags else text
         options = text[flags.start() :] if flags else ""
     values: dict[str, str] = {}
-    for flag, value in _FLAG.findall(options[:20_000]):
-        if (
-            len(flag) > 1
-            and flag[0] in "sSWHCAfn"
-            and re.fullmatch(r"[A-Za-z][\d.]+|Ak?_\w+", flag)
-        ):
-            flag, value = flag[0], flag[1:] + value
-        elif flag[0] == "A" and len(flag) > 1:
-            flag, value = "A", flag[1:]
-        values.setdefault(flag, value)
+    tokens = options[:20_000].split()
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if match := _OPTION.fullmatch(token):  # the value may be joined to its letter: -s50
+            values.setdefault(match[1] or match[3], match[2] or match[4] or following)
+        elif token.startswith("--"):
+            name, _, value = token[2:].partition("=")
+            values.setdefault(name, value or following)
 
     def option(*names: str) -> str | None:
         return next((values[name] for name in names if values.get(name)), None)
