@@ -15,6 +15,8 @@ _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
 _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 _AFTER_SEED = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
+_NO_TEXT = _AFTER_SEED | {"true", "false", "enable", "disable", "none", "default", "auto"}
+_MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
 # Widgets of core nodes in order, for workflows of before 2024, which do not name them.
 _SEED = ("seed", "control_after_generate")
@@ -33,7 +35,6 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
     "VAELoader": ("vae_name",),
     "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
     "LoraLoaderModelOnly": ("lora_name", "strength_model"),
-    "EmptyLatentImage": ("width", "height", "batch_size"),
     "CLIPTextEncode": ("text",),
     "CLIPSetLastLayer": ("stop_at_clip_layer",),
     "CFGGuider": ("cfg",),
@@ -247,14 +248,28 @@ def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         return
     if not isinstance(values, list):
         return
-    names = _widget_names(raw, values)
+    names = _widget_names(raw, values) or _guessed_names(str(raw.get("type")), values)
     for index, value in enumerate(values):
         if index < len(names):
             yield names[index], value
-        elif isinstance(value, str) and value not in _AFTER_SEED:
+        elif isinstance(value, str) and value.lower() not in _NO_TEXT:
             yield f"text_{index}", value
         else:
             yield f"widget_{index}", value
+
+
+def _guessed_names(kind: str, values: list[Any]) -> list[str]:
+    """Names for the widgets of loaders and empty latents, which look alike in every version."""
+    lowered, first = kind.lower(), values[0] if values else None
+    if isinstance(first, str) and first.lower().endswith(_MODEL_FILES):
+        if "lora" in lowered:
+            return ["lora_name", "strength_model", "strength_clip"]
+        if any(word in lowered for word in ("checkpoint", "unet", "diffusion", "model")):
+            return ["ckpt_name"]
+        return ["file_name"]
+    if "latent" in lowered and isinstance(first, int):
+        return ["width", "height"]
+    return []
 
 
 def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
