@@ -16,7 +16,7 @@ _WEIGHT = re.compile(r"(\d+)\*\s+")
 # `~` takes the article of its noun phrase away; a comma or a further article ends the phrase.
 _NO_ARTICLE = re.compile(r"\b[Aa]n? ((?:(?!\ban? )[^,~])*)~")
 # 'u' as in 'unicorn' and 'o' as in 'one-eyed' sound like consonants; the h of 'hour' is silent.
-_AN = re.compile(r"\b([Aa]) (?=[aei]|o(?!ne\b)|u(?!ni(?!n)|til|top|ku|fo)|hour(?!i))", re.IGNORECASE)
+_AN = re.compile(r"\b([Aa]) (?=[aei]|o(?!ne\b)|u(?!ni(?!n)|til|top|ku|fo)|hour)")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageOps
 
 from unprompt.errors import UnpromptError
+from unprompt.pairs.effects import EFFECTS
+from unprompt.pairs.generate import Job
 from unprompt.pairs.scene import (
     COLOURS,
     SIZES,
@@ -33,12 +35,37 @@ Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 
 
+class SketchBackend:
+    """Makes sketches for `unprompt.pairs.generate.generate`.
+
+    Args:
+        size: side of the square pictures in pixels, 16 to 2048.
+
+    Raises:
+        UnpromptError: the size is out of bounds.
+    """
+
+    name = "unprompt sketch"
+    licence = "CC0-1.0"
+    batch_size = 1
+
+    def __init__(self, size: int = 128):
+        _check_size(size)
+        self.size = size
+        self.settings = {"size": size}
+
+    def draw(self, jobs: Sequence[Job]) -> list[Image.Image]:
+        """One sketch for each job."""
+        return [draw(job.prompt, self.size, job.seed) for job in jobs]
+
+
 def draw(prompt: str, size: int = 128, seed: int = 0) -> Image.Image:
     """Draw a prompt.
 
     What the prompt says of things, colours, counts, positions, textures, setting and style is
-    drawn; what it leaves open is drawn by lot. A prompt without any noun that can be drawn gives a
-    scene that depends on its words and is otherwise arbitrary.
+    drawn; what it leaves open is decided by the seed, but for the setting, which is then plain
+    white. A prompt without any noun that can be drawn gives an arbitrary scene, the same things
+    for the same prompt.
 
     Args:
         prompt: any text; `unprompt.pairs.compose.compose` with the style ``sketch`` gives fitting
@@ -52,21 +79,25 @@ def draw(prompt: str, size: int = 128, seed: int = 0) -> Image.Image:
     Raises:
         UnpromptError: the size is out of bounds.
     """
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise UnpromptError(f"cannot draw at {size} pixels; choose {MIN_SIZE} to {MAX_SIZE}")
+    _check_size(size)
     scene = read_scene(prompt)
     by_prompt = random.Random(f"scene/{prompt}")  # noqa: S311 -- not for secrets
     rng = random.Random(f"picture/{seed}/{prompt}")  # noqa: S311
     if not scene.groups:
         scene = _arbitrary(scene, by_prompt)
-    setting = scene.setting or rng.choice(list(dict.fromkeys(settings().values())))
+    setting = scene.setting or settings()["on a plain white background"]
     side = size * _OVERSAMPLING
     picture = Image.new("RGB", (side, side), "white")
     _paint(picture, strokes("settings")[setting], (0, 0, side, side), {}, rng)
     for group, box in zip(scene.groups, _boxes(scene, rng), strict=True):
         _place(picture, group, tuple(edge * side for edge in box), rng)  # type: ignore[arg-type]
     picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    return _EFFECTS[scene.style](picture) if scene.style else picture
+    return EFFECTS[scene.style](picture) if scene.style else picture
+
+
+def _check_size(size: int) -> None:
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise UnpromptError(f"cannot draw at {size} pixels; choose {MIN_SIZE} to {MAX_SIZE}")
 
 
 def _arbitrary(scene: Scene, rng: random.Random) -> Scene:
@@ -223,97 +254,3 @@ def _pattern(texture: str, side: int) -> Image.Image:
             elif (row + column) % 2:
                 pen.rectangle([x, y, x + step - 1, y + step - 1], fill=255)
     return pattern
-
-
-def _edges(image: Image.Image) -> Image.Image:
-    """White outlines on black."""
-    grey = image.convert("L").filter(ImageFilter.GaussianBlur(0.6))
-    bands = [band.filter(ImageFilter.FIND_EDGES) for band in (grey, *image.split())]
-    largest = bands[0]
-    for band in bands[1:]:
-        largest = ImageChops.lighter(largest, band)
-    # FIND_EDGES leaves the outermost pixels as they were.
-    ImageDraw.Draw(largest).rectangle([0, 0, image.width - 1, image.height - 1], outline=0)
-    return largest.point(lambda value: min(255, value * 3))
-
-
-def _pencil(image: Image.Image) -> Image.Image:
-    shading = image.convert("L").point(lambda value: 200 + value * 55 // 255)
-    return ImageChops.multiply(shading, ImageOps.invert(_edges(image))).convert("RGB")
-
-
-def _watercolour(image: Image.Image) -> Image.Image:
-    radius = max(1, image.width // 50)
-    soft = image.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.GaussianBlur(radius))
-    return Image.blend(soft, Image.new("RGB", image.size, "white"), 0.35)
-
-
-def _pixels(image: Image.Image) -> Image.Image:
-    small = image.resize((24, 24), Image.Resampling.BOX).quantize(16).convert("RGB")
-    return small.resize(image.size, Image.Resampling.NEAREST)
-
-
-def _blueprint(image: Image.Image) -> Image.Image:
-    return ImageOps.colorize(_edges(image), black="#123a86", white="#e8f0ff")
-
-
-def _neon(image: Image.Image) -> Image.Image:
-    vivid = ImageOps.autocontrast(image).filter(ImageFilter.MaxFilter(3))
-    lines = Image.composite(vivid, Image.new("RGB", image.size, "black"), _edges(image))
-    glow = lines.filter(ImageFilter.GaussianBlur(max(1, image.width // 40)))
-    return ImageChops.add(lines, glow)
-
-
-def _woodcut(image: Image.Image) -> Image.Image:
-    grey = ImageOps.autocontrast(image.convert("L"))
-    grooves = Image.new("L", image.size, 255)
-    pen = ImageDraw.Draw(grooves)
-    for y in range(0, image.height, max(3, image.height // 40)):
-        pen.line([(0, y), (image.width, y)], fill=0)
-    ink = grey.point(lambda value: 255 if value > 150 else 0)
-    middle = grey.point(lambda value: 255 if value > 80 else 0)
-    cut = ImageChops.lighter(ink, ImageChops.multiply(middle, grooves))
-    return ImageOps.colorize(cut, black="black", white="#efe3c4")
-
-
-def _mosaic(image: Image.Image) -> Image.Image:
-    tiles = 16
-    small = image.resize((tiles, tiles), Image.Resampling.BOX)
-    picture = small.resize(image.size, Image.Resampling.NEAREST)
-    pen = ImageDraw.Draw(picture)
-    for index in range(tiles + 1):
-        at = index * image.width // tiles
-        pen.line([(at, 0), (at, image.height)], fill="#3a3a3a")
-        pen.line([(0, at), (image.width, at)], fill="#3a3a3a")
-    return picture
-
-
-def _crayon(image: Image.Image) -> Image.Image:
-    grain = _grain(image.size)
-    pale = Image.blend(image, Image.new("RGB", image.size, "#fff8e7"), 0.25)
-    return Image.composite(pale, Image.new("RGB", image.size, "#fff8e7"), grain)
-
-
-def _grain(size: tuple[int, int]) -> Image.Image:
-    """Speckles, the same on every call: Pillow's own noise cannot be seeded."""
-    rng = random.Random("grain")  # noqa: S311
-    noise = Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))
-    return noise.point(lambda value: 255 if value > 80 else 0)
-
-
-def _sepia(image: Image.Image) -> Image.Image:
-    grey = ImageOps.autocontrast(image.convert("L"))
-    return ImageOps.colorize(grey, black="#2b1a0c", white="#f1dfbb", mid="#9a7448")
-
-
-_EFFECTS = {
-    "pencil sketch": _pencil,
-    "watercolour painting": _watercolour,
-    "pixel art picture": _pixels,
-    "blueprint": _blueprint,
-    "neon sign": _neon,
-    "woodcut": _woodcut,
-    "mosaic": _mosaic,
-    "crayon drawing": _crayon,
-    "sepia photograph": _sepia,
-}
