@@ -46,20 +46,30 @@ class Job:
 
 
 class Backend(Protocol):
-    """Makes images of prompts.
+    """Makes images of prompts."""
 
-    Attributes:
-        name: what the column ``generator`` says.
-        licence: licence of the images, where it is known.
-        settings: everything but prompt and seed that the images depend on, ready for JSON; the
-            keys ``negative_prompt``, ``steps``, ``sampler`` and ``guidance`` become columns.
-        batch_size: how many jobs are handed over at once.
-    """
+    @property
+    def name(self) -> str:
+        """What the column ``generator`` says."""
+        ...
 
-    name: str
-    licence: str | None
-    settings: Mapping[str, Any]
-    batch_size: int
+    @property
+    def licence(self) -> str | None:
+        """Licence of the images, where it is known."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything but prompt and seed that the images depend on, ready for JSON.
+
+        The keys ``negative_prompt``, ``steps``, ``sampler`` and ``guidance`` become columns.
+        """
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many jobs are handed over at once."""
+        ...
 
     def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:
         """One image for each job, or the reason why there is none."""
