@@ -147,7 +147,7 @@ def test_rethreshold_is_a_new_search(keep, threshold):
 
 
 def test_rethreshold_below_what_was_searched_is_refused():
-    with pytest.raises(UnpromptError, match="searched from 0.9 up"):
+    with pytest.raises(UnpromptError, match=r"searched from 0\.9 up"):
         deduplicate(np.eye(3), 0.9).rethreshold(0.5)
 
 
