@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """From the cosine of a bank prompt to a predicted embedding, to its expected cosine to the truth.
+    """From a bank prompt's cosine to the prediction to its expected cosine to the truth.
 
     The expected cosine is ``intercept + slope * cosine``; fitted on held-out pairs for one model
     and one bank.
@@ -112,8 +113,7 @@ class Bank:
         scores = np.empty((len(asked), 0), dtype=np.float32)
         found = np.empty((len(asked), 0), dtype=np.int64)
         for start in range(0, len(self), _BLOCK):
-            block = self.rows[start : start + _BLOCK].astype(np.float32)
-            block /= np.linalg.norm(block, axis=1, keepdims=True)
+            block = self._first_block if start == 0 else self._unit_rows(start)
             scores = np.hstack([scores, asked.astype(np.float32) @ block.T])
             here = np.arange(start, start + len(block))
             found = np.hstack([found, np.broadcast_to(here, (len(asked), len(block)))])
@@ -124,6 +124,14 @@ class Bank:
             [Match(self.prompts[row], float(score)) for row, score in zip(*line, strict=True)]
             for line in zip(found, scores, strict=True)
         ]
+
+    @cached_property
+    def _first_block(self) -> np.ndarray:
+        return self._unit_rows(0)
+
+    def _unit_rows(self, start: int) -> np.ndarray:
+        block = self.rows[start : start + _BLOCK].astype(np.float32)
+        return block / np.linalg.norm(block, axis=1, keepdims=True)
 
     def save(self, folder: str | Path) -> None:
         """Write ``bank.json``, ``prompts.txt`` and ``embeddings.npy`` into a model's folder.

@@ -285,8 +285,7 @@ def _download(repository: str) -> Path:
 
 def _not_downloaded(name: str, error: Exception) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"'{name}': no such folder or file, and not to be had from the hub "
-        f"({type(error).__name__})"
+        f"'{name}': no such folder or file, and not to be had from the hub ({type(error).__name__})"
     )
 
 
