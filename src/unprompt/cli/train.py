@@ -128,13 +128,13 @@ def export(
     ] = None,
     half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
 ) -> None:
-    """Export a trained embedder to ONNX, which runs without torch.
+    r"""Export a trained embedder to ONNX, which runs without torch.
 
     [bold]Examples[/bold]
 
       unprompt export runs/mine/model -o mine-onnx
 
-      unprompt export runs/mine/model -o mine-onnx --prompts prompts.txt \\
+      unprompt export runs/mine/model -o mine-onnx --prompts prompts.txt \
         --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
