@@ -17,11 +17,12 @@ from unprompt.reading.answer import Field, Prompt, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import read_other, read_pillow, recognise
 from unprompt.reading.registry import recognise as recognise_family
+from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
 
-def read(image: ImageSource) -> Reading | None:
-    """Read the prompt that an image file carries.
+def read(image: ImageSource, captions: bool = False) -> Reading | None:
+    """Read the prompt that an image file carries, or that a generator wrote beside it.
 
     Only the container is parsed; pixels are decoded where nothing else is found and their lowest
     bits open with the mark of a hidden text (``stealth_pnginfo``). Nothing in a file is executed
@@ -29,7 +30,10 @@ def read(image: ImageSource) -> Reading | None:
 
     Args:
         image: path, encoded bytes, binary file object (read from its start, left at any place)
-            or PIL image. Of a PIL image the texts that Pillow kept are read.
+            or PIL image. Of a PIL image the texts that Pillow kept are read. Of a path the
+            ``.txt`` and ``.json`` files of its name count too where the image has no prompt.
+        captions: also take such a file for a prompt that is not exact where it holds plain text
+            (kohya) or a caption (img2dataset).
 
     Returns:
         What the file says, or None where it says nothing about how it was made. ``prompt`` is
@@ -44,6 +48,10 @@ def read(image: ImageSource) -> Reading | None:
     else:
         with _opened(image) as (file, name):
             carrier, reading = _from_file(file, name, limits)
+    if isinstance(image, str | Path) and (reading is None or not reading.prompt):
+        beside = read_sidecar(Path(image), captions)
+        if beside is not None:
+            carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
     if reading is None:
         return None
     return _finished(reading, carrier, limits)
