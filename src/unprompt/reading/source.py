@@ -15,7 +15,7 @@ from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
 from unprompt.reading.answer import Field, Prompt, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
-from unprompt.reading.containers import read_other, read_pillow, recognise
+from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
@@ -95,9 +95,8 @@ def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
         return Carrier(read_other(file, limits), "other")
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
-    # Pillow's parsers of rare formats raise many kinds of exception on damaged data.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError) as e:
-        raise UnreadableImageError(f"{name}: cannot be read ({e})") from e
+    except DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
 
 
 def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading | None]:
@@ -106,7 +105,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
     if reading is None or reading.prompt is None:
         try:
             image.load()  # PNG texts may stand after the pixels
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
             return carrier, reading
         hidden = tuple(read_stealth(image, image.format or "", limits))
