@@ -179,8 +179,8 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.inputs:,} inputs in {total:.0f} s: {found:,} read, {refused:,} refused, "
-        f"{failures} failures; slowest {slowest * 1000:.0f} ms of processor time (seed {slowest_seed}); "
-        f"peak memory {peak:.0f} MB"
+        f"{failures} failures; slowest {slowest * 1000:.0f} ms of processor time "
+        f"(seed {slowest_seed}); peak memory {peak:.0f} MB"
     )
     return 1 if failures else 0
 
