@@ -83,7 +83,8 @@ def normalise(embeddings: np.ndarray, name: str = "embeddings") -> np.ndarray:
             raise TableError(
                 f"{name}, row {row + 1}: the embedding is zero or not finite; embed it again"
             )
-        unit[start : start + _CONFIRM_ROWS] = rows / length[:, None]
+        # Adding zero turns -0.0 into 0.0, so that equal rows have equal bytes.
+        unit[start : start + _CONFIRM_ROWS] = rows / length[:, None] + 0.0
     return unit
 
 
