@@ -40,10 +40,10 @@ FAMILIES = (
     Family("TensorArt, Stability Matrix", objects.read_named),
     Family("Draw Things", objects.read_draw_things),
     Family("Midjourney", midjourney.read),
+    Family("key per line", objects.read_lines),
     Family("AUTOMATIC1111, Forge, SD.Next", a1111.read),
     Family("ComfyUI", comfyui.read),
     Family("JSON object", objects.read),
-    Family("key per line", objects.read_lines),
     Family("key per chunk", objects.read_chunks),
     Family("C2PA and IPTC", declared.read),
 )

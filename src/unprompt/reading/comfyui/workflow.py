@@ -295,6 +295,7 @@ def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
     for name in named:
         names.append(name)
         at = len(names)
-        if at < len(values) and values[at] in _AFTER_SEED and "seed" in name:
+        following = values[at] if at < len(values) else None
+        if isinstance(following, str) and following in _AFTER_SEED and "seed" in name:
             names.append("control_after_generate")
     return names if len(names) == len(values) else []

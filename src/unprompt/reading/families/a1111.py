@@ -22,7 +22,7 @@ _PLACES = (
     "prompt",
     "metadata",
 )
-_UNSTATED = ("", "unknown", "undefined")
+_UNSTATED = ("unknown", "undefined")
 """What nodes for saving write where nothing was connected to them."""
 _EXTRA_PROMPTS = {
     "Hires prompt": "hires",
@@ -41,20 +41,22 @@ def read(carrier: Carrier) -> Reading | None:
     """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
     for name in _PLACES:
         for field in carrier.fields:
-            if field.name == name and (reading := _read_field(field)):
+            if field.name == name and (reading := _read_field(carrier, field)):
                 return reading
     return None
 
 
-def _read_field(field: Field) -> Reading | None:
+def _read_field(carrier: Carrier, field: Field) -> Reading | None:
     text = field.text
-    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[{")):
+    if carrier.json(field) is not None:
         return None
-    formed = has_settings(text)
-    if not formed and (field.name != "parameters" or not field.whole):
+    if not has_settings(text):
         # Without settings or a negative prompt nothing tells a prompt from any other comment,
-        # and of a text that is cut nothing tells where its prompt would have ended.
-        return None
+        # of a text that is cut nothing tells where its prompt would have ended, and what looks
+        # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.
+        damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
+        if field.name != "parameters" or not field.whole or damaged:
+            return None
     infotext = parse_infotext(text)
     reading = to_reading(infotext, str(field))
     if infotext.prompt.strip().lower() in _UNSTATED:

@@ -12,6 +12,7 @@ from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
 
 _OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
+_A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
 _LINE = re.compile(r"^([A-Za-z][\w \-]{0,40}): (.*)$", re.MULTILINE)
 _CHUNK_PLACES = ("PNG", "stealth")
 
@@ -86,7 +87,7 @@ def read_lines(carrier: Carrier) -> Reading | None:
             if field.name == name and field.whole and _OPENING.match(field.text):
                 lines = _LINE.findall(field.text[:200_000])
                 keyed = Keyed(dict(lines))
-                if len(lines) >= 3 and is_description(keyed):
+                if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
                     return read_keyed(keyed, str(field), _generator(keyed))
     return None
 
