@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
 DECODING_THREADS = 4
 
+Label = TypeVar("Label")
 Opener = Callable[[], Image.Image]
 """Opens and decodes one image; raises `UnpromptError` where it cannot."""
 
@@ -85,6 +87,11 @@ class TorchModel:
         return embeddings.float().cpu().numpy(), features.float().cpu().numpy()
 
 
+def builtin_folder() -> Path:
+    """Where the model that the package carries stands."""
+    return Path(__file__).parent / BUILTIN
+
+
 def load_model(name: str | Path = BUILTIN, device: str | None = None) -> EmbeddingModel:
     """Load an embedder.
 
@@ -96,7 +103,7 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
         ModelNotFoundError: there is no such model.
         MissingExtraError: it needs torch, which is not installed.
     """
-    folder = Path(__file__).parent / "builtin" if str(name) == BUILTIN else Path(name)
+    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
     if (folder / ONNX_FILE).is_file():
         return OnnxModel(folder, str(name))
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -122,34 +129,53 @@ def read_config(folder: Path) -> dict[str, object]:
 def embed_images(
     model: EmbeddingModel, openers: Iterable[Opener], batch_size: int = 16
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | UnpromptError]:
-    """Run images through a model in batches, decoding ahead in threads.
+    """Run images through a model.
 
     Yields:
         For each image, in order, its embedding (dim,) and features, or the error that says why
-        it could not be decoded. At most two batches of images are held at a time.
+        it could not be decoded.
     """
 
-    def decode(opener: Opener) -> np.ndarray | UnpromptError:
+    def prepare(opener: Opener) -> tuple[UnpromptError | None, np.ndarray | None]:
         try:
-            return model.preprocessing(opener())
+            return None, model.preprocessing(opener())
         except UnpromptError as error:
-            return error
+            return error, None
 
+    preparations = (partial(prepare, opener) for opener in openers)
+    for error, output in run_batches(model.run, preparations, batch_size):
+        if error is not None:
+            yield error
+        if output is not None:
+            yield output
+
+
+def run_batches(
+    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    preparations: Iterable[Callable[[], tuple[Label, np.ndarray | None]]],
+    batch_size: int,
+) -> Iterator[tuple[Label, tuple[np.ndarray, np.ndarray] | None]]:
+    """Prepare pixels ahead in threads and run them in batches.
+
+    Args:
+        run: as `EmbeddingModel.run`.
+        preparations: each gives a label, and the pixels of one image, uint8 of shape
+            (3, size, size), or None when there is nothing to run.
+        batch_size: items a batch; at most two batches are held at a time.
+
+    Yields:
+        For each item, in order, its label, and its row of the outputs of ``run`` or None.
+    """
+    remaining = iter(preparations)
+    waiting: list[Future[tuple[Label, np.ndarray | None]]] = []
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        remaining = iter(openers)
-        waiting: list[Future[np.ndarray | UnpromptError]] = []
         while True:
-            decoding = [pool.submit(decode, opener) for opener in islice(remaining, batch_size)]
-            yield from _run(model, [future.result() for future in waiting])
-            if not decoding:
+            preparing = [pool.submit(item) for item in islice(remaining, batch_size)]
+            prepared = [future.result() for future in waiting]
+            batch = [pixels for _, pixels in prepared if pixels is not None]
+            outputs = iter(zip(*run(np.stack(batch)), strict=True) if batch else ())
+            for label, pixels in prepared:
+                yield label, None if pixels is None else next(outputs)
+            if not preparing:
                 return
-            waiting = decoding
-
-
-def _run(
-    model: EmbeddingModel, decoded: list[np.ndarray | UnpromptError]
-) -> Iterator[tuple[np.ndarray, np.ndarray] | UnpromptError]:
-    pixels = [item for item in decoded if isinstance(item, np.ndarray)]
-    outputs = iter(zip(*model.run(np.stack(pixels)), strict=True) if pixels else ())
-    for item in decoded:
-        yield next(outputs) if isinstance(item, np.ndarray) else item
+            waiting = preparing

@@ -12,7 +12,7 @@ import transformers
 
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError
-from unprompt.evaluating.evaluation import Evaluation, evaluate
+from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
 from unprompt.files import atomic_open
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
@@ -135,9 +135,10 @@ def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:
 
 def _measure(folder: Path, table: PairsTable, progress: bool) -> dict[str, Evaluation]:
     model = load_model(folder / "model")
+    reference = reference_of(model, table.of_split("train"), progress=progress)
     held = set(table.column("split"))
     scores = {
-        split: evaluate(model, table, split, progress=progress)
+        split: evaluate(model, table, split, reference, progress=progress)
         for split in ("val", "test")
         if split in held
     }
