@@ -137,12 +137,17 @@ class Predictor:
             if self._loaded is None:
                 name, bank, device = self._named
                 model = load_model(name, device)
-                self._loaded = model, _bank_for(model, bank)
+                self._loaded = model, bank_for(model, bank)
             return self._loaded
 
 
-def _bank_for(model: EmbeddingModel, stated: str | Path | None) -> Bank:
-    """The bank that was named, or the model's own, or the built-in one."""
+def bank_for(model: EmbeddingModel, stated: str | Path | None = None) -> Bank:
+    """The bank that was named, or the model's own, or the built-in one.
+
+    Raises:
+        ModelNotFoundError: no bank stands where one was named.
+        UnpromptError: the bank's embeddings are of another encoder than the model's.
+    """
     if stated is not None:
         bank = Bank.load(builtin_folder() if str(stated) == BUILTIN else stated)
     elif (Path(model.folder) / BANK_FOLDER).is_dir():
