@@ -108,7 +108,7 @@ def _loras(models: list[Node]) -> Iterator[Lora]:
             if value.strip().lower() in ("none", ""):
                 continue
             weights: Callable[[str], Any] = node.inputs.get
-            suffix = name.removeprefix("lora_name")
+            suffix = name.lower().removeprefix("lora").removeprefix("_name")
             keys = ("strength_model", f"strength{suffix}", f"{name}_strength", "strength")
             weight = next((w for key in keys if (w := as_float(weights(key))) is not None), None)
             yield Lora(value, weight)

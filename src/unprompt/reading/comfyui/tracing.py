@@ -34,7 +34,7 @@ _TEXT = re.compile(
     re.IGNORECASE,
 )
 _OPTION = re.compile(
-    r"mode|type|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
+    r"mode|type|template|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
     r"|language|action|model|device|sampler|scheduler|seed|format|find|replace|system|control"
     r"|(?:^|_)style$|weight|dtype|title|color",
     re.IGNORECASE,
@@ -44,7 +44,7 @@ _ELSEWHERE = re.compile(
     r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
     re.IGNORECASE,
 )
-_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe|stage_c", re.IGNORECASE)
+_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
 _SAMPLES = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
 _SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
@@ -91,24 +91,33 @@ def origins(graph: Graph) -> list[Origin]:
 def main_origin(graph: Graph, found: list[Origin]) -> Origin:
     """The sampler that began the picture of the first output; what follows it only refines.
 
-    The way to it leads from the sampler nearest to the output through latents and images.
+    The way to it leads from the sampler nearest to the output through latents and images, and
+    ends where several of them are put together: such a picture has no one beginning.
     """
     whole = [o for o in found if not re.search("detailer", o.node.kind, re.IGNORECASE)] or found
     worded = [o for o in whole if o.positive[0].text.strip()] or whole
     candidates = [o for o in worded if o.samples] or worded
     known = {origin.node.id: origin for origin in candidates}
     main = candidates[0]
-    queue, seen = deque([main.node]), {main.node.id}
-    while queue:
-        node = queue.popleft()
-        if node.id != main.node.id and node.id in known:
-            main = known[node.id]
-            queue.clear()
-        for name, link in node.links():
-            if _PICTURE.search(name) and link.node in graph and link.node not in seen:
-                seen.add(link.node)
-                queue.append(graph[link.node])
+    seen = {main.node.id}
+    before = _picture_before(graph, main.node)
+    while before is not None and before.id not in seen:
+        seen.add(before.id)
+        main = known.get(before.id, main)
+        before = _picture_before(graph, before)
     return main
+
+
+def _picture_before(graph: Graph, node: Node) -> Node | None:
+    """The one node that gives ``node`` the picture it works on."""
+    links = {link.node for name, link in node.links() if _PICTURE.search(name)}
+    for name, link in node.links():
+        # Stable Cascade hands the first stage's latent to the second inside its conditioning.
+        before = graph.get(link.node) if _POSITIVE.search(name) else None
+        stage = before.inputs.get("stage_c") if before else None
+        if isinstance(stage, Link):
+            links = {stage.node}
+    return graph.get(links.pop()) if len(links) == 1 else None
 
 
 def is_sampler(node: Node) -> bool:
@@ -143,22 +152,25 @@ def outputs(graph: Graph) -> list[Node]:
 
 
 def _behind_outputs(graph: Graph) -> Iterator[Node]:
-    """The nodes that the outputs depend on, nearest first, conditioning left aside."""
+    """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
     seen: set[str] = set()
-    for output in outputs(graph):
-        seen.add(output.id)
-        queue = deque([output])
+    conditioning: list[Node] = []
+    for start in [*outputs(graph), None]:
+        queue = deque([start] if start else conditioning)
         while queue:
             node = queue.popleft()
-            if node is not output:
+            if node is not start or is_sampler(node):  # some samplers save by themselves
                 yield node
             for name, link in node.links():
                 if link.node in seen or link.node not in graph:
                     continue
-                if _CONDITIONING.search(name) or _POSITIVE.search(name) or _NEGATIVE.search(name):
-                    continue
                 seen.add(link.node)
-                queue.append(graph[link.node])
+                aside = start and (_CONDITIONING.search(name) or _is_sided(name))
+                (conditioning if aside else queue).append(graph[link.node])
+
+
+def _is_sided(name: str) -> bool:
+    return bool(_POSITIVE.search(name) or _NEGATIVE.search(name))
 
 
 class Tracer:
