@@ -1,0 +1,28 @@
+"""CoCa, the captioner: image → prompt text."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.modeling import (
+    CoCaForConditionalGeneration,
+    CoCaImageOutput,
+    CoCaModel,
+    CoCaOutput,
+)
+from unprompt.models.coca.processing import CoCaProcessor
+
+AutoConfig.register(CoCaConfig.model_type, CoCaConfig)
+AutoModel.register(CoCaConfig, CoCaModel)
+AutoModelForImageTextToText.register(CoCaConfig, CoCaForConditionalGeneration)
+AutoProcessor.register(CoCaConfig, CoCaProcessor)
+
+__all__ = [
+    "CoCaCache",
+    "CoCaConfig",
+    "CoCaForConditionalGeneration",
+    "CoCaImageOutput",
+    "CoCaModel",
+    "CoCaOutput",
+    "CoCaProcessor",
+]

@@ -1,0 +1,186 @@
+"""The building blocks of CoCa's towers: pre-norm transformer blocks and the attentional pooler.
+
+Shapes are written (rows, length, width): a row is a text or an image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from unprompt.models.coca.cache import CoCaCache, KeysValues
+from unprompt.models.coca.configuration import CoCaConfig
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between."""
+
+    def __init__(self, width: int, config: CoCaConfig):
+        super().__init__()
+        hidden = int(width * config.mlp_ratio)
+        self.expand = nn.Linear(width, hidden)
+        self.activation = ACT2FN[config.hidden_act]
+        self.contract = nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, length, width) to the same shape."""
+        result: torch.Tensor = self.contract(self.activation(self.expand(x)))
+        return result
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself.
+
+    Args:
+        width: of the sequence.
+        heads: that share the width.
+        layer: index of this layer's keys and values in a cache.
+    """
+
+    def __init__(self, width: int, heads: int, layer: int = 0):
+        super().__init__()
+        self.heads = heads
+        self.layer = layer
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        causal: bool = False,
+        cache: CoCaCache | None = None,
+    ) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            x: (rows, length, width).
+            mask: True where a query (second last axis) may see a key (last axis).
+            causal: without a mask, let each position see itself and the ones before.
+            cache: keys and values of earlier positions, extended by those of ``x``.
+        """
+        rows, length, width = x.shape
+        query, key, value = self.qkv(x).view(rows, length, 3, self.heads, -1).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer)
+        # A single new position sees every key: `is_causal` would show it the first one only.
+        causal = causal and mask is None and length > 1
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal
+        )
+        result: torch.Tensor = self.out(attended.transpose(1, 2).reshape(rows, length, width))
+        return result
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of texts to image tokens."""
+
+    def __init__(self, width: int, heads: int, context_width: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(context_width or width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, context: torch.Tensor) -> KeysValues:
+        """Image tokens (images, tokens, width) to keys and values (images, heads, tokens, …)."""
+        images, tokens, _ = context.shape
+        pair = self.key_value(context).view(images, tokens, 2, self.heads, -1)
+        key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
+        return key, value
+
+    def forward(self, x: torch.Tensor, keys_values: KeysValues) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            x: (rows, length, width); rows r * n to (r + 1) * n - 1 look at image r, where n is
+                rows over images. No copy of the image's keys and values is made for them.
+            keys_values: from `keys_values`.
+        """
+        key, value = keys_values
+        images, heads, _, head_width = key.shape
+        query = self.query(x).view(images, -1, heads, head_width).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        result: torch.Tensor = self.out(attended.transpose(1, 2).reshape(x.shape))
+        return result
+
+
+class SelfBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, config: CoCaConfig, layer: int = 0):
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width, config.layer_norm_eps)
+        self.attention = SelfAttention(width, heads, layer)
+        self.norm_2 = nn.LayerNorm(width, config.layer_norm_eps)
+        self.mlp = Mlp(width, config)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        causal: bool = False,
+        past_key_values: CoCaCache | None = None,
+    ) -> torch.Tensor:
+        """See `SelfAttention.forward`."""
+        x = x + self.attention(self.norm_1(x), mask, causal, past_key_values)
+        result: torch.Tensor = x + self.mlp(self.norm_2(x))
+        return result
+
+
+class CrossBlock(GradientCheckpointingLayer):
+    """Pre-norm transformer block whose attention looks at image tokens."""
+
+    def __init__(self, width: int, heads: int, config: CoCaConfig):
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width, config.layer_norm_eps)
+        self.norm_image = nn.LayerNorm(width, config.layer_norm_eps)
+        self.attention = CrossAttention(width, heads)
+        self.norm_2 = nn.LayerNorm(width, config.layer_norm_eps)
+        self.mlp = Mlp(width, config)
+
+    def keys_values(self, image_states: torch.Tensor) -> KeysValues:
+        """What this block needs to know of images; see `CrossAttention.keys_values`."""
+        return self.attention.keys_values(self.norm_image(image_states))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        image_states: torch.Tensor | None = None,
+        keys_values: KeysValues | None = None,
+    ) -> torch.Tensor:
+        """(rows, length, width) to the same shape, given image tokens or their keys and values."""
+        if keys_values is None:
+            if image_states is None:
+                raise ValueError("a cross-attention block needs image_states or keys_values")
+            keys_values = self.keys_values(image_states)
+        x = x + self.attention(self.norm_1(x), keys_values)
+        result: torch.Tensor = x + self.mlp(self.norm_2(x))
+        return result
+
+
+class AttentionalPooler(nn.Module):
+    """Learned queries that look at the image tower's tokens (section 3.2 of the paper)."""
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__()
+        width, context_width = config.hidden_size, config.vision_hidden_size
+        self.query = nn.Parameter(torch.empty(config.pooler_queries, width))
+        self.norm_query = nn.LayerNorm(width, config.layer_norm_eps)
+        self.norm_image = nn.LayerNorm(context_width, config.layer_norm_eps)
+        self.attention = CrossAttention(width, config.pooler_heads, context_width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (images, tokens, width of the image tower) to (images, queries, hidden size)."""
+        attention = self.attention
+        key, value = attention.keys_values(self.norm_image(tokens))
+        # The queries are the same for every image: projected once, not once per image.
+        query = attention.query(self.norm_query(self.query))
+        query = query.view(len(self.query), attention.heads, -1).transpose(0, 1)
+        attended = F.scaled_dot_product_attention(query.expand(len(tokens), -1, -1, -1), key, value)
+        result: torch.Tensor = attention.out(attended.transpose(1, 2).flatten(2))
+        return result

@@ -1,0 +1,50 @@
+"""The two losses of CoCa (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def caption_loss(
+    states: torch.Tensor, head: nn.Module, labels: torch.Tensor, items: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of each next token, averaged over the tokens that count.
+
+    The vocabulary projection, the widest of the model, is computed only where a label counts.
+
+    Args:
+        states: decoder states (rows, length, width); position t foresees token t + 1.
+        head: projection to the vocabulary.
+        labels: the input's own tokens (rows, length), unshifted: the shift is done here, once.
+            `IGNORED` marks what does not count.
+        items: tokens to average over, where a step spans several batches; this batch's by default.
+
+    Returns:
+        A scalar; 0 where no label counts.
+    """
+    targets = labels[:, 1:]
+    counted = targets != IGNORED
+    logits = head(states[:, :-1][counted])
+    total = F.cross_entropy(logits.float(), targets[counted], reduction="sum")
+    return total / (counted.sum().clamp(min=1) if items is None else items)
+
+
+def contrastive_loss(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Symmetric cross-entropy over the batch's image-text similarities, as in CLIP.
+
+    The negatives are those of this process.
+
+    Args:
+        image_embeds: unit-norm (rows, width).
+        text_embeds: unit-norm (rows, width), row by row the images' own texts.
+        scale: factor of the similarities (exponentiated).
+    """
+    logits = scale * image_embeds @ text_embeds.T
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

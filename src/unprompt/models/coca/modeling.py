@@ -1,0 +1,352 @@
+"""CoCa as Hugging Face models: `CoCaModel`, and `CoCaForConditionalGeneration` with a caption head.
+
+Written from the paper (Yu et al. 2022, arXiv 2205.01917), weight-compatible with open_clip's
+``coca_ViT-B-32`` and ``coca_ViT-L-14``; see `unprompt.models.coca.open_clip`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput
+
+from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
+from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss
+from unprompt.models.coca.texts import lengths_of, step_mask, step_positions, to_prompt
+from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
+
+
+@dataclass
+class CoCaImageOutput(ModelOutput):
+    """Encoded images.
+
+    Attributes:
+        states: what the decoder looks at, (images, tokens, width).
+        pooled: the contrastive token before its projection, (images, width).
+    """
+
+    states: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+
+
+@dataclass
+class CoCaOutput(ModelOutput):
+    """What the models return; absent is what was not computed.
+
+    Attributes:
+        loss: weighted sum of the two losses, where labels were given.
+        caption_loss: the captioning loss, unweighted.
+        contrastive_loss: the contrastive loss, unweighted; only where its weight is not 0.
+        logits: of the next token, (rows, length, vocabulary); only where no labels were given.
+        last_hidden_state: of the decoder, (rows, length, width).
+        image_embeds: unit-norm (images, width); with the contrastive branch.
+        text_embeds: unit-norm (rows, width); with the contrastive branch.
+        past_key_values: the cache, extended.
+        image_outputs: the encoded images, to be given again in the next call.
+    """
+
+    loss: torch.Tensor | None = None
+    caption_loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    past_key_values: CoCaCache | None = None
+    image_outputs: CoCaImageOutput | None = None
+
+
+class CoCaPreTrainedModel(PreTrainedModel):
+    """What both models share: configuration, initialisation, and what libraries ask of them."""
+
+    config_class = CoCaConfig
+    config: CoCaConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SelfBlock", "CrossBlock", "AttentionalPooler"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """CLIP's initialisation (Radford et al. 2021) in every tower."""
+        super()._init_weights(module)
+        config = self.config
+        if isinstance(module, (SelfBlock, CrossBlock)):
+            width, hidden = module.mlp.contract.weight.shape
+            layers = config.vision_layers if width != config.hidden_size else config.text_layers
+            residual = width**-0.5 * (2 * layers) ** -0.5
+            for linear in module.attention.children():
+                init.normal_(linear.weight, std=width**-0.5)
+            init.normal_(module.attention.out.weight, std=residual)
+            init.normal_(module.mlp.expand.weight, std=(2 * width) ** -0.5)
+            init.normal_(module.mlp.contract.weight, std=residual * (4 * width / hidden) ** 0.5)
+        elif isinstance(module, AttentionalPooler):
+            init.normal_(module.query, std=1.0)
+            for linear in module.attention.children():
+                init.xavier_uniform_(linear.weight)
+        elif isinstance(module, (ImageTower, TextTower)):
+            std = config.vision_hidden_size**-0.5 if isinstance(module, ImageTower) else 0.01
+            init.normal_(module.class_embedding, std=std)
+            init.normal_(module.position_embedding, std=std)
+            init.normal_(module.projection.weight, std=config.hidden_size**-0.5)
+        elif isinstance(module, CoCaModel):
+            init.constant_(module.logit_scale, config.logit_scale_init_value)
+        elif isinstance(module, CoCaForConditionalGeneration):
+            init.normal_(module.head.weight, std=config.hidden_size**-0.5)
+
+
+class CoCaModel(CoCaPreTrainedModel):
+    """The three towers, without the projection to the vocabulary."""
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__(config)
+        self.image = ImageTower(config)
+        self.text = TextTower(config)
+        self.decoder = MultimodalDecoder(config)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.text.token_embedding
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding."""
+        self.text.token_embedding = value
+
+    def encode_images(self, pixel_values: torch.Tensor) -> CoCaImageOutput:
+        """Normalised pixels (images, 3, size, size) to what the decoder looks at."""
+        pooled, states = self.image(pixel_values)
+        return CoCaImageOutput(states=states, pooled=pooled)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Unit-norm embeddings of images, (images, width), comparable with those of texts."""
+        return self._embed_images(self.encode_images(pixel_values))
+
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Unit-norm embeddings of texts, (rows, width).
+
+        Args:
+            input_ids: (rows, length), padded on the right.
+            attention_mask: 0 on padding; by default a text ends with its first end token.
+        """
+        _, last = self.text.with_class(
+            input_ids, lengths_of(input_ids, attention_mask, self.config)
+        )
+        return F.normalize(self.text.projection(last), dim=-1)
+
+    def _embed_images(self, image_outputs: CoCaImageOutput) -> torch.Tensor:
+        return F.normalize(self.image.projection(image_outputs.pooled), dim=-1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        image_outputs: CoCaImageOutput | None = None,
+        past_key_values: CoCaCache | None = None,
+        use_cache: bool = False,
+        contrastive: bool = False,
+    ) -> CoCaOutput:
+        """Encode images and read texts beside them.
+
+        Args:
+            input_ids: (rows, length); with a cache only the new tokens. Rows may be a multiple n
+                of the images: rows r * n to (r + 1) * n - 1 then look at image r.
+            pixel_values: (images, 3, size, size), normalised.
+            attention_mask: (rows, cached + length), 0 on padding.
+            position_ids: (rows, length); by default counted from the mask.
+            image_outputs: from `encode_images`, instead of pixels.
+            past_key_values: the cache; it may also stand in for the images.
+            use_cache: make a cache where none is given.
+            contrastive: also compute the contrastive branch (no cache, padding on the right).
+        """
+        if past_key_values is None and use_cache:
+            past_key_values = CoCaCache()
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        length = input_ids.shape[1]
+        if past + length > self.config.context_length:
+            raise ValueError(
+                f"{past + length} tokens exceed the context of {self.config.context_length}; "
+                "truncate texts, or lower max_length"
+            )
+        if image_outputs is None and pixel_values is not None:
+            image_outputs = self.encode_images(pixel_values)
+        image_embeds = text_embeds = None
+        mask = step_mask(attention_mask, length, past)
+        if contrastive:
+            if image_outputs is None:
+                raise ValueError("the contrastive branch needs pixel_values or image_outputs")
+            lengths = lengths_of(input_ids, attention_mask, self.config)
+            x, last = self.text.with_class(input_ids, lengths)
+            text_embeds = F.normalize(self.text.projection(last), dim=-1)
+            image_embeds = self._embed_images(image_outputs)
+        else:
+            positions = position_ids
+            if positions is None:
+                positions = step_positions(attention_mask, length, past, input_ids.device)
+            x = self.text(input_ids, positions, mask, past_key_values)
+        states = image_outputs.states if image_outputs is not None else None
+        return CoCaOutput(
+            last_hidden_state=self.decoder(x, states, mask, past_key_values),
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+            past_key_values=past_key_values,
+            image_outputs=image_outputs,
+        )
+
+
+class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
+    """CoCa with its caption head: training on images and texts, and cached generation.
+
+    `generate` is `transformers.GenerationMixin`'s own, with greedy and beam search, sampling,
+    constraints and everything else it knows; only the cache and the images are CoCa's. Images are
+    encoded once, and shared by all their beams and samples.
+    """
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__(config)
+        self.model = CoCaModel(config)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.generation_config = GenerationConfig(
+            max_length=config.context_length + 1,
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+        )
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The projection to the vocabulary."""
+        return self.head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """Replace the projection to the vocabulary."""
+        self.head = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        image_outputs: CoCaImageOutput | None = None,
+        past_key_values: CoCaCache | None = None,
+        use_cache: bool = False,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+        num_items_in_batch: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> CoCaOutput:
+        """Losses where labels are given, logits of the next token otherwise.
+
+        Args:
+            input_ids: see `CoCaModel.forward`, as for every argument not named here.
+            pixel_values: likewise.
+            attention_mask: likewise.
+            position_ids: likewise.
+            image_outputs: likewise.
+            past_key_values: likewise.
+            use_cache: likewise.
+            labels: ``input_ids`` again, unshifted (the shift is done here, once); -100 does not
+                count, and neither does padding.
+            logits_to_keep: compute logits for this many last positions; 0 for all.
+            num_items_in_batch: tokens to average the captioning loss over, where a step
+                accumulates several batches.
+            return_dict: accepted for the library's sake; the output is always a `CoCaOutput`.
+        """
+        if labels is None:
+            output: CoCaOutput = self.model(
+                input_ids,
+                pixel_values,
+                attention_mask,
+                position_ids,
+                image_outputs,
+                past_key_values,
+                use_cache,
+            )
+            states = output.last_hidden_state
+            output.logits = self.head(states[:, -logits_to_keep:])
+            return output
+        weights = self.config.caption_weight, self.config.contrastive_weight
+        output = self.model(
+            input_ids,
+            pixel_values,
+            attention_mask,
+            position_ids,
+            image_outputs,
+            contrastive=bool(weights[1]),
+        )
+        if attention_mask is not None:
+            labels = labels.masked_fill(attention_mask == 0, IGNORED)
+        output.caption_loss = caption_loss(
+            output.last_hidden_state, self.head, labels, num_items_in_batch
+        )
+        output.loss = weights[0] * output.caption_loss
+        if weights[1]:
+            output.contrastive_loss = contrastive_loss(
+                output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
+            )
+            output.loss = output.loss + weights[1] * output.contrastive_loss
+        return output
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_outputs: CoCaImageOutput | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Write captions.
+
+        Args:
+            pixel_values: (images, 3, size, size), normalised.
+            input_ids: beginnings of captions to go on with, (images, length), as the processor
+                makes them: an end token and padding are taken off.
+            attention_mask: of ``input_ids``.
+            image_outputs: from ``model.encode_images``, instead of pixels.
+            **arguments: as for `transformers.GenerationMixin.generate`.
+
+        Returns:
+            Token ids (images * num_return_sequences, length), start token first; or an output
+            object with ``return_dict_in_generate=True``.
+        """
+        if image_outputs is None:
+            if pixel_values is None:
+                raise ValueError("generate needs pixel_values or image_outputs")
+            image_outputs = self.model.encode_images(pixel_values)
+        images = len(image_outputs.states)
+        if input_ids is None:
+            input_ids = torch.full((images, 1), self.config.bos_token_id, device=self.device)
+        else:
+            input_ids, attention_mask = to_prompt(input_ids, attention_mask, self.config)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        return super().generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_outputs=image_outputs,
+            **arguments,
+        )
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
+    ) -> None:
+        if generation_config.use_cache is not False:
+            model_kwargs.setdefault("past_key_values", CoCaCache())

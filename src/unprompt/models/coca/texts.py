@@ -1,0 +1,93 @@
+"""Where texts begin and end in a batch of token ids, and who may see whom."""
+
+from __future__ import annotations
+
+import torch
+
+from unprompt.models.coca.configuration import CoCaConfig
+
+
+def lengths_of(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CoCaConfig
+) -> torch.Tensor:
+    """Lengths of texts padded on the right.
+
+    Without a mask, a text ends with its first end token, whatever stands behind; one without end
+    token (cut off) ends before its trailing fillers. The filler's id is a token of real texts
+    too (0 is a '!' inside a word), so that it does not count as padding anywhere else.
+
+    Args:
+        input_ids: (rows, length).
+        attention_mask: 0 on padding, or None.
+        config: says which tokens end and fill.
+
+    Returns:
+        int64 (rows,).
+    """
+    if attention_mask is not None:
+        return attention_mask.sum(dim=1)
+    length = input_ids.shape[1]
+    index = torch.arange(1, length + 1, device=input_ids.device)
+    ends = torch.where(input_ids == config.eos_token_id, index, length + 1).amin(dim=1)
+    fillers = torch.where(input_ids != config.filler_token_id, index, 0).amax(dim=1)
+    return torch.where(ends <= length, ends, fillers)
+
+
+def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> torch.Tensor | None:
+    """Who may see whom, where plain causality does not do.
+
+    Padding on the right needs no mask: no token of a text sees what comes later.
+
+    Args:
+        attention_mask: (rows, past + length), 0 on padding, or None.
+        length: new positions.
+        past: cached positions.
+
+    Returns:
+        bool, broadcastable to (rows, heads, length, past + length); None for plain causality.
+    """
+    device = None if attention_mask is None else attention_mask.device
+    padded_left = attention_mask is not None and bool(
+        (attention_mask[:, :-1] < attention_mask[:, 1:]).any()
+    )
+    if not padded_left and (past == 0 or length == 1):
+        return None
+    index = torch.arange(past + length, device=device)
+    mask = index <= index[past:, None]
+    if attention_mask is None or not padded_left:
+        return mask
+    # A padded position sees itself, so that no row of the softmax is empty.
+    itself = index == index[past:, None]
+    return (mask & attention_mask[:, None, :].bool() | itself)[:, None]
+
+
+def step_positions(
+    attention_mask: torch.Tensor | None, length: int, past: int, device: torch.device
+) -> torch.Tensor:
+    """Positions of the new tokens in their texts, (rows or 1, length)."""
+    if attention_mask is None:
+        return torch.arange(past, past + length, device=device)[None]
+    return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+
+
+def to_prompt(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CoCaConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole texts as beginnings to go on with: the end token goes, padding moves to the left.
+
+    Args:
+        input_ids: (rows, length), padded on the right or not at all.
+        attention_mask: of ``input_ids``, or None.
+        config: says which token ends.
+
+    Returns:
+        Token ids and mask, (rows, longest).
+    """
+    lengths = lengths_of(input_ids, attention_mask, config)
+    last = input_ids.gather(1, (lengths - 1).clamp(min=0)[:, None])[:, 0]
+    lengths = lengths - (last == config.eos_token_id).long()
+    longest = int(lengths.max())
+    index = torch.arange(longest, device=input_ids.device) - (longest - lengths)[:, None]
+    mask = index >= 0
+    prompt = input_ids.gather(1, index.clamp(min=0))
+    return torch.where(mask, prompt, config.pad_token_id), mask.long()

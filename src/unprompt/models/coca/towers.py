@@ -1,0 +1,167 @@
+"""CoCa's three towers: image, unimodal text, multimodal decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
+
+
+class ImageTower(nn.Module):
+    """A vision transformer and the attentional pooler."""
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__()
+        width = config.vision_hidden_size
+        patches = (config.image_size // config.patch_size) ** 2
+        self.patches = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.position_embedding = nn.Parameter(torch.empty(patches + 1, width))
+        self.norm_pre = nn.LayerNorm(width, config.layer_norm_eps)
+        self.blocks = nn.ModuleList(
+            SelfBlock(width, config.vision_heads, config) for _ in range(config.vision_layers)
+        )
+        self.pooler = AttentionalPooler(config)
+        self.norm_post = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode images.
+
+        Args:
+            pixels: (images, 3, size, size), normalised.
+
+        Returns:
+            The pooled contrastive token (images, width), to be projected, and the image tokens
+            (images, queries - 1, width) that the decoder looks at.
+        """
+        patches = self.patches(pixels.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
+        start = self.class_embedding.expand(len(pixels), 1, -1)
+        x = self.norm_pre(torch.cat([start, patches], dim=1) + self.position_embedding)
+        for block in self.blocks:
+            x = block(x)
+        pooled = self.norm_post(self.pooler(x))
+        return pooled[:, 0], pooled[:, 1:]
+
+
+class TextTower(nn.Module):
+    """The unimodal text tower: causal, with a class token at the end for the contrastive branch."""
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.position_embedding = nn.Parameter(torch.empty(config.context_length + 1, width))
+        self.blocks = nn.ModuleList(
+            SelfBlock(width, config.text_heads, config, layer)
+            for layer in range(config.text_layers)
+        )
+        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.projection = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        cache: CoCaCache | None = None,
+    ) -> torch.Tensor:
+        """Token states for the decoder; the class token, which they never see, is left out.
+
+        Args:
+            input_ids: (rows, length).
+            positions: of the tokens in their texts, (rows, length) or (1, length).
+            mask: as in `SelfAttention.forward`; causal by default.
+            cache: of earlier positions.
+        """
+        x = self.token_embedding(input_ids) + self.position_embedding[positions]
+        for block in self.blocks:
+            x = block(x, mask, True, past_key_values=cache)
+        return x
+
+    def with_class(
+        self, input_ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token states, and the class token's.
+
+        The class token has the last position of the context whatever the texts' lengths, so that
+        texts padded to the batch's longest give what texts padded to the context give.
+
+        Args:
+            input_ids: (rows, length); what stands after the end of a text does not matter.
+            lengths: of the texts, (rows,).
+
+        Returns:
+            Token states (rows, length, width), and the normalised class token (rows, width), to
+            be projected.
+        """
+        config, length = self.config, input_ids.shape[1]
+        # open_clip's mask shows the class token one position beyond the text: keep a filler there.
+        padded = min(length + (not config.correct_cls_mask), config.context_length)
+        index = torch.arange(padded, device=input_ids.device)
+        ids = nn.functional.pad(input_ids, (0, padded - length))
+        ids = torch.where(index < lengths[:, None], ids, config.filler_token_id)
+        tokens = self.token_embedding(ids) + self.position_embedding[:padded]
+        last = (self.class_embedding + self.position_embedding[-1]).expand(len(ids), 1, -1)
+        x = torch.cat([tokens, last], dim=1)
+        mask = self._class_mask(lengths, padded)
+        for block in self.blocks:
+            x = block(x, mask)
+        return x[:, :length], self.norm(x[:, -1])
+
+    def _class_mask(self, lengths: torch.Tensor, padded: int) -> torch.Tensor:
+        """Causal, with the class token (the last position) blind to padding."""
+        index = torch.arange(padded + 1, device=lengths.device)
+        mask = (index <= index[:, None]).repeat(len(lengths), 1, 1, 1)
+        if self.config.correct_cls_mask:
+            mask[:, 0, -1] = (index < lengths[:, None]) | (index == padded)
+        else:
+            mask[:, 0, -1] = index <= lengths[:, None]
+        return mask
+
+
+class MultimodalDecoder(nn.Module):
+    """Blocks of causal self-attention, each followed by cross-attention to the image tokens."""
+
+    def __init__(self, config: CoCaConfig):
+        super().__init__()
+        width, heads, layers = config.hidden_size, config.decoder_heads, config.decoder_layers
+        self.self_blocks = nn.ModuleList(
+            SelfBlock(width, heads, config, config.text_layers + layer) for layer in range(layers)
+        )
+        self.cross_blocks = nn.ModuleList(CrossBlock(width, heads, config) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, config.layer_norm_eps)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        image_states: torch.Tensor | None,
+        mask: torch.Tensor | None = None,
+        cache: CoCaCache | None = None,
+    ) -> torch.Tensor:
+        """Token states (rows, length, width) to the same, each informed by its image.
+
+        Args:
+            x: from the text tower.
+            image_states: (images, tokens, width), rows a multiple of images; not read where the
+                cache already holds what the blocks need of it.
+            mask: as in `SelfAttention.forward`; causal by default.
+            cache: of earlier positions and of the images.
+        """
+        if cache is not None and not cache.image:
+            if image_states is None:
+                raise ValueError("the first step of a cache needs image_states")
+            cache.image = [block.keys_values(image_states) for block in self.cross_blocks]
+        known = cache.image if cache is not None else [None] * len(self.cross_blocks)
+        for self_block, cross_block, keys_values in zip(
+            self.self_blocks, self.cross_blocks, known, strict=True
+        ):
+            x = self_block(x, mask, True, past_key_values=cache)
+            x = cross_block(x, image_states, keys_values)
+        result: torch.Tensor = self.norm(x)
+        return result

@@ -1,0 +1,342 @@
+"""From the image back to its text: one rule that follows links, whatever the nodes are called.
+
+From an output node the links are walked back until a node is met whose conditioning leads to
+text: the sampler. From its conditioning input the way goes on through every node (combine,
+concat, ControlNet, guider, pipe, switch, reroute...) to the texts that reach an encoder. Names of
+inputs, not of nodes, tell the two sides apart (``positive``, ``negative``) and text from the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unprompt.reading.comfyui.graph import Graph, Link, Node
+
+_MAX_DEPTH = 150
+_MAX_STEPS = 200_000
+_MAX_TEXT = 4 << 20
+
+_POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    r"(?:^|[^a-z])(?:negative|neg|uncond\w*)(?:$|[^a-z])|^negative|^uncond", re.IGNORECASE
+)
+_CONDITIONING = re.compile(
+    r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
+)
+_BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
+_TEXT = re.compile(
+    r"(?:^|[^a-z])(?:text|prompt|string|str|caption|wildcard|tags?|description|value|content"
+    r"|clip_[lgh]|t5\w*|llama\w*|bert|mt5xl|gemma\w*|qwen\w*|byt5|populated|words|lyrics)"
+    r"(?:$|[^a-z])|text$|prompt$|string$",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(
+    r"mode|type|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
+    r"|language|action|model|device|sampler|scheduler|seed|format|find|replace|system|control"
+    r"|(?:^|_)style$|weight|dtype|title|color",
+    re.IGNORECASE,
+)
+_ELSEWHERE = re.compile(
+    r"^(?:model|clip|vae|unet|noise|sigmas|sampler|seed|width|height|steps|cfg|denoise)"
+    r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
+    re.IGNORECASE,
+)
+_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe|stage_c", re.IGNORECASE)
+_SAMPLES = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
+_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
+_SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
+_SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
+_PREFERRED = ("t5xxl", "text_g", "clip_g")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A text that reaches an encoder, the node that holds it, and its part: main or not."""
+
+    text: str
+    node: str
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A node that takes conditioning, with the texts of its two sides, the main one first.
+
+    ``samples`` is false for a node that only passes conditioning and pictures on.
+    """
+
+    node: Node
+    positive: tuple[Found, ...]
+    negative: tuple[Found, ...]
+    samples: bool = True
+
+
+def origins(graph: Graph) -> list[Origin]:
+    """The samplers behind the images, those nearest to the first output first."""
+    tracer = Tracer(graph)
+    found = []
+    for node in _behind_outputs(graph):
+        positive = tracer.texts_of(node, "positive")
+        if positive:
+            negative = tracer.texts_of(node, "negative")
+            found.append(Origin(node, tuple(positive), tuple(negative), is_sampler(node)))
+    if not found:
+        found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
+    return found
+
+
+def main_origin(graph: Graph, found: list[Origin]) -> Origin:
+    """The sampler that began the picture of the first output; what follows it only refines.
+
+    The way to it leads from the sampler nearest to the output through latents and images.
+    """
+    whole = [o for o in found if not re.search("detailer", o.node.kind, re.IGNORECASE)] or found
+    worded = [o for o in whole if o.positive[0].text.strip()] or whole
+    candidates = [o for o in worded if o.samples] or worded
+    known = {origin.node.id: origin for origin in candidates}
+    main = candidates[0]
+    queue, seen = deque([main.node]), {main.node.id}
+    while queue:
+        node = queue.popleft()
+        if node.id != main.node.id and node.id in known:
+            main = known[node.id]
+            queue.clear()
+        for name, link in node.links():
+            if _PICTURE.search(name) and link.node in graph and link.node not in seen:
+                seen.add(link.node)
+                queue.append(graph[link.node])
+    return main
+
+
+def is_sampler(node: Node) -> bool:
+    """Whether a node makes a picture: it takes a model, a guider or a seed."""
+    return any(_SAMPLES.search(name) for name in node.inputs)
+
+
+def first_sampler(graph: Graph) -> Node | None:
+    """The sampler nearest to the first output, whether or not any text reaches it."""
+    for node in _behind_outputs(graph):
+        if is_sampler(node) and any(
+            _POSITIVE.search(n) or _CONDITIONING.search(n) for n, _ in node.links()
+        ):
+            return node
+    return None
+
+
+def outputs(graph: Graph) -> list[Node]:
+    """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
+    feeding = {link.node for node in graph.values() for _, link in node.links()}
+    ends = [n for n in graph.values() if n.id not in feeding and any(True for _ in n.links())]
+
+    def rank(node: Node) -> int:
+        pictures = any("image" in name or "video" in name for name, _ in node.links())
+        if _SAVES.search(node.kind) and pictures:
+            return 0
+        if pictures:
+            return 1 if _SHOWS.search(node.kind) else 2
+        return 3
+
+    return sorted(ends, key=rank)
+
+
+def _behind_outputs(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs depend on, nearest first, conditioning left aside."""
+    seen: set[str] = set()
+    for output in outputs(graph):
+        seen.add(output.id)
+        queue = deque([output])
+        while queue:
+            node = queue.popleft()
+            if node is not output:
+                yield node
+            for name, link in node.links():
+                if link.node in seen or link.node not in graph:
+                    continue
+                if _CONDITIONING.search(name) or _POSITIVE.search(name) or _NEGATIVE.search(name):
+                    continue
+                seen.add(link.node)
+                queue.append(graph[link.node])
+
+
+class Tracer:
+    """Follows links to texts; one budget of steps for all that is asked of it."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._steps = 0
+
+    def texts_of(self, sampler: Node, side: str) -> list[Found]:
+        """The texts on one side of a node that takes conditioning, main ones first."""
+        mine, other = _sides(side)
+        sided = [link for name, link in sampler.links() if mine.search(name)]
+        for link in sided:
+            if found := self._conditioning(link, side, True, set(), 0):
+                return found
+        if sided:
+            return []
+        for name, link in sampler.links():
+            if other.search(name) or not (_CONDITIONING.search(name) or _BUNDLE.search(name)):
+                continue
+            if found := self._conditioning(link, side, side == "positive", set(), 0):
+                return found
+        return []
+
+    def prompted(self, node: Node) -> Iterator[Origin]:
+        """The texts of inputs that are called prompts, for pipelines without conditioning."""
+        texts: dict[str, list[Found]] = {"positive": [], "negative": []}
+        for name in node.inputs:
+            if "prompt" in name.lower() and _is_text(name):
+                side = "negative" if _NEGATIVE.search(name) else "positive"
+                found = self._text_input(node, name, side, set(), 0)
+                if found is not None and found.text.strip():
+                    texts[side].append(found)
+        if texts["positive"]:
+            yield Origin(node, tuple(texts["positive"]), tuple(texts["negative"]), False)
+
+    def _conditioning(
+        self, link: Link, side: str, free: bool, seen: set[str], depth: int
+    ) -> list[Found]:
+        """Texts behind a conditioning link.
+
+        ``free`` is false until an input has named the side: a guider without a negative input has
+        no negative text, although its conditioning leads to one.
+        """
+        node = self._enter(link, seen, depth)
+        if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
+            return []
+        mine, other = _sides(side)
+        sided = [name for name in node.inputs if mine.search(name) and not other.search(name)]
+        found = self._gather(node, sided, side, True, seen, depth)
+        if found:
+            return found
+        neutral = [n for n in node.inputs if not mine.search(n) and not other.search(n)]
+        first = [n for n in neutral if _CONDITIONING.search(n)]
+        found = self._gather(node, self._selected(node, first), side, free, seen, depth)
+        texts = [n for n in neutral if n not in first and _is_text(n)]
+        if free and (own := self._encoded(node, texts, side, seen, depth)):
+            if found:  # a text that is added to another's conditioning: a region, a detail
+                own = [Found(item.text, item.node, item.role or "region") for item in own]
+            found = [*found, *own]
+        if found:
+            return found
+        rest = [n for n in neutral if n not in first and n not in texts]
+        rest = [n for n in rest if not _ELSEWHERE.search(n)]
+        for name in self._selected(node, rest):
+            value = node.inputs[name]
+            if isinstance(value, Link) and (
+                found := self._conditioning(value, side, free, seen, depth + 1)
+            ):
+                return found
+        return []
+
+    def _gather(
+        self, node: Node, names: list[str], side: str, free: bool, seen: set[str], depth: int
+    ) -> list[Found]:
+        found: list[Found] = []
+        for name in names:
+            value = node.inputs[name]
+            if isinstance(value, Link):
+                found += self._conditioning(value, side, free, seen, depth + 1)
+            elif isinstance(value, str) and not _OPTION.search(name):
+                found.append(Found(value, node.id))
+        return found
+
+    def _encoded(
+        self, node: Node, names: list[str], side: str, seen: set[str], depth: int
+    ) -> list[Found]:
+        """The texts of an encoder: one, or one for each of its text models."""
+        named = {name: self._text_input(node, name, side, seen, depth) for name in names}
+        texts = {name: found for name, found in named.items() if found is not None}
+        populated = {name: item for name, item in texts.items() if "populated" in name}
+        if any(item.text.strip() for item in populated.values()):
+            texts = populated
+        order = [*_PREFERRED, *texts]
+        distinct: dict[str, Found] = {}
+        for name in sorted(texts, key=order.index):
+            distinct.setdefault(texts[name].text, texts[name])
+        found = [item for item in distinct.values() if item.text.strip()]
+        if not found:
+            return list(distinct.values())[:1]
+        return [found[0], *(Found(item.text, item.node, "encoder") for item in found[1:])]
+
+    def _text_input(
+        self, node: Node, name: str, side: str, seen: set[str], depth: int
+    ) -> Found | None:
+        value = node.inputs[name]
+        if isinstance(value, str):
+            return Found(value, node.id)
+        return self._text(value, side, seen, depth + 1) if isinstance(value, Link) else None
+
+    def _text(self, link: Link, side: str, seen: set[str], depth: int) -> Found | None:
+        """The text behind a link that carries text; a node with several joins them."""
+        node = self._enter(link, seen, depth)
+        if node is None:
+            return None
+        mine, other = _sides(side)
+        names = [n for n in node.inputs if not other.search(n)]
+        sided = [n for n in names if mine.search(n)]
+        if sided and len(names) < len(node.inputs):
+            names = sided
+        texts = [n for n in names if _is_text(n) or mine.search(n)]
+        if not texts:
+            texts = [n for n in names if not _OPTION.search(n) and not _ELSEWHERE.search(n)]
+        populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
+        texts = populated or self._selected(node, _ordered(texts))
+        parts = [
+            found
+            for name in texts
+            if (found := self._text_input(node, name, side, seen, depth)) is not None
+        ]
+        if not parts:
+            return None
+        filled = [part for part in parts if part.text.strip()]
+        if len(filled) < 2:
+            return (filled or parts)[0]
+        joined = _delimiter(node).join(part.text for part in filled)
+        return Found(joined[:_MAX_TEXT], node.id)
+
+    def _selected(self, node: Node, names: list[str]) -> list[str]:
+        """Of a switch with a number, the input of that number; else all."""
+        for name, value in node.inputs.items():
+            if _SELECTOR.match(name) and isinstance(value, int) and not isinstance(value, bool):
+                chosen = [n for n in names if re.search(rf"(?<!\d){value}$", n)]
+                if chosen:
+                    return chosen
+        return names
+
+    def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
+        node = self._graph.get(link.node)
+        if node is None or link.node in seen or depth > _MAX_DEPTH:
+            return None
+        self._steps += 1 + len(node.inputs)
+        if self._steps > _MAX_STEPS:
+            return None
+        seen.add(link.node)
+        return node
+
+
+def _sides(side: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    return (_POSITIVE, _NEGATIVE) if side == "positive" else (_NEGATIVE, _POSITIVE)
+
+
+def _is_text(name: str) -> bool:
+    return bool(_TEXT.search(name)) and not _OPTION.search(name)
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """``text_a, text_b`` or ``string1, string2`` in their own order, other names as they stand."""
+    numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
+    stems = {match[1] for match in numbered if match}
+    if all(numbered) and len(stems) == 1:
+        return sorted(names, key=lambda name: (len(name), name))
+    return names
+
+
+def _delimiter(node: Node) -> str:
+    for name in ("delimiter", "separator", "delim"):
+        if (value := node.text(name)) is not None:
+            return value.replace("\\n", "\n")
+    return ", "
