@@ -133,8 +133,9 @@ def generate(
 
     Args:
         prompts: one image or more of each; a repeated prompt counts once.
-        folder: where ``pairs.parquet`` and ``images/`` go. More prompts can be added by a later
-            call with the same settings; the table then holds the prompts of that call.
+        folder: where ``pairs.parquet`` and ``images/`` go; one call at a time may work there. More
+            prompts can be added by a later call with the same settings; the table then holds the
+            prompts of that call.
         backend: what makes the images.
         images_per_prompt: how many, each with a seed of its own.
         seed: another seed gives other images.
@@ -156,6 +157,7 @@ def generate(
         raise UnpromptError("there are no prompts to make images of")
     _agree_on_settings(folder, backend, seed, format)
 
+    _clear_temporary(folder)
     jobs = list(_jobs(distinct, images_per_prompt, seed))
     suffix = {"jpeg": "jpg"}.get(format, format)
     done = _rows_done(folder)
@@ -248,6 +250,12 @@ def _agree_on_settings(folder: Path, backend: Backend, seed: int, format: str) -
             + ", ".join(f"{key}: {before.get(key)} there, {stated.get(key)} now" for key in other)
             + "); choose another folder"
         )
+
+
+def _clear_temporary(folder: Path) -> None:
+    """Remove what killed processes were writing; one process at a time works in a folder."""
+    for path in [*folder.glob(".*.tmp*"), *folder.glob("images/*/.*.tmp*")]:
+        path.unlink()
 
 
 def _rows_done(folder: Path) -> dict[str, dict[str, Any]]:
