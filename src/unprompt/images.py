@@ -68,7 +68,7 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
         UnreadableImageError: missing, empty, damaged or truncated file, no image, or more than
             `MAX_PIXELS` pixels.
     """
-    name = _name(source)
+    name = image_name(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -98,7 +98,8 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
         raise UnreadableImageError(f"{name}: cannot be decoded ({e})") from e
 
 
-def _name(source: ImageSource) -> str:
+def image_name(source: ImageSource) -> str:
+    """What to call an image in answers and errors: its path, or ``image`` where it has none."""
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or "image")

@@ -275,12 +275,38 @@ class PairsWriter:
         return self
 
     def write(self, pairs: PairsTable | Iterable[Pair]) -> None:
-        """Append a batch. The first batch decides the columns and the embedding's width."""
+        """Append a batch. The first batch decides the columns and the embedding's width.
+
+        Raises:
+            TableError: a later batch lacks a column, or has it in another type or width.
+        """
         if not isinstance(pairs, PairsTable):
             pairs = PairsTable.from_pairs(pairs, self.root, str(self.path))
         writer = self._writer or self._open(pairs.data.schema)
-        writer.write_table(pairs.data.select(self._schema.names).cast(self._schema))
+        writer.write_table(self._as_first(pairs.data))
         self.rows += len(pairs)
+
+    def _as_first(self, data: pa.Table) -> pa.Table:
+        arrays = []
+        for field in self._schema:
+            if field.name not in data.column_names:
+                raise TableError(
+                    f"{self.path}: rows from {self.rows + 1} on lack the column '{field.name}' of "
+                    "the rows before"
+                )
+            column = data.column(field.name)
+            if column.null_count == len(column):
+                column = pa.nulls(len(column), field.type)
+            elif column.type != field.type:
+                try:
+                    column = column.cast(field.type)
+                except pa.ArrowException:
+                    raise TableError(
+                        f"{self.path}: rows from {self.rows + 1} on hold '{field.name}' as "
+                        f"{column.type}, the rows before as {field.type}"
+                    ) from None
+            arrays.append(column)
+        return pa.table(arrays, schema=self._schema)
 
     def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
         metadata = {}

@@ -15,13 +15,14 @@ from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
 from unprompt.reading.answer import Field, Prompt, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
-from unprompt.reading.containers import read_other, read_pillow, recognise
+from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.registry import recognise as recognise_family
+from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
 
-def read(image: ImageSource) -> Reading | None:
-    """Read the prompt that an image file carries.
+def read(image: ImageSource, captions: bool = False) -> Reading | None:
+    """Read the prompt that an image file carries, or that a generator wrote beside it.
 
     Only the container is parsed; pixels are decoded where nothing else is found and their lowest
     bits open with the mark of a hidden text (``stealth_pnginfo``). Nothing in a file is executed
@@ -29,7 +30,10 @@ def read(image: ImageSource) -> Reading | None:
 
     Args:
         image: path, encoded bytes, binary file object (read from its start, left at any place)
-            or PIL image. Of a PIL image the texts that Pillow kept are read.
+            or PIL image. Of a PIL image the texts that Pillow kept are read. Of a path the
+            ``.txt`` and ``.json`` files of its name count too where the image has no prompt.
+        captions: also take such a file for a prompt that is not exact where it holds plain text
+            (kohya) or a caption (img2dataset).
 
     Returns:
         What the file says, or None where it says nothing about how it was made. ``prompt`` is
@@ -44,6 +48,10 @@ def read(image: ImageSource) -> Reading | None:
     else:
         with _opened(image) as (file, name):
             carrier, reading = _from_file(file, name, limits)
+    if isinstance(image, str | Path) and (reading is None or not reading.prompt):
+        beside = read_sidecar(Path(image), captions)
+        if beside is not None:
+            carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
     if reading is None:
         return None
     return _finished(reading, carrier, limits)
@@ -87,9 +95,8 @@ def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
         return Carrier(read_other(file, limits), "other")
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
-    # Pillow's parsers of rare formats raise many kinds of exception on damaged data.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError) as e:
-        raise UnreadableImageError(f"{name}: cannot be read ({e})") from e
+    except DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
 
 
 def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading | None]:
@@ -98,7 +105,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
     if reading is None or reading.prompt is None:
         try:
             image.load()  # PNG texts may stand after the pixels
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
             return carrier, reading
         hidden = tuple(read_stealth(image, image.format or "", limits))

@@ -87,6 +87,7 @@ class Optimiser:
         weight_decay: of weight matrices; biases and norms have none.
         warmup: share of the steps in which the rate rises from zero.
         max_grad_norm: gradients are clipped to this norm; 0 does not clip.
+        frozen_statistics: batch norms keep the running statistics of the pretrained weights.
     """
 
     learning_rate: float = 3e-5
@@ -94,6 +95,7 @@ class Optimiser:
     weight_decay: float = 0.05
     warmup: float = 0.1
     max_grad_norm: float = 1.0
+    frozen_statistics: bool = False
 
 
 @dataclass
@@ -101,6 +103,7 @@ class Schedule:
     """How long, how much at a time, and how often to look and to save.
 
     Attributes:
+        probe: before the first step, fit the linear head on the frozen backbone's features.
         epochs: passes over the training split.
         max_steps: stop after this many optimiser steps; -1 goes by ``epochs``.
         batch_size: pairs in a step on one device.
@@ -111,6 +114,7 @@ class Schedule:
         keep: checkpoints to keep, the best one besides.
     """
 
+    probe: bool = False
     epochs: float = 4
     max_steps: int = -1
     batch_size: int = 64
