@@ -90,7 +90,9 @@ def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
         return load(path)
     table = load(recipe.data.table)
     if not table.has("embedding"):
-        embeddings = encode(table.prompts, recipe.model.encoder, progress=progress)
+        embeddings = encode(
+            table.prompts, recipe.model.encoder, precision="fp32", progress=progress
+        )
         table = table.with_columns({"embedding": embeddings})
     if not any(table.column("split")):
         data = recipe.data
