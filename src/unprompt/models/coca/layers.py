@@ -60,13 +60,16 @@ class SelfAttention(nn.Module):
             x: (rows, length, width).
             mask: True where a query (second last axis) may see a key (last axis).
             causal: without a mask, let each position see itself and the ones before.
-            cache: keys and values of earlier positions, extended by those of ``x``.
+            cache: keys and values of earlier positions, extended by those of ``x``; the mask is
+                then as `CoCaCache.spread` gives it.
         """
         rows, length, width = x.shape
         query, key, value = self.qkv(x).view(rows, length, 3, self.heads, -1).unbind(2)
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        key, value = key.transpose(1, 2), value.transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
+        # The rows of a group, beams of one image, look at one set of keys: see `CoCaCache`.
+        query = query.reshape(len(key), -1, *query.shape[2:]).transpose(1, 2)
         # A single new position sees every key: `is_causal` would show it the first one only.
         causal = causal and mask is None and length > 1
         attended = F.scaled_dot_product_attention(

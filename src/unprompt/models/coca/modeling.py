@@ -20,7 +20,7 @@ from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss
-from unprompt.models.coca.texts import lengths_of, step_mask, step_positions, to_prompt
+from unprompt.models.coca.texts import causal_mask, lengths_of, step_mask, step_positions, to_prompt
 from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
 
 
@@ -171,7 +171,7 @@ class CoCaModel(CoCaPreTrainedModel):
             attention_mask: (rows, cached + length), 0 on padding.
             position_ids: (rows, length); by default counted from the mask.
             image_outputs: from `encode_images`, instead of pixels.
-            past_key_values: the cache; it may also stand in for the images.
+            past_key_values: the cache; after its first step it also stands in for the images.
             use_cache: make a cache where none is given.
             contrastive: also compute the contrastive branch (no cache, padding on the right).
         """
@@ -188,6 +188,11 @@ class CoCaModel(CoCaPreTrainedModel):
             image_outputs = self.encode_images(pixel_values)
         image_embeds = text_embeds = None
         mask = step_mask(attention_mask, length, past)
+        if past_key_values is not None:
+            past_key_values.extend(len(input_ids), length, input_ids.device)
+            if past_key_values.beams > 1 and mask is None and length > 1:
+                mask = causal_mask(length, past, input_ids.device)[None, None]
+            mask = past_key_values.spread(mask)
         if contrastive:
             if image_outputs is None:
                 raise ValueError("the contrastive branch needs pixel_values or image_outputs")
@@ -349,4 +354,4 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
         if generation_config.use_cache is not False:
-            model_kwargs.setdefault("past_key_values", CoCaCache())
+            model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))

@@ -46,6 +46,13 @@ class CoCaProcessor(ProcessorMixin):
         return super().__call__(images=images, text=text, **arguments)
 
     @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
+        """Load; images are resized by Pillow, to the bit as in open_clip, unless told otherwise."""
+        arguments.setdefault("backend", "pil")
+        loaded: CoCaProcessor = super().from_pretrained(name_or_folder, **arguments)
+        return loaded
+
+    @classmethod
     def from_config(cls, config: CoCaConfig) -> CoCaProcessor:
         """The processor of open_clip's CoCa models, for the model's image and vocabulary size."""
         size = config.image_size
@@ -82,4 +89,5 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
         vocab={token: index for index, token in enumerate(tokens)},
         merges=pairs,
         model_max_length=context_length,
+        split_special_tokens=True,  # a prompt that spells a special token is still text
     )

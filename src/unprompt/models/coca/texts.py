@@ -44,21 +44,22 @@ def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> to
         past: cached positions.
 
     Returns:
-        bool, broadcastable to (rows, heads, length, past + length); None for plain causality.
+        bool (rows or 1, 1, length, past + length); None for plain causality.
     """
-    device = None if attention_mask is None else attention_mask.device
-    padded_left = attention_mask is not None and bool(
-        (attention_mask[:, :-1] < attention_mask[:, 1:]).any()
-    )
-    if not padded_left and (past == 0 or length == 1):
+    if attention_mask is not None and bool((attention_mask[:, :-1] < attention_mask[:, 1:]).any()):
+        # A padded position sees itself, so that no row of the softmax is empty.
+        itself = torch.eye(past + length, dtype=torch.bool, device=attention_mask.device)[past:]
+        seen = attention_mask[:, None, :].bool() | itself
+        return (causal_mask(length, past, seen.device) & seen)[:, None]
+    if past == 0 or length == 1:
         return None
+    return causal_mask(length, past)[None, None]
+
+
+def causal_mask(length: int, past: int = 0, device: torch.device | None = None) -> torch.Tensor:
+    """Each of ``length`` new positions sees itself and all before, bool (length, past + length)."""
     index = torch.arange(past + length, device=device)
-    mask = index <= index[past:, None]
-    if attention_mask is None or not padded_left:
-        return mask
-    # A padded position sees itself, so that no row of the softmax is empty.
-    itself = index == index[past:, None]
-    return (mask & attention_mask[:, None, :].bool() | itself)[:, None]
+    return index <= index[past:, None]
 
 
 def step_positions(

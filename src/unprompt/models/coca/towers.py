@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.cache import CoCaCache, KeysValues
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 
@@ -156,7 +156,7 @@ class MultimodalDecoder(nn.Module):
         if cache is not None and not cache.image:
             if image_states is None:
                 raise ValueError("the first step of a cache needs image_states")
-            cache.image = [block.keys_values(image_states) for block in self.cross_blocks]
+            cache.image = [_kept(block.keys_values(image_states)) for block in self.cross_blocks]
         known = cache.image if cache is not None else [None] * len(self.cross_blocks)
         for self_block, cross_block, keys_values in zip(
             self.self_blocks, self.cross_blocks, known, strict=True
@@ -165,3 +165,9 @@ class MultimodalDecoder(nn.Module):
             x = cross_block(x, image_states, keys_values)
         result: torch.Tensor = self.norm(x)
         return result
+
+
+def _kept(keys_values: KeysValues) -> KeysValues:
+    """The same numbers laid out for the many reads to come."""
+    keys, values = keys_values
+    return keys.contiguous(), values.contiguous()
