@@ -12,11 +12,12 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unprompt.reading.comfyui.graph import Graph, Link, Node
 
 _MAX_DEPTH = 150
-_MAX_STEPS = 200_000
+_MAX_STEPS = 100_000
 _MAX_TEXT = 4 << 20
 
 _POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
@@ -25,6 +26,9 @@ _NEGATIVE = re.compile(
 )
 _CONDITIONING = re.compile(
     r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
+)
+_TOWARDS_TEXT = re.compile(
+    "|".join(pattern.pattern for pattern in (_CONDITIONING, _POSITIVE, _NEGATIVE)), re.IGNORECASE
 )
 _BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
 _TEXT = re.compile(
@@ -159,18 +163,44 @@ def _behind_outputs(graph: Graph) -> Iterator[Node]:
         queue = deque([start] if start else conditioning)
         while queue:
             node = queue.popleft()
-            if node is not start or is_sampler(node):  # some samplers save by themselves
+            # Some samplers save by themselves; behind conditioning only samplers matter.
+            if (start is not None and node is not start) or is_sampler(node):
                 yield node
             for name, link in node.links():
                 if link.node in seen or link.node not in graph:
                     continue
                 seen.add(link.node)
-                aside = start and (_CONDITIONING.search(name) or _is_sided(name))
+                aside = start and _TOWARDS_TEXT.search(name)
                 (conditioning if aside else queue).append(graph[link.node])
 
 
-def _is_sided(name: str) -> bool:
-    return bool(_POSITIVE.search(name) or _NEGATIVE.search(name))
+class _Traits(NamedTuple):
+    """What the name of an input tells about it."""
+
+    positive: bool
+    negative: bool
+    conditioning: bool
+    text: bool
+    option: bool
+    elsewhere: bool
+
+    def mine(self, side: str) -> bool:
+        return self.positive if side == "positive" else self.negative
+
+    def other(self, side: str) -> bool:
+        return self.negative if side == "positive" else self.positive
+
+
+def _traits(name: str) -> _Traits:
+    option = bool(_OPTION.search(name))
+    return _Traits(
+        bool(_POSITIVE.search(name)),
+        bool(_NEGATIVE.search(name)),
+        bool(_CONDITIONING.search(name)),
+        bool(_TEXT.search(name)) and not option,
+        option,
+        bool(_ELSEWHERE.search(name)),
+    )
 
 
 class Tracer:
@@ -179,18 +209,25 @@ class Tracer:
     def __init__(self, graph: Graph):
         self._graph = graph
         self._steps = 0
+        self._known: dict[str, _Traits] = {}
+
+    def _of(self, name: str) -> _Traits:
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = _traits(name)
+        return found
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
-        mine, other = _sides(side)
-        sided = [link for name, link in sampler.links() if mine.search(name)]
+        links = [(self._of(name), name, link) for name, link in sampler.links()]
+        sided = [link for traits, _, link in links if traits.mine(side)]
         for link in sided:
             if found := self._conditioning(link, side, True, set(), 0):
                 return found
         if sided:
             return []
-        for name, link in sampler.links():
-            if other.search(name) or not (_CONDITIONING.search(name) or _BUNDLE.search(name)):
+        for traits, name, link in links:
+            if traits.other(side) or not (traits.conditioning or _BUNDLE.search(name)):
                 continue
             if found := self._conditioning(link, side, side == "positive", set(), 0):
                 return found
@@ -200,8 +237,9 @@ class Tracer:
         """The texts of inputs that are called prompts, for pipelines without conditioning."""
         texts: dict[str, list[Found]] = {"positive": [], "negative": []}
         for name in node.inputs:
-            if "prompt" in name.lower() and _is_text(name):
-                side = "negative" if _NEGATIVE.search(name) else "positive"
+            traits = self._of(name)
+            if "prompt" in name.lower() and traits.text:
+                side = "negative" if traits.negative else "positive"
                 found = self._text_input(node, name, side, set(), 0)
                 if found is not None and found.text.strip():
                     texts[side].append(found)
@@ -219,23 +257,26 @@ class Tracer:
         node = self._enter(link, seen, depth)
         if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
             return []
-        mine, other = _sides(side)
-        sided = [name for name in node.inputs if mine.search(name) and not other.search(name)]
+        named = [(name, self._of(name)) for name in node.inputs]
+        sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
         found = self._gather(node, sided, side, True, seen, depth)
         if found:
             return found
-        neutral = [n for n in node.inputs if not mine.search(n) and not other.search(n)]
-        first = [n for n in neutral if _CONDITIONING.search(n)]
+        neutral = [(n, traits) for n, traits in named if not (traits.positive or traits.negative)]
+        first = [name for name, traits in neutral if traits.conditioning]
         found = self._gather(node, self._selected(node, first), side, free, seen, depth)
-        texts = [n for n in neutral if n not in first and _is_text(n)]
+        texts = [name for name, traits in neutral if traits.text and not traits.conditioning]
         if free and (own := self._encoded(node, texts, side, seen, depth)):
             if found:  # a text that is added to another's conditioning: a region, a detail
                 own = [Found(item.text, item.node, item.role or "region") for item in own]
             found = [*found, *own]
         if found:
             return found
-        rest = [n for n in neutral if n not in first and n not in texts]
-        rest = [n for n in rest if not _ELSEWHERE.search(n)]
+        rest = [
+            name
+            for name, traits in neutral
+            if not (traits.conditioning or traits.text or traits.elsewhere)
+        ]
         for name in self._selected(node, rest):
             value = node.inputs[name]
             if isinstance(value, Link) and (
@@ -252,7 +293,7 @@ class Tracer:
             value = node.inputs[name]
             if isinstance(value, Link):
                 found += self._conditioning(value, side, free, seen, depth + 1)
-            elif isinstance(value, str) and not _OPTION.search(name):
+            elif isinstance(value, str) and not self._of(name).option:
                 found.append(Found(value, node.id))
         return found
 
@@ -287,14 +328,13 @@ class Tracer:
         node = self._enter(link, seen, depth)
         if node is None:
             return None
-        mine, other = _sides(side)
-        names = [n for n in node.inputs if not other.search(n)]
-        sided = [n for n in names if mine.search(n)]
-        if sided and len(names) < len(node.inputs):
-            names = sided
-        texts = [n for n in names if _is_text(n) or mine.search(n)]
+        named = [(n, traits) for n in node.inputs if not (traits := self._of(n)).other(side)]
+        sided = [n for n, traits in named if traits.mine(side)]
+        if sided and len(named) < len(node.inputs):
+            named = [(n, traits) for n, traits in named if traits.mine(side)]
+        texts = [n for n, traits in named if traits.text or traits.mine(side)]
         if not texts:
-            texts = [n for n in names if not _OPTION.search(n) and not _ELSEWHERE.search(n)]
+            texts = [n for n, traits in named if not (traits.option or traits.elsewhere)]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
         texts = populated or self._selected(node, _ordered(texts))
         parts = [
@@ -320,22 +360,13 @@ class Tracer:
         return names
 
     def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
+        self._steps += 1
         node = self._graph.get(link.node)
-        if node is None or link.node in seen or depth > _MAX_DEPTH:
+        if node is None or link.node in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
             return None
-        self._steps += 1 + len(node.inputs)
-        if self._steps > _MAX_STEPS:
-            return None
+        self._steps += len(node.inputs)
         seen.add(link.node)
         return node
-
-
-def _sides(side: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    return (_POSITIVE, _NEGATIVE) if side == "positive" else (_NEGATIVE, _POSITIVE)
-
-
-def _is_text(name: str) -> bool:
-    return bool(_TEXT.search(name)) and not _OPTION.search(name)
 
 
 def _ordered(names: list[str]) -> list[str]:
