@@ -20,6 +20,9 @@ from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
+_BUFFER = 1 << 16
+"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
+
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
     """Read the prompt that an image file carries, or that a generator wrote beside it.
@@ -116,7 +119,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
 
 def _open_file(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return path.open("rb", _BUFFER)
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -142,7 +145,9 @@ def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], 
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
     """The reading with its raw texts and problems, and every text valid Unicode."""
-    reading = _cleaned(replace(reading, raw=()))
+    # Only the escapes of JSON can state lone surrogates.
+    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
+        reading = _cleaned(replace(reading, raw=()))
     return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
 
 

@@ -12,7 +12,6 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from unprompt.reading.comfyui.graph import Graph, Link, Node
 
@@ -20,36 +19,6 @@ _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
 _MAX_TEXT = 4 << 20
 
-_POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
-_NEGATIVE = re.compile(
-    r"(?:^|[^a-z])(?:negative|neg|uncond\w*)(?:$|[^a-z])|^negative|^uncond", re.IGNORECASE
-)
-_CONDITIONING = re.compile(
-    r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
-)
-_TOWARDS_TEXT = re.compile(
-    "|".join(pattern.pattern for pattern in (_CONDITIONING, _POSITIVE, _NEGATIVE)), re.IGNORECASE
-)
-_BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
-_TEXT = re.compile(
-    r"(?:^|[^a-z])(?:text|prompt|string|str|caption|wildcard|tags?|description|value|content"
-    r"|clip_[lgh]|t5\w*|llama\w*|bert|mt5xl|gemma\w*|qwen\w*|byt5|populated|words|lyrics)"
-    r"(?:$|[^a-z])|text$|prompt$|string$",
-    re.IGNORECASE,
-)
-_OPTION = re.compile(
-    r"mode|type|template|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
-    r"|language|action|model|device|sampler|scheduler|seed|format|find|replace|system|control"
-    r"|(?:^|_)style$|weight|dtype|title|color",
-    re.IGNORECASE,
-)
-_ELSEWHERE = re.compile(
-    r"^(?:model|clip|vae|unet|noise|sigmas|sampler|seed|width|height|steps|cfg|denoise)"
-    r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
-    re.IGNORECASE,
-)
-_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
-_SAMPLES = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
 _SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
@@ -86,7 +55,8 @@ def origins(graph: Graph) -> list[Origin]:
         positive = tracer.texts_of(node, "positive")
         if positive:
             negative = tracer.texts_of(node, "negative")
-            found.append(Origin(node, tuple(positive), tuple(negative), is_sampler(node)))
+            samples = is_sampler(graph, node)
+            found.append(Origin(node, tuple(positive), tuple(negative), samples))
     if not found:
         found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
     return found
@@ -114,38 +84,36 @@ def main_origin(graph: Graph, found: list[Origin]) -> Origin:
 
 def _picture_before(graph: Graph, node: Node) -> Node | None:
     """The one node that gives ``node`` the picture it works on."""
-    links = {link.node for name, link in node.links() if _PICTURE.search(name)}
-    for name, link in node.links():
+    links = {link.node for name, link in node.links if graph.names[name].picture}
+    for name, link in node.links:
         # Stable Cascade hands the first stage's latent to the second inside its conditioning.
-        before = graph.get(link.node) if _POSITIVE.search(name) else None
+        before = graph.get(link.node) if graph.names[name].positive else None
         stage = before.inputs.get("stage_c") if before else None
         if isinstance(stage, Link):
             links = {stage.node}
     return graph.get(links.pop()) if len(links) == 1 else None
 
 
-def is_sampler(node: Node) -> bool:
+def is_sampler(graph: Graph, node: Node) -> bool:
     """Whether a node makes a picture: it takes a model, a guider or a seed."""
-    return any(_SAMPLES.search(name) for name in node.inputs)
+    return any(graph.names[name].sampler for name in node.inputs)
 
 
 def first_sampler(graph: Graph) -> Node | None:
     """The sampler nearest to the first output, whether or not any text reaches it."""
     for node in _behind_outputs(graph):
-        if is_sampler(node) and any(
-            _POSITIVE.search(n) or _CONDITIONING.search(n) for n, _ in node.links()
-        ):
+        if is_sampler(graph, node) and any(graph.names[n].towards_text for n, _ in node.links):
             return node
     return None
 
 
 def outputs(graph: Graph) -> list[Node]:
     """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
-    feeding = {link.node for node in graph.values() for _, link in node.links()}
-    ends = [n for n in graph.values() if n.id not in feeding and any(True for _ in n.links())]
+    feeding = {link.node for node in graph.values() for _, link in node.links}
+    ends = [node for node in graph.values() if node.links and node.id not in feeding]
 
     def rank(node: Node) -> int:
-        pictures = any("image" in name or "video" in name for name, _ in node.links())
+        pictures = any("image" in name or "video" in name for name, _ in node.links)
         if _SAVES.search(node.kind) and pictures:
             return 0
         if pictures:
@@ -164,43 +132,14 @@ def _behind_outputs(graph: Graph) -> Iterator[Node]:
         while queue:
             node = queue.popleft()
             # Some samplers save by themselves; behind conditioning only samplers matter.
-            if (start is not None and node is not start) or is_sampler(node):
+            if (start is not None and node is not start) or is_sampler(graph, node):
                 yield node
-            for name, link in node.links():
+            for name, link in node.links:
                 if link.node in seen or link.node not in graph:
                     continue
                 seen.add(link.node)
-                aside = start and _TOWARDS_TEXT.search(name)
+                aside = start and graph.names[name].towards_text
                 (conditioning if aside else queue).append(graph[link.node])
-
-
-class _Traits(NamedTuple):
-    """What the name of an input tells about it."""
-
-    positive: bool
-    negative: bool
-    conditioning: bool
-    text: bool
-    option: bool
-    elsewhere: bool
-
-    def mine(self, side: str) -> bool:
-        return self.positive if side == "positive" else self.negative
-
-    def other(self, side: str) -> bool:
-        return self.negative if side == "positive" else self.positive
-
-
-def _traits(name: str) -> _Traits:
-    option = bool(_OPTION.search(name))
-    return _Traits(
-        bool(_POSITIVE.search(name)),
-        bool(_NEGATIVE.search(name)),
-        bool(_CONDITIONING.search(name)),
-        bool(_TEXT.search(name)) and not option,
-        option,
-        bool(_ELSEWHERE.search(name)),
-    )
 
 
 class Tracer:
@@ -209,25 +148,19 @@ class Tracer:
     def __init__(self, graph: Graph):
         self._graph = graph
         self._steps = 0
-        self._known: dict[str, _Traits] = {}
-
-    def _of(self, name: str) -> _Traits:
-        found = self._known.get(name)
-        if found is None:
-            found = self._known[name] = _traits(name)
-        return found
+        self._names = graph.names
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
-        links = [(self._of(name), name, link) for name, link in sampler.links()]
-        sided = [link for traits, _, link in links if traits.mine(side)]
+        links = [(self._names[name], link) for name, link in sampler.links]
+        sided = [link for traits, link in links if traits.mine(side)]
         for link in sided:
             if found := self._conditioning(link, side, True, set(), 0):
                 return found
         if sided:
             return []
-        for traits, name, link in links:
-            if traits.other(side) or not (traits.conditioning or _BUNDLE.search(name)):
+        for traits, link in links:
+            if traits.other(side) or not (traits.conditioning or traits.bundle):
                 continue
             if found := self._conditioning(link, side, side == "positive", set(), 0):
                 return found
@@ -237,7 +170,7 @@ class Tracer:
         """The texts of inputs that are called prompts, for pipelines without conditioning."""
         texts: dict[str, list[Found]] = {"positive": [], "negative": []}
         for name in node.inputs:
-            traits = self._of(name)
+            traits = self._names[name]
             if "prompt" in name.lower() and traits.text:
                 side = "negative" if traits.negative else "positive"
                 found = self._text_input(node, name, side, set(), 0)
@@ -257,7 +190,7 @@ class Tracer:
         node = self._enter(link, seen, depth)
         if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
             return []
-        named = [(name, self._of(name)) for name in node.inputs]
+        named = [(name, self._names[name]) for name in node.inputs]
         sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
         found = self._gather(node, sided, side, True, seen, depth)
         if found:
@@ -293,7 +226,7 @@ class Tracer:
             value = node.inputs[name]
             if isinstance(value, Link):
                 found += self._conditioning(value, side, free, seen, depth + 1)
-            elif isinstance(value, str) and not self._of(name).option:
+            elif isinstance(value, str) and not self._names[name].option:
                 found.append(Found(value, node.id))
         return found
 
@@ -328,7 +261,7 @@ class Tracer:
         node = self._enter(link, seen, depth)
         if node is None:
             return None
-        named = [(n, traits) for n in node.inputs if not (traits := self._of(n)).other(side)]
+        named = [(n, traits) for n in node.inputs if not (traits := self._names[n]).other(side)]
         sided = [n for n, traits in named if traits.mine(side)]
         if sided and len(named) < len(node.inputs):
             named = [(n, traits) for n, traits in named if traits.mine(side)]
