@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
 from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
-from unprompt.reading.answer import Field, Prompt, Reading, clean
+from unprompt.reading.answer import Field, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
+
+_BUFFER = 1 << 16
+"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
 
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
@@ -116,7 +119,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
 
 def _open_file(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return path.open("rb", _BUFFER)
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -141,16 +144,21 @@ def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], 
 
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
-    """The reading with its raw texts and problems, and every prompt valid Unicode."""
-    prompts = tuple(Prompt(clean(p.text), p.role, p.source) for p in reading.prompts)
-    raw = tuple(replace(field, text=clean(field.text)) for field in carrier.fields)
-    return replace(
-        reading,
-        prompt=None if reading.prompt is None else clean(reading.prompt),
-        negative_prompt=(
-            None if reading.negative_prompt is None else clean(reading.negative_prompt)
-        ),
-        prompts=prompts,
-        raw=raw,
-        problems=(*reading.problems, *limits.problems),
-    )
+    """The reading with its raw texts and problems, and every text valid Unicode."""
+    # Only the escapes of JSON can state lone surrogates.
+    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
+        reading = _cleaned(replace(reading, raw=()))
+    return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
+
+
+def _cleaned(value: Any) -> Any:
+    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _cleaned(getattr(value, f.name)) for f in fields(value)})
+    return value

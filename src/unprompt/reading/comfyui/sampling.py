@@ -57,10 +57,11 @@ def _behind(graph: Graph, start: Node, towards: tuple[str, ...]) -> Iterator[Nod
     while queue and len(seen) < _MAX_NODES:
         node = queue.popleft()
         yield node
-        links = list(node.links())
-        for name, link in links:
+        for name, link in node.links:
             # A node with one input only hands it on, whatever its name: a reroute.
-            onward = name.lower().startswith(towards) or (len(links) == 1 and node is not start)
+            onward = name.lower().startswith(towards) or (
+                len(node.links) == 1 and node is not start
+            )
             if onward and link.node in graph and link.node not in seen:
                 seen.add(link.node)
                 queue.append(graph[link.node])

@@ -44,8 +44,8 @@ def read_named(carrier: Carrier) -> Reading | None:
 
 def read_draw_things(carrier: Carrier) -> Reading | None:
     """Draw Things: XMP with its name as creator and JSON (``c``, ``uc``) as user comment."""
-    for field, value in carrier.objects():
-        if not field.name.endswith("UserComment") or not isinstance(value.get("c"), str):
+    for field, value in carrier.objects('"c"', "UserComment", "exif:UserComment"):
+        if not isinstance(value.get("c"), str):
             continue
         if "uc" in value or "Draw Things" in (carrier.text("xmp:CreatorTool") or ""):
             named = {("prompt" if key == "c" else key): item for key, item in value.items()}
