@@ -13,6 +13,7 @@ from unprompt.pairs.compose import compose
 from unprompt.pairs.generate import Job, generate, image_seed, prompt_id
 from unprompt.pairs.sketch import SketchBackend, draw
 from unprompt.pairs.table import load, validate
+from unprompt.reading import read
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 SCENES = list(compose(12, style="sketch"))
@@ -45,26 +46,27 @@ def test_the_table_says_what_the_images_are(tmp_path: Path) -> None:
     assert len({pair.seed for pair in table}) == 24
 
 
-def test_prompt_and_settings_stand_in_the_file(tmp_path: Path) -> None:
-    result = generate(["a café, zwölf Boxkämpfer 猫", "a red cat"], tmp_path, SketchBackend(32))
-    table = load(result.table)
-    for row, pair in enumerate(table):
-        with Image.open(tmp_path / pair.file) as image:
-            text = image.info["parameters"]
-        assert text.splitlines()[0] == pair.prompt
-        assert text.splitlines()[1] == f"Seed: {pair.seed}, Size: 32x32, Model: unprompt sketch"
-        assert table.open_image(row).size == (32, 32)
-
-
-@pytest.mark.parametrize("format", ["webp", "jpeg"])
-def test_other_formats(tmp_path: Path, format: str) -> None:
-    table = load(generate(SCENES[:2], tmp_path, SketchBackend(32), format=format).table)
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_prompt_and_settings_are_read_from_the_file(tmp_path: Path, format: str) -> None:
+    prompts = ["a café, zwölf Boxkämpfer 猫", "a red cat"]
+    table = load(generate(prompts, tmp_path, SketchBackend(32), format=format).table)
+    assert table.prompts == prompts
     for pair in table:
         with Image.open(tmp_path / pair.file) as image:
             assert image.format == format.upper()
-            comment = image.getexif().get_ifd(0x8769)[0x9286]
-        assert comment.startswith(b"UNICODE\0")
-        assert comment[8:].decode("utf-16-be").splitlines()[0] == pair.prompt
+        reading = read(tmp_path / pair.file)
+        assert reading is not None
+        assert reading.prompt == pair.prompt
+        assert reading.settings.seed == pair.seed
+        assert reading.settings.size == (32, 32)
+        assert reading.settings.model == "unprompt sketch"
+
+
+def test_a_prompt_that_no_file_can_hold_is_reported(tmp_path: Path) -> None:
+    result = generate(["Steps: 20, Sampler: Euler a", "a cat"], tmp_path, SketchBackend(16))
+    assert load(result.table).prompts == ["a cat"]
+    assert len(result.failed) == 1
+    assert "Steps: 20" in next(iter(result.failed.values()))
 
 
 def test_repeated_and_empty_prompts_are_left_out(tmp_path: Path) -> None:
