@@ -47,4 +47,4 @@ def onnx_encoder() -> PromptEncoder:
 def prompts(shared: Path) -> list[str]:
     """Real prompts of every length."""
     lines = (shared / "prompts" / "imagereward_refl_diffusiondb.txt").read_text().split("\n")
-    return sorted(filter(str.strip, lines), key=len)[:: len(lines) // 60]
+    return sorted(filter(str.strip, lines), key=len)[:: len(lines) // 40]

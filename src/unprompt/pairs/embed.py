@@ -44,7 +44,8 @@ def embed(
     made again goes on where it stopped.
 
     Args:
-        source: a pairs table (``.parquet``, ``.jsonl``, or its folder), or else a text file, one prompt a line.
+        source: a pairs table (``.parquet``, ``.jsonl``, or its folder), or else a text file, one
+            prompt a line.
         output: ``.npy`` for an array, float32 of shape (n, dim), in the order of the rows or of
             the lines that are not blank; ``.parquet`` for the pairs table with its column
             ``embedding`` (float16) set, replaced where it was there.
