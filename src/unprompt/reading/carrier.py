@@ -48,12 +48,20 @@ class Carrier:
         self.fields = tuple(fields)
         self.kind = kind
         self._json: dict[str, Any] = {}
+        self._named: dict[str, list[Field]] = {}
+        for field in self.fields:
+            self._named.setdefault(field.name, []).append(field)
+
+    def named(self, *names: str) -> Iterator[Field]:
+        """Every field with one of ``names``, tried in that order."""
+        for name in names:
+            yield from self._named.get(name, ())
 
     def find(self, *names: str) -> Field | None:
         """The first whole, non-blank field with one of ``names``, tried in that order."""
         for name in names:
-            for field in self.fields:
-                if field.name == name and field.whole and field.text.strip():
+            for field in self._named.get(name, ()):
+                if field.whole and field.text.strip():
                     return field
         return None
 
@@ -77,18 +85,17 @@ class Carrier:
             mark: only those whose text holds this; so most need not be parsed.
             names: only those of these names.
         """
-        for field in self.fields:
-            if mark in field.text and (not names or field.name in names):
+        for field in self.named(*names) if names else self.fields:
+            if mark in field.text:
                 value = self.json(field)
                 if isinstance(value, dict) and value:
                     yield field, value
 
     def mapping(self, *names: str) -> tuple[Field, dict[str, Any]] | None:
         """The first field with one of ``names`` that holds a JSON object, and that object."""
-        for name in names:
-            for field in self.fields:
-                if field.name == name and isinstance(value := self.json(field), dict) and value:
-                    return field, value
+        for field in self.named(*names):
+            if isinstance(value := self.json(field), dict) and value:
+                return field, value
         return None
 
 

@@ -66,14 +66,12 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
         inputs = node.get("inputs")
         meta = node.get("_meta")
         title = meta.get("title") if isinstance(meta, dict) else ""
+        values = {
+            name: _input(item, kinds) if isinstance(item, (list, dict)) else item
+            for name, item in (inputs.items() if isinstance(inputs, dict) else ())
+        }
         graph[key] = Node.of(
-            key,
-            node["class_type"],
-            {
-                name: _input(item, kinds)
-                for name, item in (inputs.items() if isinstance(inputs, dict) else ())
-            },
-            title if isinstance(title, str) else "",
+            key, node["class_type"], values, title if isinstance(title, str) else ""
         )
     return graph
 

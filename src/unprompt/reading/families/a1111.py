@@ -39,10 +39,9 @@ _EXTRA_PROMPTS = {
 
 def read(carrier: Carrier) -> Reading | None:
     """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
-    for name in _PLACES:
-        for field in carrier.fields:
-            if field.name == name and (reading := _read_field(carrier, field)):
-                return reading
+    for field in carrier.named(*_PLACES):
+        if reading := _read_field(carrier, field):
+            return reading
     return None
 
 

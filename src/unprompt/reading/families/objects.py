@@ -82,13 +82,12 @@ def read_chunks(carrier: Carrier) -> Reading | None:
 
 def read_lines(carrier: Carrier) -> Reading | None:
     """One line per key, ``Prompt: ...`` first: what Easy Diffusion writes beside its images."""
-    for name in ("parameters", "UserComment", "Comment", "comment"):
-        for field in carrier.fields:
-            if field.name == name and field.whole and _OPENING.match(field.text):
-                lines = _LINE.findall(field.text[:200_000])
-                keyed = Keyed(dict(lines))
-                if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
-                    return read_keyed(keyed, str(field), _generator(keyed))
+    for field in carrier.named("parameters", "UserComment", "Comment", "comment"):
+        if field.whole and _OPENING.match(field.text):
+            lines = _LINE.findall(field.text[:200_000])
+            keyed = Keyed(dict(lines))
+            if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
+                return read_keyed(keyed, str(field), _generator(keyed))
     return None
 
 
