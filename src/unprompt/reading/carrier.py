@@ -47,7 +47,7 @@ class Carrier:
     def __init__(self, fields: Iterable[Field], kind: str = ""):
         self.fields = tuple(fields)
         self.kind = kind
-        self._json: dict[str, Any] = {}
+        self._json: dict[int, Any] = {}
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
             self._named.setdefault(field.name, []).append(field)
@@ -74,9 +74,10 @@ class Carrier:
         """What ``field`` holds as JSON, None where it holds none."""
         if field is None or not field.whole:
             return None
-        if field.text not in self._json:
-            self._json[field.text] = parse_json(field.text)
-        return self._json[field.text]
+        key = id(field)  # the fields live as long as this does
+        if key not in self._json:
+            self._json[key] = parse_json(field.text)
+        return self._json[key]
 
     def objects(self, mark: str = "", *names: str) -> Iterator[tuple[Field, dict[str, Any]]]:
         """Yield every field that holds a JSON object, and that object.
