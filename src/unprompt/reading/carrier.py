@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from unprompt.reading.answer import Field
@@ -51,6 +51,11 @@ class Carrier:
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
             self._named.setdefault(field.name, []).append(field)
+
+    @property
+    def names(self) -> Set[str]:
+        """The names of the fields."""
+        return self._named.keys()
 
     def named(self, *names: str) -> Iterator[Field]:
         """Every field with one of ``names``, tried in that order."""

@@ -148,22 +148,30 @@ class Tracer:
         self._graph = graph
         self._steps = 0
         self._names = graph.names
+        self._answers: dict[tuple[str, str, bool], list[Found]] = {}
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
         links = [(self._names[name], link) for name, link in sampler.links]
         sided = [link for traits, link in links if traits.mine(side)]
         for link in sided:
-            if found := self._conditioning(link, side, True, set(), 0):
+            if found := self._began(link, side, True):
                 return found
         if sided:
             return []
         for traits, link in links:
             if traits.other(side) or not (traits.conditioning or traits.bundle):
                 continue
-            if found := self._conditioning(link, side, side == "positive", set(), 0):
+            if found := self._began(link, side, side == "positive"):
                 return found
         return []
+
+    def _began(self, link: Link, side: str, free: bool) -> list[Found]:
+        """The texts behind a link of a sampler; samplers of one graph mostly share theirs."""
+        key = (link.node, side, free)
+        if key not in self._answers:
+            self._answers[key] = self._conditioning(link, side, free, set(), 0)
+        return self._answers[key]
 
     def prompted(self, node: Node) -> Iterator[Origin]:
         """The texts of inputs that are called prompts, for pipelines without conditioning."""

@@ -7,7 +7,7 @@ import re
 from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_int
 from unprompt.reading.carrier import Carrier
 
-_PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
+PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
 _JOB = re.compile(r"\s*Job ID:\s*[0-9a-fA-F-]{8,64}.{0,200}$", re.DOTALL)
 _PARAMETER = re.compile(
     r"\s(?:--|—)(v|version|niji|seed|ar|stylize|s|chaos|style|raw)\b\s*([^\s]*)"
@@ -16,7 +16,7 @@ _PARAMETER = re.compile(
 
 def read(carrier: Carrier) -> Reading | None:
     """The prompt with its parameters, as it was typed, without the id of the job."""
-    for field in carrier.named(*_PLACES):
+    for field in carrier.named(*PLACES):
         job = _JOB.search(field.text[-400:]) if field.whole else None
         if job:
             return _read(field, job.start())
