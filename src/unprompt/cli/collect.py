@@ -18,19 +18,61 @@ def compose(
     style: Annotated[
         str, typer.Option(help="caption, artist, mixed, or sketch for scenes that can be drawn.")
     ] = "mixed",
+    lm: Annotated[
+        str | None,
+        typer.Option(
+            help="A causal language model (hub id or folder) that completes each prompt.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts completed at a time.")] = 64,
+    min_length: Annotated[int, typer.Option(help="Least length of a completed prompt.")] = 40,
+    max_length: Annotated[int, typer.Option(help="Greatest length, in tokens.")] = 77,
+    top_k: Annotated[int, typer.Option(help="Likeliest tokens to draw from.")] = 8,
+    temperature: Annotated[float, typer.Option(help="Above 1 is bolder, below 1 tamer.")] = 1.0,
+    repeat_tokens: Annotated[
+        bool, typer.Option("--repeat-tokens", help="Let a token come twice in a prompt.")
+    ] = False,
+    diversity: Annotated[
+        bool, typer.Option("--diversity", help="Print how diverse the prompts are.")
+    ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Print it beside that of this file of prompts.", metavar="TXT"),
+    ] = None,
 ) -> None:
     """Compose distinct prompts from a grammar, one a line.
 
+    With --lm a language model completes them; an interrupted call goes on when it is repeated.
+
     Examples:
       unprompt compose -n 100000 -o prompts.txt
-      unprompt compose -n 600 --style sketch --seed 7 -o scenes.txt
-    """
-    from unprompt.pairs.compose import compose as run
-    from unprompt.pairs.text import write_lines
-    from unprompt.progress import track
 
-    write_lines(track(run(n, seed, style), "composing", total=n), output)
+      unprompt compose -n 600 --style sketch --seed 7 -o scenes.txt
+
+      unprompt compose -n 150000 --lm FredZhang7/distilgpt2-stable-diffusion-v2 -o prompts.txt
+
+      unprompt compose -n 20000 -o prompts.txt --against others.txt
+    """
+    from unprompt.pairs.composing import write_composed
+
+    completer, description = None, ""
+    if lm is not None:
+        from unprompt.pairs.complete import Completer, Sampling
+
+        sampling = Sampling(min_length, max_length, top_k, temperature, repeat_tokens=repeat_tokens)
+        completer = Completer.from_pretrained(lm, sampling, batch_size)
+        description = f"{lm}, {batch_size} at a time, {sampling}"
+    write_composed(
+        n, output, seed, style, completer=completer, description=description, progress=True
+    )
     typer.echo(f"{output}: {n:,} prompts", err=True)
+    if diversity or against:
+        from unprompt.pairs.diversity import measure_diversity, to_text
+        from unprompt.pairs.text import read_lines
+
+        files = [output, *(against or [])]
+        typer.echo(to_text([measure_diversity(read_lines(file), str(file)) for file in files]))
 
 
 @app.command()
@@ -53,6 +95,7 @@ def generate(
 
     Examples:
       unprompt generate scenes.txt -o sketches --backend sketch
+
       unprompt generate scenes.txt -o sketches --backend sketch --size 64 --images-per-prompt 4
     """
     from unprompt.pairs.backends import make_backend
