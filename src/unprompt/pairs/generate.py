@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from PIL import Image
 
 from unprompt.errors import OutputError, UnpromptError
-from unprompt.files import atomic_open, atomic_path
-from unprompt.pairs.stamp import save_stamped
+from unprompt.files import atomic_open
 from unprompt.pairs.table import Pair, PairsWriter, stream
 from unprompt.progress import track
+from unprompt.reading.infotext import format_infotext
+from unprompt.reading.writing import write_prompt
 
 TABLE = "pairs.parquet"
 _SETTINGS = "settings.json"
@@ -133,8 +134,9 @@ def generate(
 
     Args:
         prompts: one image or more of each; a repeated prompt counts once.
-        folder: where ``pairs.parquet`` and ``images/`` go. More prompts can be added by a later
-            call with the same settings; the table then holds the prompts of that call.
+        folder: where ``pairs.parquet`` and ``images/`` go; one call at a time may work there. More
+            prompts can be added by a later call with the same settings; the table then holds the
+            prompts of that call.
         backend: what makes the images.
         images_per_prompt: how many, each with a seed of its own.
         seed: another seed gives other images.
@@ -156,13 +158,15 @@ def generate(
         raise UnpromptError("there are no prompts to make images of")
     _agree_on_settings(folder, backend, seed, format)
 
+    _clear_temporary(folder)
     jobs = list(_jobs(distinct, images_per_prompt, seed))
     suffix = {"jpeg": "jpg"}.get(format, format)
     done = _rows_done(folder)
     wanted = {job.id for job in jobs}
     done = {id: row for id, row in done.items() if id in wanted and (folder / row["file"]).exists()}
-    missing = [job for job in jobs if job.id not in done]
-    found, failed = len(done), {}
+    failed = {job.id: reason for job in jobs if (reason := _unwritable(job.prompt))}
+    missing = [job for job in jobs if job.id not in done and job.id not in failed]
+    found = len(done)
     for job, image in track(
         _draw(backend, missing), "generating", total=len(missing), show=progress
     ):
@@ -196,6 +200,15 @@ def _draw(
         yield from zip(batch, backend.draw(batch), strict=True)
 
 
+def _unwritable(prompt: str) -> str | None:
+    """Why a prompt cannot stand in a file, or None."""
+    try:
+        format_infotext(prompt)
+    except ValueError as error:
+        return f"'{prompt}': {error}"
+    return None
+
+
 def _save(
     job: Job, image: Image.Image, folder: Path, backend: Backend, suffix: str
 ) -> dict[str, Any]:
@@ -203,15 +216,22 @@ def _save(
     # 256 sub-folders keep each of them short enough for any file system.
     file = f"images/{job.prompt_id[:2]}/{job.id}.{suffix}"
     settings = backend.settings
-    with atomic_path(folder / file) as temporary:
-        save_stamped(image, temporary, job.prompt, job.seed, backend.name, settings)
-        digest = sha256(temporary.read_bytes()).hexdigest()
+    negative = settings.get("negative_prompt")
+    stated = {
+        "model": backend.name,
+        "seed": job.seed,
+        "width": image.width,
+        "height": image.height,
+        **{name: settings.get(name) for name in ("steps", "sampler", "guidance")},
+    }
+    options = {} if suffix == "png" else {"quality": 95}
+    write_prompt(image, folder / file, job.prompt, negative, stated, **options)
     return asdict(
         Pair(
             id=job.id,
             file=file,
             prompt=job.prompt,
-            negative_prompt=settings.get("negative_prompt"),
+            negative_prompt=negative,
             generator=backend.name,
             source="unprompt generate",
             licence=backend.licence,
@@ -221,7 +241,7 @@ def _save(
             steps=settings.get("steps"),
             sampler=settings.get("sampler"),
             guidance=settings.get("guidance"),
-            sha256=digest,
+            sha256=sha256((folder / file).read_bytes()).hexdigest(),
         )
     )
 
@@ -248,6 +268,12 @@ def _agree_on_settings(folder: Path, backend: Backend, seed: int, format: str) -
             + ", ".join(f"{key}: {before.get(key)} there, {stated.get(key)} now" for key in other)
             + "); choose another folder"
         )
+
+
+def _clear_temporary(folder: Path) -> None:
+    """Remove what killed processes were writing; one process at a time works in a folder."""
+    for path in [*folder.glob(".*.tmp*"), *folder.glob("images/*/.*.tmp*")]:
+        path.unlink()
 
 
 def _rows_done(folder: Path) -> dict[str, dict[str, Any]]:

@@ -100,6 +100,7 @@ class Reading:
         declares_ai: True where the file itself says that it is AI-generated (C2PA, IPTC).
         problems: what was damaged, cut or beyond the limits, one line each.
         raw: every text that the file carries.
+        exact: False where the prompt is a caption that stood beside the image.
     """
 
     prompt: str | None
@@ -112,6 +113,7 @@ class Reading:
     declares_ai: bool = False
     problems: tuple[str, ...] = ()
     raw: tuple[Field, ...] = ()
+    exact: bool = True
 
     def to_dict(self, raw: bool = True) -> dict[str, Any]:
         """Plain dictionaries, lists, text and finite numbers, for `json.dumps`.

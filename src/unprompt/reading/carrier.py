@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unprompt.reading.answer import Field
@@ -70,10 +70,18 @@ class Carrier:
             self._json[field.text] = parse_json(field.text)
         return self._json[field.text]
 
-    def objects(self) -> list[tuple[Field, dict[str, Any]]]:
-        """Every field that holds a JSON object, and that object."""
-        found = ((field, self.json(field)) for field in self.fields)
-        return [(field, value) for field, value in found if isinstance(value, dict) and value]
+    def objects(self, mark: str = "", *names: str) -> Iterator[tuple[Field, dict[str, Any]]]:
+        """Yield every field that holds a JSON object, and that object.
+
+        Args:
+            mark: only those whose text holds this; so most need not be parsed.
+            names: only those of these names.
+        """
+        for field in self.fields:
+            if mark in field.text and (not names or field.name in names):
+                value = self.json(field)
+                if isinstance(value, dict) and value:
+                    yield field, value
 
     def mapping(self, *names: str) -> tuple[Field, dict[str, Any]] | None:
         """The first field with one of ``names`` that holds a JSON object, and that object."""

@@ -44,8 +44,8 @@ def parse_infotext(text: str) -> Infotext:
     """Split a text in A1111 form; a text of no such form is all prompt.
 
     The settings begin at the last line that opens with ``Steps: `` and a number, or else are the
-    last line where it holds at least three pairs or none but known keys: a prompt may hold any of
-    them somewhere before. The
+    last of several lines where it holds three pairs and a known key, or none but known keys: a
+    prompt may hold any of them somewhere before. The
     negative prompt begins at the first line that opens with ``Negative prompt:``; the words
     inside a line are part of the prompt.
     """
@@ -76,11 +76,10 @@ def _settings_start(lines: list[str]) -> int:
     if last and not lines[last - 1].lstrip().startswith(_NEGATIVE):
         line = lines[last - 1]
         first = _KEY.match(line)
-        if first and (
-            len(_PAIR.findall(line[:20_000])) >= 3
-            or (first[1] in _KNOWN and _KNOWN.issuperset(parse_values(line)))
-        ):
-            return last - 1
+        if first and last > 1:
+            keys = set(parse_values(line))
+            if keys <= _KNOWN or (len(_PAIR.findall(line[:20_000])) >= 3 and keys & _KNOWN):
+                return last - 1
     return len(lines)
 
 
@@ -95,11 +94,17 @@ def has_settings(text: str) -> bool:
 def parse_values(text: str) -> dict[str, str]:
     """Parse ``Key: value, Key: value``; a value may be quoted, or a JSON object or array.
 
-    Text in which no key is found ends the parse; later values of a key win, as with A1111.
+    What has no key is passed over up to the next comma; later values of a key win, as with A1111.
     """
     values: dict[str, str] = {}
     at = 0
-    while len(values) < _MAX_PAIRS and (key := _KEY.match(text, at)):
+    for _ in range(_MAX_PAIRS):
+        key = _KEY.match(text, at)
+        if key is None:
+            at = text.find(",", at) + 1
+            if at == 0:
+                break
+            continue
         at = key.end()
         value, at = _value(text, at)
         values[key[1].strip()] = value

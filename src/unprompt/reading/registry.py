@@ -39,11 +39,12 @@ FAMILIES = (
     Family("NovelAI", novelai.read),
     Family("TensorArt, Stability Matrix", objects.read_named),
     Family("Draw Things", objects.read_draw_things),
+    Family("Midjourney", midjourney.read),
+    Family("key per line", objects.read_lines),
     Family("AUTOMATIC1111, Forge, SD.Next", a1111.read),
     Family("ComfyUI", comfyui.read),
     Family("JSON object", objects.read),
     Family("key per chunk", objects.read_chunks),
-    Family("Midjourney", midjourney.read),
     Family("C2PA and IPTC", declared.read),
 )
 """Families with marks of their own come before those that take any text of their form."""

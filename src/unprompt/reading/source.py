@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
 from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
-from unprompt.reading.answer import Field, Prompt, Reading, clean
+from unprompt.reading.answer import Field, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
-from unprompt.reading.containers import read_other, read_pillow, recognise
+from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.registry import recognise as recognise_family
+from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
+_BUFFER = 1 << 16
+"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
 
-def read(image: ImageSource) -> Reading | None:
-    """Read the prompt that an image file carries.
+
+def read(image: ImageSource, captions: bool = False) -> Reading | None:
+    """Read the prompt that an image file carries, or that a generator wrote beside it.
 
     Only the container is parsed; pixels are decoded where nothing else is found and their lowest
     bits open with the mark of a hidden text (``stealth_pnginfo``). Nothing in a file is executed
@@ -29,7 +33,10 @@ def read(image: ImageSource) -> Reading | None:
 
     Args:
         image: path, encoded bytes, binary file object (read from its start, left at any place)
-            or PIL image. Of a PIL image the texts that Pillow kept are read.
+            or PIL image. Of a PIL image the texts that Pillow kept are read. Of a path the
+            ``.txt`` and ``.json`` files of its name count too where the image has no prompt.
+        captions: also take such a file for a prompt that is not exact where it holds plain text
+            (kohya) or a caption (img2dataset).
 
     Returns:
         What the file says, or None where it says nothing about how it was made. ``prompt`` is
@@ -44,6 +51,10 @@ def read(image: ImageSource) -> Reading | None:
     else:
         with _opened(image) as (file, name):
             carrier, reading = _from_file(file, name, limits)
+    if isinstance(image, str | Path) and (reading is None or not reading.prompt):
+        beside = read_sidecar(Path(image), captions)
+        if beside is not None:
+            carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
     if reading is None:
         return None
     return _finished(reading, carrier, limits)
@@ -87,9 +98,8 @@ def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
         return Carrier(read_other(file, limits), "other")
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
-    # Pillow's parsers of rare formats raise many kinds of exception on damaged data.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError) as e:
-        raise UnreadableImageError(f"{name}: cannot be read ({e})") from e
+    except DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
 
 
 def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading | None]:
@@ -98,7 +108,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
     if reading is None or reading.prompt is None:
         try:
             image.load()  # PNG texts may stand after the pixels
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
             return carrier, reading
         hidden = tuple(read_stealth(image, image.format or "", limits))
@@ -109,7 +119,7 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
 
 def _open_file(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return path.open("rb", _BUFFER)
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -134,16 +144,21 @@ def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], 
 
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
-    """The reading with its raw texts and problems, and every prompt valid Unicode."""
-    prompts = tuple(Prompt(clean(p.text), p.role, p.source) for p in reading.prompts)
-    raw = tuple(replace(field, text=clean(field.text)) for field in carrier.fields)
-    return replace(
-        reading,
-        prompt=None if reading.prompt is None else clean(reading.prompt),
-        negative_prompt=(
-            None if reading.negative_prompt is None else clean(reading.negative_prompt)
-        ),
-        prompts=prompts,
-        raw=raw,
-        problems=(*reading.problems, *limits.problems),
-    )
+    """The reading with its raw texts and problems, and every text valid Unicode."""
+    # Only the escapes of JSON can state lone surrogates.
+    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
+        reading = _cleaned(replace(reading, raw=()))
+    return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
+
+
+def _cleaned(value: Any) -> Any:
+    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _cleaned(getattr(value, f.name)) for f in fields(value)})
+    return value

@@ -17,6 +17,7 @@ from PIL import Image
 from unprompt.images import MAX_PIXELS
 from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits, parse_json
+from unprompt.reading.containers import DECODING_ERRORS
 from unprompt.reading.containers.png import SIGNATURE
 
 _MARKS = {
@@ -48,8 +49,7 @@ def read_stealth(image: IO[bytes] | Image.Image, kind: str, limits: Limits) -> I
                     return
                 opened.load()
                 yield from _read_pixels(opened, limits)
-        # Pillow's decoders raise many kinds of exception on damaged data.
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
+        except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
         return
     yield from _read_pixels(image, limits)
@@ -116,7 +116,7 @@ def _may_hide(file: IO[bytes]) -> bool:
         return False
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header, 8)
     bands = {2: 3, 4: 2, 6: 4}.get(colour)
-    if bands is None or depth != 8 or not width or not height:
+    if bands is None or depth != 8 or not 0 < width * height <= MAX_PIXELS:
         return False
     if interlaced or height < len(_OPENING):
         return True

@@ -55,8 +55,8 @@ def write_prompt(
         raise OutputError(f"{path}: {error}") from None
     if kind == "PNG":
         info = PngInfo()
-        # tEXt is Latin-1 by the standard; what else there is goes to iTXt, as Pillow decides.
-        info.add_text("parameters", text)
+        # Some readers take tEXt for Latin-1, as the standard says, others for UTF-8.
+        (info.add_text if text.isascii() else info.add_itxt)("parameters", text)
         options["pnginfo"] = info
     else:
         exif = image.getexif()

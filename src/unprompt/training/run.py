@@ -66,11 +66,10 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     transformers.set_seed(recipe.seed)
     table = prepare(recipe, folder, progress)
     model = build(recipe, dim=table.embeddings.shape[1])
-    datasets = {
-        split: PairsDataset(table.of_split(split), model.preprocessing, augment)
-        for split, augment in (("train", recipe.data.augment), ("val", "none"))
-    }
-    trainer = EmbedderTrainer(recipe, model, datasets["train"], datasets["val"])
+    crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
+    train_set = PairsDataset(table.of_split("train"), crops, recipe.data.augment)
+    val_set = PairsDataset(table.of_split("val"), model.preprocessing)
+    trainer = EmbedderTrainer(recipe, model, train_set, val_set)
     checkpoint = last_checkpoint(folder / "checkpoints")
     if recipe.schedule.probe and checkpoint is None:
         strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
@@ -90,7 +89,9 @@ def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
         return load(path)
     table = load(recipe.data.table)
     if not table.has("embedding"):
-        embeddings = encode(table.prompts, recipe.model.encoder, progress=progress)
+        embeddings = encode(
+            table.prompts, recipe.model.encoder, precision="fp32", progress=progress
+        )
         table = table.with_columns({"embedding": embeddings})
     if not any(table.column("split")):
         data = recipe.data

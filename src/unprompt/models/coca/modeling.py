@@ -19,8 +19,15 @@ from transformers.utils.generic import ModelOutput
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
-from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss
-from unprompt.models.coca.texts import lengths_of, step_mask, step_positions, to_prompt
+from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
+from unprompt.models.coca.texts import (
+    Ragged,
+    causal_mask,
+    lengths_of,
+    step_mask,
+    step_positions,
+    to_prompt,
+)
 from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
 
 
@@ -46,7 +53,8 @@ class CoCaOutput(ModelOutput):
         caption_loss: the captioning loss, unweighted.
         contrastive_loss: the contrastive loss, unweighted; only where its weight is not 0.
         logits: of the next token, (rows, length, vocabulary); only where no labels were given.
-        last_hidden_state: of the decoder, (rows, length, width).
+        last_hidden_state: of the decoder, (rows, length, width); with labels and no contrastive
+            branch only of the tokens that foresee one, (tokens, width).
         image_embeds: unit-norm (images, width); with the contrastive branch.
         text_embeds: unit-norm (rows, width); with the contrastive branch.
         past_key_values: the cache, extended.
@@ -151,6 +159,41 @@ class CoCaModel(CoCaPreTrainedModel):
     def _embed_images(self, image_outputs: CoCaImageOutput) -> torch.Tensor:
         return F.normalize(self.image.projection(image_outputs.pooled), dim=-1)
 
+    def read(
+        self,
+        ragged: Ragged,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_outputs: CoCaImageOutput | None = None,
+    ) -> CoCaOutput:
+        """Read texts beside images at no cost for padding; for training.
+
+        Args:
+            ragged: which tokens of ``input_ids`` to read.
+            input_ids: (rows, length), padded on the right, a text an image.
+            pixel_values: see `forward`.
+            image_outputs: see `forward`.
+
+        Returns:
+            ``last_hidden_state`` of the tokens read, (tokens, width).
+        """
+        if ragged.length > self.config.context_length:
+            raise self._too_long(ragged.length)
+        if image_outputs is None:
+            image_outputs = self.encode_images(pixel_values)
+        tokens, positions = ragged.gather(input_ids), ragged.index % ragged.length
+        x = self.text(tokens, positions, ragged=ragged)
+        return CoCaOutput(
+            last_hidden_state=self.decoder(x, image_outputs.states, ragged=ragged),
+            image_outputs=image_outputs,
+        )
+
+    def _too_long(self, length: int) -> ValueError:
+        return ValueError(
+            f"{length} tokens exceed the context of {self.config.context_length}; "
+            "truncate texts, or lower max_length"
+        )
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -171,7 +214,7 @@ class CoCaModel(CoCaPreTrainedModel):
             attention_mask: (rows, cached + length), 0 on padding.
             position_ids: (rows, length); by default counted from the mask.
             image_outputs: from `encode_images`, instead of pixels.
-            past_key_values: the cache; it may also stand in for the images.
+            past_key_values: the cache; after its first step it also stands in for the images.
             use_cache: make a cache where none is given.
             contrastive: also compute the contrastive branch (no cache, padding on the right).
         """
@@ -180,14 +223,16 @@ class CoCaModel(CoCaPreTrainedModel):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         length = input_ids.shape[1]
         if past + length > self.config.context_length:
-            raise ValueError(
-                f"{past + length} tokens exceed the context of {self.config.context_length}; "
-                "truncate texts, or lower max_length"
-            )
+            raise self._too_long(past + length)
         if image_outputs is None and pixel_values is not None:
             image_outputs = self.encode_images(pixel_values)
         image_embeds = text_embeds = None
         mask = step_mask(attention_mask, length, past)
+        if past_key_values is not None:
+            past_key_values.extend(len(input_ids), length, input_ids.device)
+            if past_key_values.beams > 1 and mask is None and length > 1:
+                mask = causal_mask(length, past, input_ids.device)[None, None]
+            mask = past_key_values.spread(mask)
         if contrastive:
             if image_outputs is None:
                 raise ValueError("the contrastive branch needs pixel_values or image_outputs")
@@ -282,26 +327,29 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             states = output.last_hidden_state
             output.logits = self.head(states[:, -logits_to_keep:])
             return output
-        weights = self.config.caption_weight, self.config.contrastive_weight
-        output = self.model(
-            input_ids,
-            pixel_values,
-            attention_mask,
-            position_ids,
-            image_outputs,
-            contrastive=bool(weights[1]),
-        )
         if attention_mask is not None:
             labels = labels.masked_fill(attention_mask == 0, IGNORED)
-        output.caption_loss = caption_loss(
-            output.last_hidden_state, self.head, labels, num_items_in_batch
-        )
-        output.loss = weights[0] * output.caption_loss
-        if weights[1]:
+        targets = next_tokens(labels)
+        if self.config.contrastive_weight:
+            output = self.model(
+                input_ids, pixel_values, attention_mask, image_outputs=image_outputs, contrastive=True
+            )
             output.contrastive_loss = contrastive_loss(
                 output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
             )
-            output.loss = output.loss + weights[1] * output.contrastive_loss
+        else:
+            # Tokens after the last target foresee nothing and are seen by nothing that does.
+            index = torch.arange(1, targets.shape[1] + 1, device=targets.device)
+            lengths = torch.where(targets != IGNORED, index, 0).amax(dim=1)
+            ragged = Ragged.of(lengths, targets.shape[1])
+            targets = ragged.gather(targets)
+            output = self.model.read(ragged, input_ids, pixel_values, image_outputs)
+        output.caption_loss = caption_loss(
+            output.last_hidden_state, self.head, targets, num_items_in_batch
+        )
+        output.loss = self.config.caption_weight * output.caption_loss
+        if output.contrastive_loss is not None:
+            output.loss = output.loss + self.config.contrastive_weight * output.contrastive_loss
         return output
 
     @torch.no_grad()
@@ -349,4 +397,4 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
         if generation_config.use_cache is not False:
-            model_kwargs.setdefault("past_key_values", CoCaCache())
+            model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))

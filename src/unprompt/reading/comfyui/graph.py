@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from unprompt.reading.comfyui.names import Names
 
 MAX_NODES = 20_000
 
@@ -16,18 +17,20 @@ class Link(NamedTuple):
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node: its class, and its inputs by name, each a `Link` or a plain value."""
+class Node(NamedTuple):
+    """One node: its class, its inputs by name, and those of them that other nodes feed."""
 
     id: str
     kind: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any]
+    links: tuple[tuple[str, Link], ...]
     title: str = ""
 
-    def links(self) -> Iterator[tuple[str, Link]]:
-        """The inputs that other nodes feed."""
-        return ((name, value) for name, value in self.inputs.items() if isinstance(value, Link))
+    @classmethod
+    def of(cls, key: str, kind: str, inputs: Mapping[str, Any], title: str = "") -> Node:
+        """A node whose links are found among its inputs."""
+        links = tuple((name, v) for name, v in inputs.items() if v.__class__ is Link)
+        return cls(key, kind, inputs, links, title)
 
     def text(self, name: str) -> str | None:
         """The text of a widget, None where it is a link or no text."""
@@ -35,7 +38,12 @@ class Node:
         return value if isinstance(value, str) else None
 
 
-Graph = dict[str, Node]
+class Graph(dict[str, Node]):
+    """Nodes by id; ``names`` keeps what the names of their inputs tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Names()
 
 
 def is_api_prompt(value: object) -> bool:
@@ -53,12 +61,12 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
         for key, node in list(value.items())[:MAX_NODES]
         if isinstance(node, dict) and isinstance(node.get("class_type"), str)
     }
-    graph: Graph = {}
+    graph = Graph()
     for key, node in kinds.items():
         inputs = node.get("inputs")
         meta = node.get("_meta")
         title = meta.get("title") if isinstance(meta, dict) else ""
-        graph[key] = Node(
+        graph[key] = Node.of(
             key,
             node["class_type"],
             {

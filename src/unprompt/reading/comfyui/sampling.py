@@ -57,10 +57,11 @@ def _behind(graph: Graph, start: Node, towards: tuple[str, ...]) -> Iterator[Nod
     while queue and len(seen) < _MAX_NODES:
         node = queue.popleft()
         yield node
-        links = list(node.links())
-        for name, link in links:
+        for name, link in node.links:
             # A node with one input only hands it on, whatever its name: a reroute.
-            onward = name.lower().startswith(towards) or (len(links) == 1 and node is not start)
+            onward = name.lower().startswith(towards) or (
+                len(node.links) == 1 and node is not start
+            )
             if onward and link.node in graph and link.node not in seen:
                 seen.add(link.node)
                 queue.append(graph[link.node])
@@ -108,7 +109,7 @@ def _loras(models: list[Node]) -> Iterator[Lora]:
             if value.strip().lower() in ("none", ""):
                 continue
             weights: Callable[[str], Any] = node.inputs.get
-            suffix = name.removeprefix("lora_name")
+            suffix = name.lower().removeprefix("lora").removeprefix("_name")
             keys = ("strength_model", f"strength{suffix}", f"{name}_strength", "strength")
             weight = next((w for key in keys if (w := as_float(weights(key))) is not None), None)
             yield Lora(value, weight)

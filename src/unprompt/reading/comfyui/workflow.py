@@ -66,10 +66,10 @@ class _Builder:
         self._inner_outputs: dict[tuple[str, int], Link] = {}
         self._aliases: dict[tuple[str, int], tuple[str, int]] = {}
         definitions = workflow.get("definitions")
-        listed = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+        listed = _listed(definitions, "subgraphs") if isinstance(definitions, dict) else []
         self._subgraphs = {
             item["id"]: item
-            for item in (listed if isinstance(listed, list) else [])
+            for item in listed
             if isinstance(item, dict) and isinstance(item.get("id"), str)
         }
         extra = workflow.get("extra")
@@ -78,8 +78,7 @@ class _Builder:
 
     def add(self, scope: Mapping[str, Any], prefix: str, depth: int) -> None:
         """Add the nodes and links of a workflow, or of a sub-graph under its node's id."""
-        nodes = scope.get("nodes")
-        for node in nodes if isinstance(nodes, list) else ():
+        for node in _listed(scope, "nodes"):
             if not isinstance(node, dict) or len(self._raw) >= MAX_NODES:
                 continue
             key = f"{prefix}{node.get('id')}"
@@ -90,7 +89,7 @@ class _Builder:
                 self.add(inner, f"{key}:", depth + 1)
             elif group := self._group(node):
                 self._add_group(node, group, f"{key}:", depth)
-        for source, source_slot, target, target_slot in _links(scope.get("links")):
+        for source, source_slot, target, target_slot in _links(_listed(scope, "links")):
             link = Link(f"{prefix}{source}", source_slot)
             if target == _OUTPUT_NODE:
                 self._inner_outputs[prefix.removesuffix(":"), target_slot] = link
@@ -108,21 +107,26 @@ class _Builder:
         self, node: Mapping[str, Any], group: Mapping[str, Any], prefix: str, depth: int
     ) -> None:
         """A group node: its widgets are those of its inner nodes one after the other."""
-        inner = [n for n in group.get("nodes") or () if isinstance(n, dict)][:1000]
-        links = [link for link in group.get("links") or () if isinstance(link, list)]
-        values = node.get("widgets_values")
-        values = list(values) if isinstance(values, list) else []
+        inner = [n for n in _listed(group, "nodes") if isinstance(n, dict)][:1000]
+        links = [
+            tuple(link[:4])
+            for link in _listed(group, "links")
+            if isinstance(link, list)
+            and len(link) >= 4
+            and all(isinstance(end, int) for end in link[:4])
+        ]
+        values = _listed(node, "widgets_values")
         nodes = []
         for index, item in enumerate(inner):
-            own = item.get("widgets_values")
-            count = len(own) if isinstance(own, list) else 0
+            own = _listed(item, "widgets_values")
+            count = len(own)
             taken = values[:count] if len(values) >= count else own
             values = values[count:]
             nodes.append({**item, "id": index, "widgets_values": taken})
         internal = [[0, *link[:4], "*"] for link in links if len(link) >= 4 and link[0] is not None]
         self.add({"nodes": nodes, "links": internal}, prefix, depth + 1)
         # What no inner link feeds is an input of the group, under the same name; in order.
-        fed = {(link[2], link[3]) for link in links if len(link) >= 4 and link[0] is not None}
+        fed = {link[2:] for link in links}
         outer = iter(enumerate(_sockets(node, "inputs")))
         for index, item in enumerate(inner):
             for slot, socket in enumerate(_sockets(item, "inputs")):
@@ -131,7 +135,7 @@ class _Builder:
                 if (following := next(outer, None)) is not None:
                     outer_key = prefix.removesuffix(":")
                     self._aliases[f"{prefix}{index}", slot] = (outer_key, following[0])
-        used = {(link[0], link[1]) for link in links if len(link) >= 4}
+        used = {link[:2] for link in links}
         outputs = (
             (index, slot)
             for index, item in enumerate(inner)
@@ -150,7 +154,7 @@ class _Builder:
             if str(raw.get("type")) in ("SetNode", "easy setNode")
         }
         self._setters = setters
-        graph: Graph = {}
+        graph = Graph()
         for key, raw in self._raw.items():
             if raw.get("mode") in (_MUTED, _BYPASSED):
                 continue
@@ -164,7 +168,7 @@ class _Builder:
                         # Values of widgets that became inputs are what was typed before.
                         inputs.pop("text_0" if name == "text" else name + "_0", None)
             title = raw.get("title")
-            graph[key] = Node(key, str(raw.get("type")), inputs, str(title or ""))
+            graph[key] = Node.of(key, str(raw.get("type")), inputs, str(title or ""))
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:
@@ -216,19 +220,23 @@ class _Builder:
         return None
 
 
+def _listed(holder: Mapping[str, Any], key: str) -> list[Any]:
+    value = holder.get(key)
+    return value if isinstance(value, list) else []
+
+
 def _first(value: object) -> object:
     return value[0] if isinstance(value, list) and value else None
 
 
 def _sockets(node: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
-    sockets = node.get(key)
-    for socket in sockets if isinstance(sockets, list) else ():
+    for socket in _listed(node, key):
         yield socket if isinstance(socket, dict) else {}
 
 
-def _links(value: object) -> Iterator[tuple[str, int, str, int]]:
+def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
     """Source, slot, target and slot of each link, in either of the forms that were in use."""
-    for link in value if isinstance(value, list) else ():
+    for link in links:
         if isinstance(link, list) and len(link) >= 5:
             _, source, source_slot, target, target_slot = link[:5]
         elif isinstance(link, dict):
@@ -287,6 +295,7 @@ def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
     for name in named:
         names.append(name)
         at = len(names)
-        if at < len(values) and values[at] in _AFTER_SEED and "seed" in name:
+        following = values[at] if at < len(values) else None
+        if isinstance(following, str) and following in _AFTER_SEED and "seed" in name:
             names.append("control_after_generate")
     return names if len(names) == len(values) else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -18,6 +20,13 @@ from unprompt.reading.containers.webp import read_webp
 from unprompt.reading.containers.xmp import read_xmp
 
 Reader = Callable[[IO[bytes], Limits], Iterator[Field]]
+
+DECODING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError),
+    *(AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+"""What Pillow's parsers and decoders are known to raise on damaged data."""
 
 _JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
 _BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"))

@@ -65,11 +65,14 @@ def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = Fa
 
 
 def _decode_jis(data: bytes) -> str:
+    """ISO-2022-JP by its escapes, else UTF-8, Shift JIS or EUC-JP.
+
+    Bytes of EUC-JP are valid in Shift JIS too, but read as half-width katakana there.
+    """
     data = data.rstrip(b"\0")
-    encodings = ["utf-8", "shift_jis", "euc_jp"]
-    for encoding in ["iso2022_jp_2", *encodings] if b"\x1b" in data else encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
+    for encoding in ("iso2022_jp_2" if b"\x1b" in data else "utf-8", "shift_jis", "euc_jp"):
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if encoding != "shift_jis" or not any("\uff61" <= char <= "\uff9f" for char in text):
+                return text
     return data.decode("latin-1")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unprompt.reading.answer import Field, Prompt, Reading
-from unprompt.reading.carrier import Carrier
+from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_float, as_text
+from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.infotext import Infotext, has_settings, parse_infotext, settings_of
 
 _PLACES = (
@@ -22,7 +22,7 @@ _PLACES = (
     "prompt",
     "metadata",
 )
-_UNSTATED = ("", "unknown", "undefined")
+_UNSTATED = ("unknown", "undefined")
 """What nodes for saving write where nothing was connected to them."""
 _EXTRA_PROMPTS = {
     "Hires prompt": "hires",
@@ -41,20 +41,22 @@ def read(carrier: Carrier) -> Reading | None:
     """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
     for name in _PLACES:
         for field in carrier.fields:
-            if field.name == name and (reading := _read_field(field)):
+            if field.name == name and (reading := _read_field(carrier, field)):
                 return reading
     return None
 
 
-def _read_field(field: Field) -> Reading | None:
+def _read_field(carrier: Carrier, field: Field) -> Reading | None:
     text = field.text
-    if text.lstrip("\ufeff \t\r\n").startswith(("{", "[{")):
+    if carrier.json(field) is not None:
         return None
-    formed = has_settings(text)
-    if not formed and (field.name != "parameters" or not field.whole):
+    if not has_settings(text):
         # Without settings or a negative prompt nothing tells a prompt from any other comment,
-        # and of a text that is cut nothing tells where its prompt would have ended.
-        return None
+        # of a text that is cut nothing tells where its prompt would have ended, and what looks
+        # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.
+        damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
+        if field.name != "parameters" or not field.whole or damaged:
+            return None
     infotext = parse_infotext(text)
     reading = to_reading(infotext, str(field))
     if infotext.prompt.strip().lower() in _UNSTATED:
@@ -79,10 +81,25 @@ def to_reading(infotext: Infotext, where: str) -> Reading:
         negative_prompt=infotext.negative_prompt,
         generator=generator,
         version=version,
-        settings=settings_of(infotext),
+        settings=_with_resources(settings_of(infotext), values.get("Civitai resources")),
         prompts=tuple(prompts),
         where=(where,),
     )
+
+
+def _with_resources(settings: Settings, listed: str | None) -> Settings:
+    """Add the model and the LoRAs that Civitai lists as JSON."""
+    resources = parse_json(listed) if listed else None
+    if not isinstance(resources, list):
+        return settings
+    model, loras = settings.model, list(settings.loras)
+    for item in resources[:200]:
+        name = as_text(item.get("modelName")) if isinstance(item, dict) else None
+        if name and item.get("type") == "checkpoint":
+            model = model or name
+        elif name and item.get("type") in ("lora", "locon", "lycoris", "dora"):
+            loras.append(Lora(name, as_float(item.get("weight"))))
+    return replace(settings, model=model, loras=tuple(loras))
 
 
 def program(infotext: Infotext) -> tuple[str | None, str | None]:
@@ -96,10 +113,10 @@ def program(infotext: Infotext) -> tuple[str | None, str | None]:
         return "unprompt", version.removeprefix("unprompt ")
     if "Civitai resources" in values or "Civitai metadata" in values:
         return "Civitai", version
+    if "Backend" in values or "Pipeline" in values:  # SD.Next of before it named itself
+        return "SD.Next", version
     if version:
         return _by_version(version), version
-    if values.get("Backend") in ("Diffusers", "Original"):
-        return "SD.Next", version
     return "AUTOMATIC1111", None
 
 
@@ -107,7 +124,7 @@ def _by_version(version: str) -> str:
     lowered = version.lower()
     if lowered.startswith("comfyui"):
         return "ComfyUI"
-    if "reforge" in lowered:
+    if "reforge" in lowered or lowered.startswith("f1."):
         return "reForge"
     if "fooocus" in lowered:
         return "Fooocus"

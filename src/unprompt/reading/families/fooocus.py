@@ -11,6 +11,7 @@ from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import Keyed, loras_of, read_keyed, text_of
 
+_PLACES = ("parameters", "UserComment", "Comment", "comment", "metadata")
 _OWN_KEYS = (
     *("metadatascheme", "promptexpansion", "fullprompt", "fooocusv2expansion", "admguidance"),
     *("realprompt", "performance", "styles", "sharpness"),
@@ -20,7 +21,7 @@ _OWN_KEYS = (
 def read(carrier: Carrier) -> Reading | None:
     """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
     scheme = carrier.text("fooocus_scheme")
-    for field, value in carrier.objects():
+    for field, value in carrier.objects("", *_PLACES):
         keyed = Keyed(value)
         software = str(value.get("software", ""))
         if scheme is None and "Fooocus" not in software:

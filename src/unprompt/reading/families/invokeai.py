@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_float, as_int, as_text
@@ -132,7 +133,7 @@ def _read_dream(field: Field) -> Reading:
         options = text[flags.start() :] if flags else ""
     values: dict[str, str] = {}
     tokens = options[:20_000].split()
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip_longest(tokens, tokens[1:], fillvalue=""):
         if match := _OPTION.fullmatch(token):  # the value may be joined to its letter: -s50
             values.setdefault(match[1] or match[3], match[2] or match[4] or following)
         elif token.startswith("--"):

@@ -17,7 +17,7 @@ def read(carrier: Carrier) -> Reading | None:
     description = carrier.text("Description")
     found = carrier.mapping("Comment")
     if found is None:
-        for field, value in carrier.objects():
+        for field, value in carrier.objects('"Comment"'):
             inner = value.get("Comment")
             if isinstance(inner, str) and isinstance(inner := parse_json(inner), dict):
                 found = field, inner

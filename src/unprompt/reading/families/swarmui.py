@@ -11,7 +11,7 @@ from unprompt.reading.keyed import read_keyed
 
 def read(carrier: Carrier) -> Reading | None:
     """The parameters as the user gave them; a graph beside them holds the prompt as expanded."""
-    for field, value in carrier.objects():
+    for field, value in carrier.objects("sui_image_params"):
         stated = value.get("sui_image_params")
         if isinstance(stated, dict):
             version = as_text(stated.get("swarm_version"))
