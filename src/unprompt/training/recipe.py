@@ -59,6 +59,8 @@ class Model:
     """The embedder to fine-tune.
 
     Attributes:
+        start: a trained embedder to go on from, ``builtin``, a folder or a hub repository; its
+            backbone and input size then stand in place of the keys below that say them.
         backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
         checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
         pretrained: start from pretrained weights; false starts from random ones.
@@ -71,6 +73,7 @@ class Model:
         encoder: the target encoder.
     """
 
+    start: str | None = None
     backbone: str = "timm/vit_base_patch16_clip_224.openai"
     checkpoint: str | None = None
     pretrained: bool = True
