@@ -40,8 +40,8 @@ class CoCaImageOutput(ModelOutput):
         pooled: the contrastive token before its projection, (images, width).
     """
 
-    states: torch.Tensor | None = None
-    pooled: torch.Tensor | None = None
+    states: torch.Tensor = None  # type: ignore[assignment]
+    pooled: torch.Tensor = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -65,9 +65,9 @@ class CoCaOutput(ModelOutput):
     caption_loss: torch.Tensor | None = None
     contrastive_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    image_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor = None  # type: ignore[assignment]
+    image_embeds: torch.Tensor = None  # type: ignore[assignment]
+    text_embeds: torch.Tensor = None  # type: ignore[assignment]
     past_key_values: CoCaCache | None = None
     image_outputs: CoCaImageOutput | None = None
 
@@ -332,7 +332,11 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         targets = next_tokens(labels)
         if self.config.contrastive_weight:
             output = self.model(
-                input_ids, pixel_values, attention_mask, image_outputs=image_outputs, contrastive=True
+                input_ids,
+                pixel_values,
+                attention_mask,
+                image_outputs=image_outputs,
+                contrastive=True,
             )
             output.contrastive_loss = contrastive_loss(
                 output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
@@ -386,14 +390,14 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             input_ids, attention_mask = to_prompt(input_ids, attention_mask, self.config)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        return super().generate(
+        return super().generate(  # type: ignore[misc]
             input_ids=input_ids,
             attention_mask=attention_mask,
             image_outputs=image_outputs,
             **arguments,
         )
 
-    def _prepare_cache_for_generation(
+    def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
         if generation_config.use_cache is not False:
