@@ -27,9 +27,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     block raises, the temporary file is removed and what stood at ``path`` stays as it was.
 
     Raises:
-        OutputError: the folder cannot be created or written, or the disk is full.
+        OutputError: the folder cannot be created or written, the disk is full, or at ``path``
+            stands a folder or a device. An OSError about another file passes as it is.
     """
     path = Path(path)
+    # Renaming over /dev/null, which root may, would break the machine.
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is there and is not a file; name another")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +46,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
+        if temporary is not None and error.filename not in (None, str(temporary)):
+            raise
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write {path}: {reason}; the old file, if any, is intact"

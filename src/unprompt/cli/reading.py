@@ -1,1 +1,127 @@
-"""Verbs of reading."""
+"""Verbs of the exact route: what image files themselves say."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unprompt.cli import app
+
+
+class ReadFormat(StrEnum):
+    """Forms of what `read` prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@app.command()
+def read(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders or glob patterns.", metavar="IMAGE|DIR|GLOB..."),
+    ],
+    output_format: Annotated[
+        ReadFormat, typer.Option("--format", help="Text, or one JSON object a line.")
+    ] = ReadFormat.TEXT,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also settings, further prompts and, in JSON, every raw text."),
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Descend into sub-folders.")
+    ] = False,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Take plain .txt files beside images for prompts.")
+    ] = False,
+) -> None:
+    """Print the prompts that image files carry: exact, at once, no model.
+
+    Exit code 1 where an image could not be read or none was found; an image without a prompt
+    is no failure.
+
+    Examples:
+      unprompt read image.png
+
+      unprompt read --all image.png
+
+      unprompt read --format json -r pictures > prompts.jsonl
+    """
+    from unprompt.errors import UnreadableImageError
+    from unprompt.images import find_images
+    from unprompt.reading import read as read_image
+    from unprompt.reading.output import to_json, to_text, visible
+
+    failed = 0
+    paths = find_images(images, recursive)
+    shown = visible if sys.stdout.isatty() else str
+    for path in paths:
+        reading, problem = None, None
+        try:
+            reading = read_image(path, captions=captions)
+        except UnreadableImageError as error:
+            problem, failed = str(error), failed + 1
+            typer.echo(f"unprompt: {problem}", err=True)
+        if output_format is ReadFormat.JSON:
+            typer.echo(to_json(str(path), reading, problem, raw=everything))
+        elif reading is not None and (reading.prompt is not None or everything):
+            text = to_text(reading, everything)
+            if len(paths) > 1:
+                text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
+            typer.echo(shown(text))
+        elif problem is None:
+            typer.echo(f"{path}: no prompt found", err=True)
+    if not paths:
+        typer.echo("unprompt: no images found", err=True)
+    if failed or not paths:
+        raise typer.Exit(1)
+
+
+@app.command()
+def harvest(
+    folder: Annotated[Path, typer.Argument(help="Searched with its sub-folders.", metavar="DIR")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The pairs table to write.", metavar="TABLE")
+    ],
+    captions: Annotated[
+        bool,
+        typer.Option(
+            "--captions/--no-captions",
+            help="Take plain .txt files and img2dataset's JSON beside images for prompts, "
+            "marked as not exact.",
+        ),
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; by default one a core, at most 8.")
+    ] = None,
+) -> None:
+    """Make a pairs table of the images in a folder that carry their prompts.
+
+    Identical images count once. After an interruption the same command goes on where it was.
+    Exit code 1 where images could not be read; they are listed at the end.
+
+    Examples:
+      unprompt harvest pictures -o pairs.parquet
+
+      unprompt harvest pictures -o pairs.parquet --no-captions
+    """
+    from unprompt.pairs.harvest import harvest as run
+    from unprompt.reading.output import visible
+
+    result = run(folder, output, captions, workers, progress=True)
+    typer.echo(f"{result.pairs} pairs written to {output}", err=True)
+    for generator, count in result.generators.items():
+        typer.echo(f"  {count:>8}  {visible(generator)}", err=True)
+    typer.echo(
+        f"{result.duplicates} duplicates, {result.without_prompt} images without a prompt, "
+        f"{len(result.unreadable)} that could not be read",
+        err=True,
+    )
+    for file, reason in result.unreadable:
+        typer.echo(f"  {visible(file)}: {visible(reason)}", err=True)
+    if result.unreadable:
+        raise typer.Exit(1)

@@ -48,6 +48,7 @@ class Evaluation:
         baselines: results of the baselines, on the same pairs.
         pairs: the pairs that were evaluated.
         predicted: the model's embeddings, float32 of shape (n, dim).
+        true: embeddings of the true prompts, likewise.
         failures: one line for each pair whose image could not be decoded; they count nowhere.
         images_per_second: from encoded files to embeddings.
     """
@@ -58,6 +59,7 @@ class Evaluation:
     baselines: list[Result]
     pairs: PairsTable = field(repr=False)
     predicted: np.ndarray = field(repr=False)
+    true: np.ndarray = field(repr=False)
     failures: list[str]
     images_per_second: float
 
@@ -73,11 +75,37 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the baselines know: the training split.
+
+    Attributes:
+        embeddings: prompt embeddings, float32 of shape (n, dim).
+        features: backbone features of the model under test, float32 of shape (n, width).
+    """
+
+    embeddings: np.ndarray = field(repr=False)
+    features: np.ndarray = field(repr=False)
+
+
+def reference_of(
+    model: EmbeddingModel, train: PairsTable, batch_size: int = 32, progress: bool = False
+) -> Reference:
+    """The baselines' knowledge, from the pairs of a training split.
+
+    Raises:
+        TableError: there are no pairs, or no image of them can be decoded.
+    """
+    _, features, kept, _ = _predict(model, train, batch_size, "Baselines", progress)
+    train = train.take(kept)
+    return Reference(_true_embeddings(train, model.encoder), features)
+
+
 def evaluate(
     model: EmbeddingModel,
     table: PairsTable,
     split: str | None = "test",
-    baselines: bool = True,
+    reference: Reference | None = None,
     batch_size: int = 32,
     progress: bool = False,
 ) -> Evaluation:
@@ -87,9 +115,9 @@ def evaluate(
         model: the embedder.
         table: pairs with splits; prompt embeddings are made where they are missing.
         split: which split to measure on; None takes the whole table.
-        baselines: also measure, on the same pairs, the mean embedding of the training split, a
-            random training prompt, and the mean embedding of the ten training pairs whose
-            backbone features are nearest (cosine). They need the split ``train``.
+        reference: the training split, to measure baselines on the same pairs: its mean embedding,
+            the prompt of a random pair, and the mean embedding of the ten pairs whose backbone
+            features are nearest (cosine). No baselines without it.
         batch_size: images a batch.
         progress: show a bar.
 
@@ -102,27 +130,17 @@ def evaluate(
         model, chosen, batch_size, "Evaluating", progress
     )
     seconds = time.perf_counter() - started
-    if not len(kept):
-        raise TableError(f"{table.name}: none of the {len(chosen)} images can be decoded")
     chosen = chosen.take(kept)
     true = _true_embeddings(chosen, model.encoder)
-    results = []
-    if baselines:
-        train = table.of_split("train")
-        _, train_features, train_kept, _ = _predict(
-            model, train, batch_size, "Features of the training split", progress
-        )
-        train = train.take(train_kept)
-        train_true = _true_embeddings(train, model.encoder)
-        guesses = _baselines(train_true, train_features, features)
-        results = [_result(name, guess, true, chosen) for name, guess in guesses]
+    guesses = _baselines(reference, features) if reference else ()
     return Evaluation(
         table=table.name,
         split=split,
         model=_result(model.name, predicted, true, chosen),
-        baselines=results,
+        baselines=[_result(name, guess, true, chosen) for name, guess in guesses],
         pairs=chosen,
         predicted=predicted,
+        true=true,
         failures=failures,
         images_per_second=len(kept) / seconds,
     )
@@ -143,22 +161,24 @@ def _predict(
             embeddings.append(output[0])
             features.append(output[1])
             kept.append(row)
+    if not kept:
+        raise TableError(f"{table.name}: none of the {len(table)} images can be decoded")
     return np.array(embeddings), np.array(features), kept, failures
 
 
 def _true_embeddings(table: PairsTable, encoder: str) -> np.ndarray:
-    return table.embeddings if table.has("embedding") else encode(table.prompts, encoder)
+    if table.has("embedding"):
+        return table.embeddings
+    return encode(table.prompts, encoder, precision="fp32")
 
 
-def _baselines(
-    train: np.ndarray, train_features: np.ndarray, features: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    count = len(features)
+def _baselines(reference: Reference, features: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    train, count = reference.embeddings, len(features)
     yield "mean training embedding", np.tile(train.mean(axis=0), (count, 1))
     drawn = np.random.default_rng(0).integers(len(train), size=count)
     yield "random training prompt", train[drawn]
     k = min(NEIGHBOURS, len(train))
-    known = train_features / np.linalg.norm(train_features, axis=1, keepdims=True)
+    known = reference.features / np.linalg.norm(reference.features, axis=1, keepdims=True)
     guesses = np.empty((count, train.shape[1]), dtype=np.float32)
     for start in range(0, count, 1024):
         similar = features[start : start + 1024] @ known.T

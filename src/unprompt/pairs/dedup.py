@@ -11,14 +11,13 @@ import numpy as np
 from unprompt.errors import UnpromptError
 from unprompt.pairs.folding import KEEP_RULES, Items, fold
 from unprompt.pairs.neighbours import (
-    BLOCK_SIZE,
     MAX_PAIRS,
     NeighbourPairs,
     check_threshold,
     collect,
     components,
-    search,
 )
+from unprompt.pairs.search import BLOCK_SIZE, search
 from unprompt.pairs.table import PairsTable
 
 
@@ -178,12 +177,13 @@ def deduplicate(
     prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
     max_pairs: int = MAX_PAIRS,
+    device: str = "auto",
     progress: bool = False,
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
 
-    The same input gives the same answer, to the bit, whatever the block size or the number of
-    threads.
+    The same input gives the same answer, to the bit, whatever the block size, the number of
+    threads or the device.
 
     Args:
         items: a pairs table with embeddings, or a float array of shape (n, dim), of any scale.
@@ -193,6 +193,7 @@ def deduplicate(
         prompts: n prompts for an array; those with the same letters are folded before the search.
         block_size: rows multiplied at a time; bounds the memory, never changes the answer.
         max_pairs: pairs the result may hold, at 12 bytes each.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
         progress: show a bar.
 
     Raises:
@@ -208,9 +209,8 @@ def deduplicate(
     if keep == "longest" and prompts is None:
         raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
     folded = fold(items, prompts, keep, name)
-    pairs = collect(
-        search(folded.vectors, threshold, block_size=block_size, progress=progress), max_pairs
-    )
+    found = search(folded.vectors, threshold, None, block_size, progress, device)
+    pairs = collect(found, max_pairs)
     return Deduplication(threshold, threshold, keep, folded, pairs, prompts)
 
 

@@ -108,9 +108,11 @@ def _standing_rows(item_of: np.ndarray, prompts: Sequence[str] | None, keep: str
 def _equal_rows(vectors: np.ndarray) -> np.ndarray:
     """For each row a number that equal rows share, counted by first appearance without gaps."""
     # Only rows that repeat another's first two values can equal another; hash no others.
-    begin = np.ascontiguousarray(vectors[:, :2]).view(np.uint8).reshape(len(vectors), -1)
-    start = np.pad(begin, ((0, 0), (0, 8 - begin.shape[1]))).view(np.uint64).ravel()
-    _, inverse, counts = np.unique(start, return_inverse=True, return_counts=True)
+    begin = np.zeros((len(vectors), 2), np.float32)
+    begin[:, : vectors.shape[1]] = vectors[:, :2]
+    _, inverse, counts = np.unique(
+        begin.view(np.uint64).ravel(), return_inverse=True, return_counts=True
+    )
     first = np.arange(len(vectors))
     seen: dict[bytes, int] = {}
     for row in np.flatnonzero(counts[inverse] > 1):

@@ -10,8 +10,9 @@ import numpy as np
 
 from unprompt.errors import TableError
 from unprompt.pairs.folding import fold, letter_key
-from unprompt.pairs.neighbours import BLOCK_SIZE, NeighbourPairs, collect, highest, search
+from unprompt.pairs.neighbours import NeighbourPairs, collect
 from unprompt.pairs.schema import SPLITS
+from unprompt.pairs.search import BLOCK_SIZE, highest, search
 from unprompt.pairs.table import PairsTable
 
 

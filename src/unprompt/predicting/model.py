@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,10 +16,14 @@ from PIL import Image
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from unprompt.models.embedder import Embedder
+
 BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
 DECODING_THREADS = 4
 
+Label = TypeVar("Label")
 Opener = Callable[[], Image.Image]
 """Opens and decodes one image; raises `UnpromptError` where it cannot."""
 
@@ -59,30 +64,44 @@ class OnnxModel:
 
 
 class TorchModel:
-    """An embedder as it was trained."""
+    """An embedder as it is trained."""
 
-    def __init__(self, name_or_folder: str | Path, name: str, device: str | None = None):
+    def __init__(self, embedder: Embedder, name: str, folder: Path):
+        self._embedder = embedder
+        self.name = name
+        self.folder = folder
+        self.preprocessing = embedder.preprocessing
+        self.encoder = embedder.architecture.encoder
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, name: str, device: str | None = None) -> TorchModel:
+        """Load from a folder or the hub; raises as `load_model`."""
         try:
             import torch
 
             from unprompt.models.embedder import Embedder
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
-        self._torch = torch
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._embedder = Embedder.from_pretrained(name_or_folder, self._device)
-        self.name = name
-        self.folder = Path(name_or_folder)
-        self.preprocessing = self._embedder.preprocessing
-        self.encoder = self._embedder.architecture.encoder
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        embedder = Embedder.from_pretrained(name_or_folder, device)
+        # Convolutions run faster on this layout; for everything else it makes no difference.
+        embedder.to(memory_format=torch.channels_last)
+        return cls(embedder, name, Path(name_or_folder))
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `EmbeddingModel.run`."""
-        with self._torch.inference_mode():
-            batch = self._torch.from_numpy(pixels).to(self._device)
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels).to(self._embedder.mean.device)
             features = self._embedder.features(batch)
             embeddings = self._embedder.embed(features)
         return embeddings.float().cpu().numpy(), features.float().cpu().numpy()
+
+
+def builtin_folder() -> Path:
+    """Where the model that the package carries stands."""
+    return Path(__file__).parent / BUILTIN
 
 
 def load_model(name: str | Path = BUILTIN, device: str | None = None) -> EmbeddingModel:
@@ -96,14 +115,14 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
         ModelNotFoundError: there is no such model.
         MissingExtraError: it needs torch, which is not installed.
     """
-    folder = Path(__file__).parent / "builtin" if str(name) == BUILTIN else Path(name)
+    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
     if (folder / ONNX_FILE).is_file():
         return OnnxModel(folder, str(name))
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelNotFoundError(
             f"{folder}: holds neither {ONNX_FILE} nor config.json: not a model"
         )
-    return TorchModel(folder if folder.is_dir() else str(name), str(name), device)
+    return TorchModel.load(folder if folder.is_dir() else str(name), str(name), device)
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -122,34 +141,53 @@ def read_config(folder: Path) -> dict[str, object]:
 def embed_images(
     model: EmbeddingModel, openers: Iterable[Opener], batch_size: int = 16
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | UnpromptError]:
-    """Run images through a model in batches, decoding ahead in threads.
+    """Run images through a model.
 
     Yields:
         For each image, in order, its embedding (dim,) and features, or the error that says why
-        it could not be decoded. At most two batches of images are held at a time.
+        it could not be decoded.
     """
 
-    def decode(opener: Opener) -> np.ndarray | UnpromptError:
+    def prepare(opener: Opener) -> tuple[UnpromptError | None, np.ndarray | None]:
         try:
-            return model.preprocessing(opener())
+            return None, model.preprocessing(opener())
         except UnpromptError as error:
-            return error
+            return error, None
 
+    preparations = (partial(prepare, opener) for opener in openers)
+    for error, output in run_batches(model.run, preparations, batch_size):
+        if error is not None:
+            yield error
+        if output is not None:
+            yield output
+
+
+def run_batches(
+    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    preparations: Iterable[Callable[[], tuple[Label, np.ndarray | None]]],
+    batch_size: int,
+) -> Iterator[tuple[Label, tuple[np.ndarray, np.ndarray] | None]]:
+    """Prepare pixels ahead in threads and run them in batches.
+
+    Args:
+        run: as `EmbeddingModel.run`.
+        preparations: each gives a label, and the pixels of one image, uint8 of shape
+            (3, size, size), or None when there is nothing to run.
+        batch_size: items a batch; at most two batches are held at a time.
+
+    Yields:
+        For each item, in order, its label, and its row of the outputs of ``run`` or None.
+    """
+    remaining = iter(preparations)
+    waiting: list[Future[tuple[Label, np.ndarray | None]]] = []
     with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        remaining = iter(openers)
-        waiting: list[Future[np.ndarray | UnpromptError]] = []
         while True:
-            decoding = [pool.submit(decode, opener) for opener in islice(remaining, batch_size)]
-            yield from _run(model, [future.result() for future in waiting])
-            if not decoding:
+            preparing = [pool.submit(item) for item in islice(remaining, batch_size)]
+            prepared = [future.result() for future in waiting]
+            batch = [pixels for _, pixels in prepared if pixels is not None]
+            outputs = iter(zip(*run(np.stack(batch)), strict=True) if batch else ())
+            for label, pixels in prepared:
+                yield label, None if pixels is None else next(outputs)
+            if not preparing:
                 return
-            waiting = decoding
-
-
-def _run(
-    model: EmbeddingModel, decoded: list[np.ndarray | UnpromptError]
-) -> Iterator[tuple[np.ndarray, np.ndarray] | UnpromptError]:
-    pixels = [item for item in decoded if isinstance(item, np.ndarray)]
-    outputs = iter(zip(*model.run(np.stack(pixels)), strict=True) if pixels else ())
-    for item in decoded:
-        yield next(outputs) if isinstance(item, np.ndarray) else item
+            waiting = preparing

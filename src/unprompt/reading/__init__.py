@@ -1,1 +1,16 @@
 """The exact route: the prompt as the image file's own metadata states it."""
+
+from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings
+from unprompt.reading.source import read, read_fields
+from unprompt.reading.writing import write_prompt
+
+__all__ = [
+    "Field",
+    "Lora",
+    "Prompt",
+    "Reading",
+    "Settings",
+    "read",
+    "read_fields",
+    "write_prompt",
+]

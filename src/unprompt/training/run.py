@@ -12,14 +12,17 @@ import transformers
 
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError
-from unprompt.evaluating.evaluation import Evaluation, evaluate
+from unprompt.evaluating.calibration import calibrate
+from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
 from unprompt.files import atomic_open
 from unprompt.models.backbones import BackboneConfig, create_backbone
+from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.model import load_model
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.probe import fit_head
 from unprompt.training.recipe import Recipe, save_recipe
 from unprompt.training.trainer import EmbedderTrainer, last_checkpoint
 
@@ -35,7 +38,8 @@ class Run:
     Attributes:
         folder: the run folder: ``recipe.yaml`` as resolved, ``pairs.parquet`` with embeddings,
             groups and splits, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``scores.json``.
-        model: the model folder, for `unprompt.predict` and `Embedder.from_pretrained`.
+        model: the model folder, for `unprompt.predict` and `Embedder.from_pretrained`; its bank
+            are the prompts of the training split.
         scores: evaluations on ``val`` and, where there is one, ``test``.
     """
 
@@ -62,12 +66,14 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     transformers.set_seed(recipe.seed)
     table = prepare(recipe, folder, progress)
     model = build(recipe, dim=table.embeddings.shape[1])
-    datasets = {
-        split: PairsDataset(table.of_split(split), model.preprocessing, augment)
-        for split, augment in (("train", recipe.data.augment), ("val", "none"))
-    }
-    trainer = EmbedderTrainer(recipe, model, datasets["train"], datasets["val"])
+    crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
+    train_set = PairsDataset(table.of_split("train"), crops, recipe.data.augment)
+    val_set = PairsDataset(table.of_split("val"), model.preprocessing)
+    trainer = EmbedderTrainer(recipe, model, train_set, val_set)
     checkpoint = last_checkpoint(folder / "checkpoints")
+    if recipe.schedule.probe and checkpoint is None:
+        strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
+        trainer.log({"probe_penalty": strength, "probe_cosine": cosine})
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model.save_pretrained(folder / "model")
     return Run(folder, folder / "model", _measure(folder, table, progress))
@@ -83,7 +89,9 @@ def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
         return load(path)
     table = load(recipe.data.table)
     if not table.has("embedding"):
-        embeddings = encode(table.prompts, recipe.model.encoder, progress=progress)
+        embeddings = encode(
+            table.prompts, recipe.model.encoder, precision="fp32", progress=progress
+        )
         table = table.with_columns({"embedding": embeddings})
     if not any(table.column("split")):
         data = recipe.data
@@ -135,12 +143,16 @@ def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:
 
 def _measure(folder: Path, table: PairsTable, progress: bool) -> dict[str, Evaluation]:
     model = load_model(folder / "model")
+    reference = reference_of(model, table.of_split("train"), progress=progress)
     held = set(table.column("split"))
     scores = {
-        split: evaluate(model, table, split, progress=progress)
+        split: evaluate(model, table, split, reference, progress=progress)
         for split in ("val", "test")
         if split in held
     }
+    known = table.of_split("train")
+    bank = Bank.build(known.prompts, known.embeddings, model.encoder)
+    calibrate(bank, scores["val"])[0].save(folder / "model")
     with atomic_open(folder / SCORES_FILE) as file:
         json.dump({name: score.to_dict() for name, score in scores.items()}, file, indent=2)
         file.write("\n")

@@ -50,6 +50,8 @@ class EmbedderTrainer(transformers.Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Mean over the batch of 1 - cosine; a float32 scalar."""
+        if model.training and self._recipe.optimiser.frozen_statistics:
+            self._embedder.backbone.apply(_freeze_statistics)
         embeddings = model(inputs["pixels"])
         cosines = (embeddings * inputs["labels"]).sum(dim=-1)
         loss = 1 - cosines.mean()
@@ -107,6 +109,13 @@ class RunLog(TrainerCallback):
                 f"step {state.global_step}/{state.max_steps}: "
                 f"cosine on val {logs['eval_cosine']:.4f}\n"
             )
+        if logs and "probe_cosine" in logs:
+            sys.stderr.write(f"linear probe: cosine on val {logs['probe_cosine']:.4f}\n")
+
+
+def _freeze_statistics(module: nn.Module) -> None:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.eval()
 
 
 def parameter_groups(model: Embedder, recipe: Recipe) -> list[dict[str, Any]]:

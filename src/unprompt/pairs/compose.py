@@ -1,0 +1,67 @@
+"""Prompts composed from a grammar over word lists of our own, each different from the others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from unprompt.errors import UnpromptError
+from unprompt.pairs.grammar import load_grammar
+from unprompt.pairs.scene import sketch_grammar
+
+STYLES = ("caption", "artist", "mixed", "sketch")
+"""``caption`` says what is to be seen; ``artist`` adds medium, painter, light and quality words;
+``mixed`` is both in equal parts; ``sketch`` are the scenes that the sketch backend can draw."""
+
+_MAX_REPEATS = 2_000
+
+
+def compose(n: int, seed: int = 0, style: str = "mixed") -> Iterator[str]:
+    """Compose ``n`` distinct prompts.
+
+    The first prompts of a longer call are those of a shorter one with the same seed and style.
+
+    Args:
+        n: how many.
+        seed: another seed gives other prompts.
+        style: one of `STYLES`.
+
+    Yields:
+        One prompt, without line breaks.
+
+    Raises:
+        UnpromptError: an unknown style, a negative number, or more prompts than the grammar
+            holds (over a hundred million in each style but ``sketch``).
+    """
+    if style not in STYLES:
+        raise UnpromptError(f"unknown style '{style}'; choose one of {', '.join(STYLES)}")
+    if n < 0:
+        raise UnpromptError(f"cannot compose {n} prompts; ask for 0 or more")
+    return _compose(n, seed, style)
+
+
+def _compose(n: int, seed: int, style: str) -> Iterator[str]:
+    grammar = sketch_grammar() if style == "sketch" else load_grammar()
+    rng = random.Random(f"{style}/{seed}")  # noqa: S311 -- not for secrets
+    seen: set[int] = set()
+    repeats = 0
+    while len(seen) < n:
+        start = style
+        if style == "mixed":
+            start = "caption" if rng.random() < 0.5 else "artist"
+        prompt = grammar.draw(start, rng)
+        # 64 bits take a quarter of the memory of the prompts, and among a million of them two
+        # clash once in 10^7 times; Python's own hash would differ from process to process.
+        key = int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())
+        if key in seen:
+            repeats += 1
+            if repeats > _MAX_REPEATS:
+                raise UnpromptError(
+                    f"only {len(seen):,} distinct prompts of the style '{style}' were found, "
+                    f"not {n:,}; ask for fewer or choose another style"
+                )
+            continue
+        repeats = 0
+        seen.add(key)
+        yield prompt

@@ -1,0 +1,64 @@
+"""The answer to 'which prompt made this image?'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another prompt that may have made the image, and the model's estimate of its cosine."""
+
+    prompt: str
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of one image's prompt.
+
+    Attributes:
+        file: the image as it was named by the caller.
+        prompt: the recovered prompt; None when there is an error, or nothing was found.
+        route: how it was got: ``read`` (stated in the file) or ``embed+bank``.
+        score: the model's own estimate of the cosine between the prompt's embedding and the true
+            one; None for ``read``, and for a model that was never calibrated.
+        alternatives: further prompts, best first.
+        negative_prompt: as the file states it.
+        generator: the program that made the image, as the file states it.
+        settings: seed, sampler and the like, as the file states them.
+        model: the model that answered; None for ``read``.
+        error: why there is no answer.
+        embedding: the predicted prompt embedding, float32 of shape (dim,), norm 1; None for
+            ``read``.
+    """
+
+    file: str
+    prompt: str | None = None
+    route: str | None = None
+    score: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    negative_prompt: str | None = None
+    generator: str | None = None
+    settings: Mapping[str, Any] | None = None
+    model: str | None = None
+    error: str | None = None
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the embedding, ready for JSON."""
+        stated = {name: getattr(self, name) for name in self.__slots__ if name != "embedding"}
+        alternatives = [asdict(item) for item in self.alternatives]
+        return stated | {
+            "alternatives": alternatives or None,
+            "score": _rounded(self.score),
+            "settings": dict(self.settings) if self.settings else None,
+        }
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -1,0 +1,92 @@
+"""Answers as text, JSON lines, CSV, or a Kaggle submission; each written as it comes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from textwrap import indent
+from typing import IO
+
+import numpy as np
+
+from unprompt.encoding import load_encoder
+from unprompt.predicting.answer import Answer
+
+Writer = Callable[[Iterable[Answer], IO[str], str], Iterator[Answer]]
+
+
+def write_answers(
+    answers: Iterable[Answer], file: IO[str], form: str = "text", encoder: str = ""
+) -> Iterator[Answer]:
+    """Write answers one by one and hand each on, so that the caller can count.
+
+    Args:
+        answers: in input order.
+        file: open for writing text, with ``newline=""`` for ``csv`` and ``kaggle``.
+        form: ``text`` (for people; says nothing of images with an error), ``json`` (one object a
+            line), ``csv``, or ``kaggle``: the competition's ``submission.csv`` with columns
+            ``imgId_eId`` and ``val``, one row a dimension, the image's id being its file name
+            without the ending. A prompt that was read is encoded; images with an error have no
+            rows.
+        encoder: the target encoder, for ``kaggle``.
+    """
+    return FORMATS[form](answers, file, encoder)
+
+
+def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    for answer in answers:
+        if answer.prompt is not None:
+            lines = [answer.prompt, f"· {describe_route(answer)}"]
+            lines += [f"· or: {also.prompt}" for also in answer.alternatives]
+            if answer.negative_prompt:
+                lines.append(f"· negative: {answer.negative_prompt}")
+            text = "\n".join(line.strip() for line in lines)
+            file.write(f"{answer.file}\n{indent(text, '  ')}\n")
+        yield answer
+
+
+def describe_route(answer: Answer) -> str:
+    """How an answer was got, in a few words for people."""
+    if answer.route == "read":
+        return f"read from the file ({answer.generator})" if answer.generator else "read"
+    if answer.score is None:
+        return f"{answer.route}"
+    return f"{answer.route}, estimated cosine {answer.score:.2f}"
+
+
+def _json(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    for answer in answers:
+        file.write(json.dumps(answer.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
+        yield answer
+
+
+def _csv(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    writer = csv.writer(file)
+    writer.writerow(name for name in Answer.__slots__ if name != "embedding")
+    for answer in answers:
+        values = answer.to_dict().values()
+        writer.writerow(
+            json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+            for value in values
+        )
+        yield answer
+
+
+def _kaggle(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    writer = csv.writer(file)
+    writer.writerow(("imgId_eId", "val"))
+    for answer in answers:
+        embedding = answer.embedding
+        if embedding is None and answer.prompt is not None:
+            embedding = load_encoder(encoder).encode([answer.prompt])[0]
+        if embedding is not None:
+            unit = embedding / np.linalg.norm(embedding)
+            image = Path(answer.file).stem
+            writer.writerows((f"{image}_{i}", f"{value:.8f}") for i, value in enumerate(unit))
+        yield answer
+
+
+FORMATS: dict[str, Writer] = {"text": _text, "json": _json, "csv": _csv, "kaggle": _kaggle}
+"""How to write answers, by the name of the format."""

@@ -1,0 +1,107 @@
+"""The texts of one image file, as the families look at them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from unprompt.reading.answer import Field
+
+MAX_TEXT = 8 << 20
+"""Most bytes of one text, compressed or not; ComfyUI workflows stay below 2 MB."""
+
+MAX_TOTAL = 16 << 20
+"""Most bytes of all texts of a file together."""
+
+
+class Limits:
+    """How much text a file may still give, and what went wrong on the way."""
+
+    def __init__(self) -> None:
+        self.left = MAX_TOTAL
+        self.problems: list[str] = []
+
+    def allows(self, size: int, what: str) -> bool:
+        """Whether ``size`` more bytes may be taken; if not, the refusal is noted."""
+        if size > min(MAX_TEXT, self.left):
+            self.note(f"{what}: more than {MAX_TEXT >> 20} MiB of text; skipped")
+            return False
+        self.left -= size
+        return True
+
+    def note(self, problem: str) -> None:
+        """Keep one line about a damaged or refused part; the first twenty are enough."""
+        if len(self.problems) < 20:
+            self.problems.append(problem)
+
+
+class Carrier:
+    """The fields of a file with look-up by name and JSON parsed once.
+
+    Args:
+        fields: every text, in file order.
+        kind: the container: ``PNG``, ``JPEG``, ``WebP``...
+    """
+
+    def __init__(self, fields: Iterable[Field], kind: str = ""):
+        self.fields = tuple(fields)
+        self.kind = kind
+        self._json: dict[str, Any] = {}
+
+    def find(self, *names: str) -> Field | None:
+        """The first whole, non-blank field with one of ``names``, tried in that order."""
+        for name in names:
+            for field in self.fields:
+                if field.name == name and field.whole and field.text.strip():
+                    return field
+        return None
+
+    def text(self, *names: str) -> str | None:
+        """Text of the first field with one of ``names``, or None."""
+        field = self.find(*names)
+        return field.text if field else None
+
+    def json(self, field: Field | None) -> Any:
+        """What ``field`` holds as JSON, None where it holds none."""
+        if field is None or not field.whole:
+            return None
+        if field.text not in self._json:
+            self._json[field.text] = parse_json(field.text)
+        return self._json[field.text]
+
+    def objects(self, mark: str = "", *names: str) -> Iterator[tuple[Field, dict[str, Any]]]:
+        """Yield every field that holds a JSON object, and that object.
+
+        Args:
+            mark: only those whose text holds this; so most need not be parsed.
+            names: only those of these names.
+        """
+        for field in self.fields:
+            if mark in field.text and (not names or field.name in names):
+                value = self.json(field)
+                if isinstance(value, dict) and value:
+                    yield field, value
+
+    def mapping(self, *names: str) -> tuple[Field, dict[str, Any]] | None:
+        """The first field with one of ``names`` that holds a JSON object, and that object."""
+        for name in names:
+            for field in self.fields:
+                if field.name == name and isinstance(value := self.json(field), dict) and value:
+                    return field, value
+        return None
+
+
+def parse_json(text: str) -> Any:
+    """Parse a JSON object or array; None where it is damaged, too deep or something else.
+
+    ``NaN`` is accepted, since ComfyUI writes it. Depth is bounded by the interpreter's recursion
+    limit, and everything that walks the result bounds its own.
+    """
+    start = text.lstrip("\ufeff \t\r\n\0")
+    if not start.startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(start.rstrip("\0 \t\r\n"))
+    except (ValueError, RecursionError):
+        return None

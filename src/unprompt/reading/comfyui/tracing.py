@@ -1,0 +1,318 @@
+"""From the image back to its text: one rule that follows links, whatever the nodes are called.
+
+From an output node the links are walked back until a node is met whose conditioning leads to
+text: the sampler. From its conditioning input the way goes on through every node (combine,
+concat, ControlNet, guider, pipe, switch, reroute...) to the texts that reach an encoder. Names of
+inputs, not of nodes, tell the two sides apart (``positive``, ``negative``) and text from the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unprompt.reading.comfyui.graph import Graph, Link, Node
+
+_MAX_DEPTH = 150
+_MAX_STEPS = 100_000
+_MAX_TEXT = 4 << 20
+
+_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
+_SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
+_SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
+_PREFERRED = ("t5xxl", "text_g", "clip_g")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A text that reaches an encoder, the node that holds it, and its part: main or not."""
+
+    text: str
+    node: str
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A node that takes conditioning, with the texts of its two sides, the main one first.
+
+    ``samples`` is false for a node that only passes conditioning and pictures on.
+    """
+
+    node: Node
+    positive: tuple[Found, ...]
+    negative: tuple[Found, ...]
+    samples: bool = True
+
+
+def origins(graph: Graph) -> list[Origin]:
+    """The samplers behind the images, those nearest to the first output first."""
+    tracer = Tracer(graph)
+    found = []
+    for node in _behind_outputs(graph):
+        positive = tracer.texts_of(node, "positive")
+        if positive:
+            negative = tracer.texts_of(node, "negative")
+            samples = is_sampler(graph, node)
+            found.append(Origin(node, tuple(positive), tuple(negative), samples))
+    if not found:
+        found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
+    return found
+
+
+def main_origin(graph: Graph, found: list[Origin]) -> Origin:
+    """The sampler that began the picture of the first output; what follows it only refines.
+
+    The way to it leads from the sampler nearest to the output through latents and images, and
+    ends where several of them are put together: such a picture has no one beginning.
+    """
+    whole = [o for o in found if not re.search("detailer", o.node.kind, re.IGNORECASE)] or found
+    worded = [o for o in whole if o.positive[0].text.strip()] or whole
+    candidates = [o for o in worded if o.samples] or worded
+    known = {origin.node.id: origin for origin in candidates}
+    main = candidates[0]
+    seen = {main.node.id}
+    before = _picture_before(graph, main.node)
+    while before is not None and before.id not in seen:
+        seen.add(before.id)
+        main = known.get(before.id, main)
+        before = _picture_before(graph, before)
+    return main
+
+
+def _picture_before(graph: Graph, node: Node) -> Node | None:
+    """The one node that gives ``node`` the picture it works on."""
+    links = {link.node for name, link in node.links if graph.names[name].picture}
+    for name, link in node.links:
+        # Stable Cascade hands the first stage's latent to the second inside its conditioning.
+        before = graph.get(link.node) if graph.names[name].positive else None
+        stage = before.inputs.get("stage_c") if before else None
+        if isinstance(stage, Link):
+            links = {stage.node}
+    return graph.get(links.pop()) if len(links) == 1 else None
+
+
+def is_sampler(graph: Graph, node: Node) -> bool:
+    """Whether a node makes a picture: it takes a model, a guider or a seed."""
+    return any(graph.names[name].sampler for name in node.inputs)
+
+
+def first_sampler(graph: Graph) -> Node | None:
+    """The sampler nearest to the first output, whether or not any text reaches it."""
+    for node in _behind_outputs(graph):
+        if is_sampler(graph, node) and any(graph.names[n].towards_text for n, _ in node.links):
+            return node
+    return None
+
+
+def outputs(graph: Graph) -> list[Node]:
+    """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
+    feeding = {link.node for node in graph.values() for _, link in node.links}
+    ends = [node for node in graph.values() if node.links and node.id not in feeding]
+
+    def rank(node: Node) -> int:
+        pictures = any("image" in name or "video" in name for name, _ in node.links)
+        if _SAVES.search(node.kind) and pictures:
+            return 0
+        if pictures:
+            return 1 if _SHOWS.search(node.kind) else 2
+        return 3
+
+    return sorted(ends, key=rank)
+
+
+def _behind_outputs(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
+    seen: set[str] = set()
+    conditioning: list[Node] = []
+    for start in [*outputs(graph), None]:
+        queue = deque([start] if start else conditioning)
+        while queue:
+            node = queue.popleft()
+            # Some samplers save by themselves; behind conditioning only samplers matter.
+            if (start is not None and node is not start) or is_sampler(graph, node):
+                yield node
+            for name, link in node.links:
+                if link.node in seen or link.node not in graph:
+                    continue
+                seen.add(link.node)
+                aside = start and graph.names[name].towards_text
+                (conditioning if aside else queue).append(graph[link.node])
+
+
+class Tracer:
+    """Follows links to texts; one budget of steps for all that is asked of it."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._steps = 0
+        self._names = graph.names
+
+    def texts_of(self, sampler: Node, side: str) -> list[Found]:
+        """The texts on one side of a node that takes conditioning, main ones first."""
+        links = [(self._names[name], link) for name, link in sampler.links]
+        sided = [link for traits, link in links if traits.mine(side)]
+        for link in sided:
+            if found := self._conditioning(link, side, True, set(), 0):
+                return found
+        if sided:
+            return []
+        for traits, link in links:
+            if traits.other(side) or not (traits.conditioning or traits.bundle):
+                continue
+            if found := self._conditioning(link, side, side == "positive", set(), 0):
+                return found
+        return []
+
+    def prompted(self, node: Node) -> Iterator[Origin]:
+        """The texts of inputs that are called prompts, for pipelines without conditioning."""
+        texts: dict[str, list[Found]] = {"positive": [], "negative": []}
+        for name in node.inputs:
+            traits = self._names[name]
+            if "prompt" in name.lower() and traits.text:
+                side = "negative" if traits.negative else "positive"
+                found = self._text_input(node, name, side, set(), 0)
+                if found is not None and found.text.strip():
+                    texts[side].append(found)
+        if texts["positive"]:
+            yield Origin(node, tuple(texts["positive"]), tuple(texts["negative"]), False)
+
+    def _conditioning(
+        self, link: Link, side: str, free: bool, seen: set[str], depth: int
+    ) -> list[Found]:
+        """Texts behind a conditioning link.
+
+        ``free`` is false until an input has named the side: a guider without a negative input has
+        no negative text, although its conditioning leads to one.
+        """
+        node = self._enter(link, seen, depth)
+        if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
+            return []
+        named = [(name, self._names[name]) for name in node.inputs]
+        sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
+        found = self._gather(node, sided, side, True, seen, depth)
+        if found:
+            return found
+        neutral = [(n, traits) for n, traits in named if not (traits.positive or traits.negative)]
+        first = [name for name, traits in neutral if traits.conditioning]
+        found = self._gather(node, self._selected(node, first), side, free, seen, depth)
+        texts = [name for name, traits in neutral if traits.text and not traits.conditioning]
+        if free and (own := self._encoded(node, texts, side, seen, depth)):
+            if found:  # a text that is added to another's conditioning: a region, a detail
+                own = [Found(item.text, item.node, item.role or "region") for item in own]
+            found = [*found, *own]
+        if found:
+            return found
+        rest = [
+            name
+            for name, traits in neutral
+            if not (traits.conditioning or traits.text or traits.elsewhere)
+        ]
+        for name in self._selected(node, rest):
+            value = node.inputs[name]
+            if isinstance(value, Link) and (
+                found := self._conditioning(value, side, free, seen, depth + 1)
+            ):
+                return found
+        return []
+
+    def _gather(
+        self, node: Node, names: list[str], side: str, free: bool, seen: set[str], depth: int
+    ) -> list[Found]:
+        found: list[Found] = []
+        for name in names:
+            value = node.inputs[name]
+            if isinstance(value, Link):
+                found += self._conditioning(value, side, free, seen, depth + 1)
+            elif isinstance(value, str) and not self._names[name].option:
+                found.append(Found(value, node.id))
+        return found
+
+    def _encoded(
+        self, node: Node, names: list[str], side: str, seen: set[str], depth: int
+    ) -> list[Found]:
+        """The texts of an encoder: one, or one for each of its text models."""
+        named = {name: self._text_input(node, name, side, seen, depth) for name in names}
+        texts = {name: found for name, found in named.items() if found is not None}
+        populated = {name: item for name, item in texts.items() if "populated" in name}
+        if any(item.text.strip() for item in populated.values()):
+            texts = populated
+        order = [*_PREFERRED, *texts]
+        distinct: dict[str, Found] = {}
+        for name in sorted(texts, key=order.index):
+            distinct.setdefault(texts[name].text, texts[name])
+        found = [item for item in distinct.values() if item.text.strip()]
+        if not found:
+            return list(distinct.values())[:1]
+        return [found[0], *(Found(item.text, item.node, "encoder") for item in found[1:])]
+
+    def _text_input(
+        self, node: Node, name: str, side: str, seen: set[str], depth: int
+    ) -> Found | None:
+        value = node.inputs[name]
+        if isinstance(value, str):
+            return Found(value, node.id)
+        return self._text(value, side, seen, depth + 1) if isinstance(value, Link) else None
+
+    def _text(self, link: Link, side: str, seen: set[str], depth: int) -> Found | None:
+        """The text behind a link that carries text; a node with several joins them."""
+        node = self._enter(link, seen, depth)
+        if node is None:
+            return None
+        named = [(n, traits) for n in node.inputs if not (traits := self._names[n]).other(side)]
+        sided = [n for n, traits in named if traits.mine(side)]
+        if sided and len(named) < len(node.inputs):
+            named = [(n, traits) for n, traits in named if traits.mine(side)]
+        texts = [n for n, traits in named if traits.text or traits.mine(side)]
+        if not texts:
+            texts = [n for n, traits in named if not (traits.option or traits.elsewhere)]
+        populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
+        texts = populated or self._selected(node, _ordered(texts))
+        parts = [
+            found
+            for name in texts
+            if (found := self._text_input(node, name, side, seen, depth)) is not None
+        ]
+        if not parts:
+            return None
+        filled = [part for part in parts if part.text.strip()]
+        if len(filled) < 2:
+            return (filled or parts)[0]
+        joined = _delimiter(node).join(part.text for part in filled)
+        return Found(joined[:_MAX_TEXT], node.id)
+
+    def _selected(self, node: Node, names: list[str]) -> list[str]:
+        """Of a switch with a number, the input of that number; else all."""
+        for name, value in node.inputs.items():
+            if _SELECTOR.match(name) and isinstance(value, int) and not isinstance(value, bool):
+                chosen = [n for n in names if re.search(rf"(?<!\d){value}$", n)]
+                if chosen:
+                    return chosen
+        return names
+
+    def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
+        self._steps += 1
+        node = self._graph.get(link.node)
+        if node is None or link.node in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
+            return None
+        self._steps += len(node.inputs)
+        seen.add(link.node)
+        return node
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """``text_a, text_b`` or ``string1, string2`` in their own order, other names as they stand."""
+    numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
+    stems = {match[1] for match in numbered if match}
+    if all(numbered) and len(stems) == 1:
+        return sorted(names, key=lambda name: (len(name), name))
+    return names
+
+
+def _delimiter(node: Node) -> str:
+    for name in ("delimiter", "separator", "delim"):
+        if (value := node.text(name)) is not None:
+            return value.replace("\\n", "\n")
+    return ", "

@@ -1,0 +1,301 @@
+"""ComfyUI's workflow JSON, the form the editor saves, turned into a graph.
+
+What the editor resolves when it queues a prompt is resolved here: sub-graphs and group nodes are
+put in place, bypassed nodes passed through, muted ones left out, and set/get pairs joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from unprompt.reading.comfyui.graph import MAX_NODES, Graph, Link, Node
+
+_MUTED, _BYPASSED = 2, 4
+_MAX_DEPTH = 10
+_INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
+_AFTER_SEED = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
+_NO_TEXT = _AFTER_SEED | {"true", "false", "enable", "disable", "none", "default", "auto"}
+_MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
+
+# Widgets of core nodes in order, for workflows of before 2024, which do not name them.
+_SEED = ("seed", "control_after_generate")
+_NOISE = ("noise_seed", "control_after_generate")
+_SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
+_WIDGETS: dict[str, tuple[str, ...]] = {
+    "KSampler": (*_SEED, *_SAMPLING, "denoise"),
+    "KSamplerAdvanced": ("add_noise", *_NOISE, *_SAMPLING, "start_at_step", "end_at_step"),
+    "SamplerCustom": ("add_noise", *_NOISE, "cfg"),
+    "RandomNoise": _NOISE,
+    "KSamplerSelect": ("sampler_name",),
+    "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "CheckpointLoaderSimple": ("ckpt_name",),
+    "CheckpointLoader": ("config_name", "ckpt_name"),
+    "UNETLoader": ("unet_name", "weight_dtype"),
+    "VAELoader": ("vae_name",),
+    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
+    "CLIPTextEncode": ("text",),
+    "CLIPSetLastLayer": ("stop_at_clip_layer",),
+    "CFGGuider": ("cfg",),
+    "FluxGuidance": ("guidance",),
+    "Efficient Loader": (
+        *("ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength"),
+        *("lora_clip_strength", "positive", "negative"),
+    ),
+}
+
+
+def is_workflow(value: object) -> bool:
+    """Whether a JSON value is a workflow: an object with a list of nodes that have a type."""
+    nodes = value.get("nodes") if isinstance(value, dict) else None
+    return isinstance(nodes, list) and any(isinstance(n, dict) and "type" in n for n in nodes)
+
+
+def from_workflow(value: Mapping[str, Any]) -> Graph:
+    """The graph of a workflow, with everything resolved that has no part in making images."""
+    builder = _Builder(value)
+    builder.add(value, "", 0)
+    return builder.resolved()
+
+
+class _Builder:
+    def __init__(self, workflow: Mapping[str, Any]):
+        self._raw: dict[str, dict[str, Any]] = {}
+        self._links: dict[tuple[str, int], Link] = {}  # (node, input index) to what feeds it
+        self._inner_outputs: dict[tuple[str, int], Link] = {}
+        self._aliases: dict[tuple[str, int], tuple[str, int]] = {}
+        definitions = workflow.get("definitions")
+        listed = _listed(definitions, "subgraphs") if isinstance(definitions, dict) else []
+        self._subgraphs = {
+            item["id"]: item
+            for item in listed
+            if isinstance(item, dict) and isinstance(item.get("id"), str)
+        }
+        extra = workflow.get("extra")
+        groups = extra.get("groupNodes") if isinstance(extra, dict) else None
+        self._groups = groups if isinstance(groups, dict) else {}
+
+    def add(self, scope: Mapping[str, Any], prefix: str, depth: int) -> None:
+        """Add the nodes and links of a workflow, or of a sub-graph under its node's id."""
+        for node in _listed(scope, "nodes"):
+            if not isinstance(node, dict) or len(self._raw) >= MAX_NODES:
+                continue
+            key = f"{prefix}{node.get('id')}"
+            self._raw[key] = node
+            if depth >= _MAX_DEPTH:
+                continue
+            if inner := self._subgraphs.get(str(node.get("type"))):
+                self.add(inner, f"{key}:", depth + 1)
+            elif group := self._group(node):
+                self._add_group(node, group, f"{key}:", depth)
+        for source, source_slot, target, target_slot in _links(_listed(scope, "links")):
+            link = Link(f"{prefix}{source}", source_slot)
+            if target == _OUTPUT_NODE:
+                self._inner_outputs[prefix.removesuffix(":"), target_slot] = link
+            else:
+                self._links[f"{prefix}{target}", target_slot] = link
+
+    def _group(self, node: Mapping[str, Any]) -> dict[str, Any] | None:
+        kind = str(node.get("type"))
+        if not kind.startswith(("workflow/", "workflow>")):
+            return None
+        group = self._groups.get(kind[9:])
+        return group if isinstance(group, dict) else None
+
+    def _add_group(
+        self, node: Mapping[str, Any], group: Mapping[str, Any], prefix: str, depth: int
+    ) -> None:
+        """A group node: its widgets are those of its inner nodes one after the other."""
+        inner = [n for n in _listed(group, "nodes") if isinstance(n, dict)][:1000]
+        links = [
+            tuple(link[:4])
+            for link in _listed(group, "links")
+            if isinstance(link, list)
+            and len(link) >= 4
+            and all(isinstance(end, int) for end in link[:4])
+        ]
+        values = _listed(node, "widgets_values")
+        nodes = []
+        for index, item in enumerate(inner):
+            own = _listed(item, "widgets_values")
+            count = len(own)
+            taken = values[:count] if len(values) >= count else own
+            values = values[count:]
+            nodes.append({**item, "id": index, "widgets_values": taken})
+        internal = [[0, *link[:4], "*"] for link in links if len(link) >= 4 and link[0] is not None]
+        self.add({"nodes": nodes, "links": internal}, prefix, depth + 1)
+        # What no inner link feeds is an input of the group, under the same name; in order.
+        fed = {link[2:] for link in links}
+        outer = iter(enumerate(_sockets(node, "inputs")))
+        for index, item in enumerate(inner):
+            for slot, socket in enumerate(_sockets(item, "inputs")):
+                if (index, slot) in fed or socket.get("widget"):
+                    continue
+                if (following := next(outer, None)) is not None:
+                    outer_key = prefix.removesuffix(":")
+                    self._aliases[f"{prefix}{index}", slot] = (outer_key, following[0])
+        used = {link[:2] for link in links}
+        outputs = (
+            (index, slot)
+            for index, item in enumerate(inner)
+            for slot, _ in enumerate(_sockets(item, "outputs"))
+            if (index, slot) not in used
+        )
+        for outer_slot, (index, slot) in enumerate(outputs):
+            source = Link(f"{prefix}{index}", slot)
+            self._inner_outputs[prefix.removesuffix(":"), outer_slot] = source
+
+    def resolved(self) -> Graph:
+        """The finished graph."""
+        setters = {
+            str(_first(raw.get("widgets_values"))): key
+            for key, raw in self._raw.items()
+            if str(raw.get("type")) in ("SetNode", "easy setNode")
+        }
+        self._setters = setters
+        graph = Graph()
+        for key, raw in self._raw.items():
+            if raw.get("mode") in (_MUTED, _BYPASSED):
+                continue
+            inputs: dict[str, Any] = dict(_widgets(raw))
+            for slot, socket in enumerate(_sockets(raw, "inputs")):
+                link = self._source(key, slot, 0)
+                name = socket.get("name")
+                if link is not None and isinstance(name, str):
+                    inputs[name] = link
+                    if socket.get("widget"):
+                        # Values of widgets that became inputs are what was typed before.
+                        inputs.pop("text_0" if name == "text" else name + "_0", None)
+            title = raw.get("title")
+            graph[key] = Node.of(key, str(raw.get("type")), inputs, str(title or ""))
+        return graph
+
+    def _source(self, key: str, slot: int, depth: int) -> Link | None:
+        """The node that truly feeds an input, behind what the editor resolves."""
+        if depth > 100:
+            return None
+        if alias := self._aliases.get((key, slot)):
+            return self._source(*alias, depth + 1)
+        link = self._links.get((key, slot))
+        return None if link is None else self._behind(link, depth + 1)
+
+    def _behind(self, link: Link, depth: int) -> Link | None:
+        if depth > 100:
+            return None
+        if link.node.endswith(_INPUT_NODE) and link.node not in self._raw:
+            outer = link.node.removesuffix(_INPUT_NODE).removesuffix(":")
+            return self._source(outer, self._outer_slot(outer, link.slot), depth + 1)
+        if (inner := self._inner_outputs.get((link.node, link.slot))) is not None:
+            return self._behind(inner, depth + 1)
+        raw = self._raw.get(link.node)
+        if raw is None or raw.get("mode") == _MUTED:
+            return None
+        if str(raw.get("type")) in ("GetNode", "easy getNode"):
+            setter = self._setters.get(str(_first(raw.get("widgets_values"))))
+            return self._source(setter, 0, depth + 1) if setter else None
+        if raw.get("mode") == _BYPASSED:
+            return self._through(link, raw, depth + 1)
+        return link
+
+    def _outer_slot(self, key: str, slot: int) -> int:
+        """The socket of a sub-graph node for input ``slot`` of the sub-graph, by its name."""
+        raw = self._raw.get(key, {})
+        declared = self._subgraphs.get(str(raw.get("type")), {}).get("inputs")
+        if isinstance(declared, list) and slot < len(declared) and isinstance(declared[slot], dict):
+            for index, socket in enumerate(_sockets(raw, "inputs")):
+                if socket.get("name") == declared[slot].get("name"):
+                    return index
+        return slot
+
+    def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
+        """A bypassed node gives on its first input of the type that is asked for."""
+        outputs = list(_sockets(raw, "outputs"))
+        wanted = outputs[link.slot].get("type") if 0 <= link.slot < len(outputs) else None
+        for slot, socket in enumerate(_sockets(raw, "inputs")):
+            if socket.get("type") == wanted:
+                source = self._source(link.node, slot, depth + 1)
+                if source is not None:
+                    return source
+        return None
+
+
+def _listed(holder: Mapping[str, Any], key: str) -> list[Any]:
+    value = holder.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _sockets(node: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
+    for socket in _listed(node, key):
+        yield socket if isinstance(socket, dict) else {}
+
+
+def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
+    """Source, slot, target and slot of each link, in either of the forms that were in use."""
+    for link in links:
+        if isinstance(link, list) and len(link) >= 5:
+            _, source, source_slot, target, target_slot = link[:5]
+        elif isinstance(link, dict):
+            source, source_slot = link.get("origin_id"), link.get("origin_slot")
+            target, target_slot = link.get("target_id"), link.get("target_slot")
+        else:
+            continue
+        if isinstance(source_slot, int) and isinstance(target_slot, int):
+            yield str(source), source_slot, str(target), target_slot
+
+
+def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each widget; a widget of unknown name is ``text_N`` or ``widget_N``."""
+    values = raw.get("widgets_values")
+    if isinstance(values, dict):
+        yield from ((str(key), value) for key, value in values.items())
+        return
+    if not isinstance(values, list):
+        return
+    names = _widget_names(raw, values) or _guessed_names(str(raw.get("type")), values)
+    for index, value in enumerate(values):
+        if index < len(names):
+            yield names[index], value
+        elif isinstance(value, str) and value.lower() not in _NO_TEXT:
+            yield f"text_{index}", value
+        else:
+            yield f"widget_{index}", value
+
+
+def _guessed_names(kind: str, values: list[Any]) -> list[str]:
+    """Names for the widgets of loaders and empty latents, which look alike in every version."""
+    lowered, first = kind.lower(), values[0] if values else None
+    if isinstance(first, str) and first.lower().endswith(_MODEL_FILES):
+        if "lora" in lowered:
+            return ["lora_name", "strength_model", "strength_clip"]
+        if any(word in lowered for word in ("checkpoint", "unet", "diffusion", "model")):
+            return ["ckpt_name"]
+        return ["file_name"]
+    if "latent" in lowered and isinstance(first, int):
+        return ["width", "height"]
+    return []
+
+
+def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
+    if known := _WIDGETS.get(str(raw.get("type"))):
+        return list(known)
+    named = [
+        widget["name"]
+        for socket in _sockets(raw, "inputs")
+        if isinstance(widget := socket.get("widget"), dict) and isinstance(widget.get("name"), str)
+    ]
+    if len(named) == len(values):
+        return named
+    # A seed's widget is followed by one without a socket that says how it changes.
+    names: list[str] = []
+    for name in named:
+        names.append(name)
+        at = len(names)
+        following = values[at] if at < len(values) else None
+        if isinstance(following, str) and following in _AFTER_SEED and "seed" in name:
+            names.append("control_after_generate")
+    return names if len(names) == len(values) else []

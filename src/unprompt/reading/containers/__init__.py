@@ -1,0 +1,86 @@
+"""From an image of any supported container to the texts it carries, without decoding pixels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from PIL import Image
+
+from unprompt.reading.answer import Field
+from unprompt.reading.carrier import Limits
+from unprompt.reading.containers import jpeg, png
+from unprompt.reading.containers.exif import read_exif
+from unprompt.reading.containers.isobmff import read_isobmff
+from unprompt.reading.containers.text import decode, decode_guessed
+from unprompt.reading.containers.webp import read_webp
+from unprompt.reading.containers.xmp import read_xmp
+
+Reader = Callable[[IO[bytes], Limits], Iterator[Field]]
+
+DECODING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError),
+    *(AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+"""What Pillow's parsers and decoders are known to raise on damaged data."""
+
+_JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
+_BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"))
+
+
+def recognise(head: bytes) -> tuple[str, Reader] | None:
+    """The container whose signature ``head`` (32 bytes) bears, and its reader."""
+    if head.startswith(png.SIGNATURE):
+        return "PNG", png.read_png
+    if head.startswith(jpeg.SIGNATURE):
+        return "JPEG", jpeg.read_jpeg
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP", read_webp
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return "AVIF" if head[8:11] == b"avi" else "HEIC", read_isobmff
+    if head.startswith(_JXL):
+        return "JPEG XL", read_isobmff
+    return None
+
+
+def read_pillow(image: Image.Image, limits: Limits) -> Iterator[Field]:
+    """Yield the texts that Pillow keeps of an image: the way for PIL images and other formats."""
+    kind = image.format or "image"
+    for name, value in list(image.info.items()):
+        if not isinstance(name, str):
+            continue
+        if name == "exif" and isinstance(value, bytes):
+            yield from read_exif(value, limits)
+        elif name in ("xmp", "XML:com.adobe.xmp") and isinstance(value, bytes | str):
+            packet = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+            yield from read_xmp(packet, limits)
+        elif isinstance(value, str) and limits.allows(len(value), f"{kind} {name}"):
+            yield Field(f"{kind} text", name, _undo_latin1(value).rstrip("\0"))
+        elif (
+            isinstance(value, bytes)
+            and name == "comment"
+            and limits.allows(len(value), f"{kind} comment")
+        ):
+            yield Field(f"{kind} COM", name, decode_guessed(value))
+    if kind in ("TIFF", "MPO") or "exif" not in image.info:
+        block = image.getexif().tobytes()
+        if len(block) > 14:
+            yield from read_exif(block, limits)
+
+
+def _undo_latin1(text: str) -> str:
+    """Pillow takes every tEXt for Latin-1; what was UTF-8 is made so again."""
+    try:
+        return decode(text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return text
+
+
+def read_other(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+    """Yield the texts of an image of any other format that Pillow opens."""
+    with Image.open(io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file) as image:
+        yield from read_pillow(image, limits)

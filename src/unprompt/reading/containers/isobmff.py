@@ -1,0 +1,147 @@
+"""Metadata items of AVIF and HEIC files (ISO 14496-12 and 23008-12): EXIF, XMP and C2PA.
+
+Only the box structure is read, so neither pixels nor a decoder are needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+from unprompt.reading.answer import Field
+from unprompt.reading.carrier import MAX_TEXT, Limits
+from unprompt.reading.containers.c2pa import read_c2pa
+from unprompt.reading.containers.exif import read_exif
+from unprompt.reading.containers.xmp import read_xmp
+
+_C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_MAX_BOXES = 1000
+_MAX_ITEMS = 10_000
+
+
+def read_isobmff(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+    """Yield the texts of an AVIF, HEIC or JPEG XL file that stands at its start."""
+    size = file.seek(0, 2)
+    for kind, start, end in _boxes(file, 0, size):
+        if kind == b"meta" and end - start <= MAX_TEXT:
+            file.seek(start)
+            yield from _read_items(file, file.read(end - start), size, limits)
+        elif kind == b"uuid" and end - start <= MAX_TEXT:
+            file.seek(start)
+            if file.read(16) == _C2PA_UUID:
+                # version and flags, "manifest\\0", 8 bytes of offset, then the boxes
+                file.seek(start + 16 + 4 + 9 + 8)
+                yield from read_c2pa(file.read(max(0, end - file.tell())), limits)
+        elif kind in (b"Exif", b"xml ") and end - start <= MAX_TEXT:  # JPEG XL
+            file.seek(start)
+            data = file.read(end - start)
+            yield from read_exif(data[4:], limits) if kind == b"Exif" else read_xmp(data, limits)
+
+
+def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of each box."""
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        header = file.read(16)
+        if len(header) < 8 or at >= end:
+            return
+        size, kind = struct.unpack_from(">I4s", header)
+        start = at + 8
+        if size == 1 and len(header) == 16:
+            size, start = struct.unpack_from(">Q", header, 8)[0], at + 16
+        stop = end if size == 0 else min(at + size, end)
+        if stop < start:
+            return
+        yield kind, start, stop
+        at = stop
+
+
+def _read_items(file: IO[bytes], meta: bytes, file_size: int, limits: Limits) -> Iterator[Field]:
+    names: dict[int, bytes] = {}
+    places: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+    data_box = b""
+    for kind, content in _sub_boxes(meta[4:]):
+        try:
+            if kind == b"iinf":
+                names = _item_types(content)
+            elif kind == b"iloc":
+                places = _item_places(content)
+            elif kind == b"idat":
+                data_box = content
+        except (struct.error, IndexError):
+            limits.note(f"AVIF/HEIC {kind.decode('latin-1')}: damaged")
+    for item, kind in names.items():
+        method, extents = places.get(item, (0, []))
+        if kind not in (b"Exif", b"mime") or not extents or len(extents) > 1000:
+            continue
+        parts, room = [], MAX_TEXT
+        for offset, length in extents:
+            length = min(length or file_size, room)
+            if method == 1:
+                parts.append(data_box[offset : offset + length])
+            elif offset < file_size:
+                file.seek(offset)
+                parts.append(file.read(length))
+            room -= len(parts[-1]) if parts else 0
+        value = b"".join(parts)
+        if kind == b"Exif" and len(value) > 4:
+            # The first four bytes tell how many more precede the TIFF header.
+            yield from read_exif(value[4 + int.from_bytes(value[:4], "big") :], limits)
+        elif kind == b"mime" and value.lstrip()[:1] == b"<":
+            yield from read_xmp(value, limits)
+
+
+def _sub_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        stop = len(data) if size == 0 else at + size
+        if stop < at + 8:
+            return
+        yield kind, data[at + 8 : stop]
+        at = stop
+
+
+def _item_types(content: bytes) -> dict[int, bytes]:
+    """Item id to type, from an ``iinf`` box."""
+    wide = content[0] > 0
+    types: dict[int, bytes] = {}
+    for kind, entry in _sub_boxes(content[8 if wide else 6 :]):
+        if kind != b"infe" or not entry or entry[0] < 2 or len(types) >= _MAX_ITEMS:
+            continue
+        if entry[0] == 2:
+            item, _, name = struct.unpack_from(">HH4s", entry, 4)
+        else:
+            item, _, name = struct.unpack_from(">IH4s", entry, 4)
+        types[item] = name
+    return types
+
+
+def _item_places(content: bytes) -> dict[int, tuple[int, list[tuple[int, int]]]]:
+    """Item id to construction method and (offset, length) of its parts, from an ``iloc`` box."""
+    version = content[0]
+    offset_size, length_size = content[4] >> 4, content[4] & 15
+    base_size, index_size = content[5] >> 4, content[5] & 15 if version else 0
+    at = 6
+
+    def number(size: int) -> int:
+        nonlocal at
+        if at + size > len(content):
+            raise IndexError
+        at += size
+        return int.from_bytes(content[at - size : at], "big")
+
+    places: dict[int, tuple[int, list[tuple[int, int]]]] = {}
+    for _ in range(min(number(4 if version == 2 else 2), _MAX_ITEMS)):
+        item = number(4 if version == 2 else 2)
+        method = number(2) & 15 if version else 0
+        number(2)  # the file that holds the data: this one
+        base = number(base_size)
+        extents = []
+        for _ in range(number(2)):
+            number(index_size)
+            offset = base + number(offset_size)
+            extents.append((offset, number(length_size)))
+        places[item] = (method, extents)
+    return places

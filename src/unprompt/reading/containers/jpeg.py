@@ -1,0 +1,110 @@
+"""Text segments of a JPEG file: EXIF, XMP with its extension, comments, IPTC captions, C2PA."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+from unprompt.reading.answer import Field
+from unprompt.reading.carrier import MAX_TEXT, Limits
+from unprompt.reading.containers.c2pa import read_c2pa
+from unprompt.reading.containers.exif import read_exif
+from unprompt.reading.containers.text import decode, decode_guessed
+from unprompt.reading.containers.xmp import read_xmp
+
+SIGNATURE = b"\xff\xd8\xff"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_MAX_SEGMENTS = 20_000
+
+
+def read_jpeg(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+    """Yield the texts of a JPEG file that stand before its pixels, as the format demands."""
+    exif: list[bytes] = []
+    extension: dict[int, bytes] = {}
+    c2pa: list[bytes] = []
+    xmp: list[bytes] = []
+    for kind, data, whole in _segments(file, limits):
+        if kind == 0xE1 and data.startswith(b"Exif\0"):
+            exif.append(data[6:])
+        elif kind == 0xE1 and data.startswith(_XMP):
+            xmp.append(data[len(_XMP) :])
+        elif kind == 0xE1 and data.startswith(_EXTENDED_XMP) and len(data) >= 75:
+            # 35 bytes of name, 32 of digest, 4 of full length, 4 of offset.
+            extension[struct.unpack_from(">I", data, 71)[0]] = data[75:]
+        elif kind == 0xEB and data[:2] == b"JP" and len(data) >= 16:
+            # 8 bytes of framing; later parts repeat the 8-byte header of the box they continue.
+            c2pa.append(data[8:] if not c2pa else data[16:])
+        elif kind == 0xED:
+            yield from _read_photoshop(data, limits)
+        elif kind == 0xFE and limits.allows(len(data), "JPEG COM"):
+            text = decode_guessed(data)
+            yield Field("JPEG COM", "comment", text, whole)
+    if exif:
+        yield from read_exif(_joined_exif(exif), limits)
+    for packet in xmp:
+        yield from read_xmp(packet, limits)
+    if extension:
+        yield from read_xmp(b"".join(extension[at] for at in sorted(extension)), limits)
+    if c2pa:
+        yield from read_c2pa(b"".join(c2pa), limits)
+
+
+def _segments(file: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield the segments that may hold text, up to the start of the pixels."""
+    file.seek(2)
+    taken = 0
+    for _ in range(_MAX_SEGMENTS):
+        marker = file.read(2)
+        if len(marker) < 2 or marker[0] != 0xFF:
+            return
+        kind = marker[1]
+        while kind == 0xFF:  # fill bytes
+            following = file.read(1)
+            if not following:
+                return
+            kind = following[0]
+        if kind == 0x01 or 0xD0 <= kind <= 0xD8:
+            continue
+        if kind in (0xD9, 0xDA):
+            return
+        size = file.read(2)
+        if len(size) < 2 or (length := struct.unpack(">H", size)[0] - 2) < 0:
+            return
+        if 0xE0 <= kind <= 0xEF or kind == 0xFE:
+            data = file.read(length)
+            taken += len(data)
+            if taken > 2 * MAX_TEXT:
+                limits.note("JPEG: too many bytes of metadata; the rest is skipped")
+                return
+            if len(data) < length:
+                limits.note("JPEG: the file ends inside its metadata")
+            yield kind, data, len(data) == length
+        else:
+            file.seek(length, 1)
+
+
+def _joined_exif(segments: list[bytes]) -> bytes:
+    """The EXIF block; one larger than 64 kB goes on in segments that have no TIFF header."""
+    block = segments[0]
+    for segment in segments[1:]:
+        if segment[:2] in (b"II", b"MM"):
+            break
+        block += segment
+    return block
+
+
+def _read_photoshop(data: bytes, limits: Limits) -> Iterator[Field]:
+    """The IPTC caption (record 2, data set 120) and special instructions (2:40)."""
+    at = data.find(b"8BIM\x04\x04")
+    names = {120: "Caption", 40: "SpecialInstructions", 105: "Headline"}
+    if at < 0:
+        return
+    at = data.find(b"\x1c", at + 6)
+    while 0 <= at <= len(data) - 5 and data[at] == 0x1C:
+        record, kind, length = struct.unpack_from(">BBH", data, at + 1)
+        value = data[at + 5 : at + 5 + length]
+        if record == 2 and kind in names and limits.allows(len(value), "IPTC"):
+            yield Field("IPTC", names[kind], decode(value), len(value) == length)
+        at += 5 + length

@@ -1,0 +1,78 @@
+"""Bytes to text: the stated rule for every encoding that metadata comes in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+_CHARSETS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "unicode", b"JIS\0\0\0\0\0": "jis"}
+
+
+def decode(data: bytes) -> str:
+    """UTF-8 (with or without BOM), UTF-16 where a BOM says so, else Latin-1 as PNG defines tEXt."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        with suppress(UnicodeDecodeError):
+            return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def decode_utf8(data: bytes) -> str:
+    """UTF-8 where the standard demands it (iTXt, XMP); what is invalid becomes U+FFFD."""
+    return data.decode("utf-8-sig", "replace")
+
+
+def decode_user_comment(data: bytes, big_endian: bool) -> str:
+    """Decode an EXIF UserComment (Exif 2.3, table 9), and what generators write in its stead.
+
+    The eight-byte character code is taken as a hint, since generators write UTF-8 under
+    ``ASCII`` and ``UNICODE``, UTF-16 in either order whatever the TIFF header says, and sometimes
+    no code at all.
+
+    Args:
+        data: the raw value.
+        big_endian: byte order of the TIFF header, used only where the text itself shows none.
+    """
+    charset = _CHARSETS.get(data[:8])
+    if charset or data[:8] == bytes(8):
+        data = data[8:]
+    if charset == "jis":
+        return _decode_jis(data)
+    return decode_guessed(data, big_endian, charset == "unicode")
+
+
+def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = False) -> str:
+    """Decode bytes of unknown encoding: a BOM, then NUL bytes, then validity decide.
+
+    ASCII characters, which every generator's text holds, leave a NUL in each UTF-16 unit: before
+    the character in big-endian, after it in little-endian order. UTF-8 has none.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data[: len(data) & ~1].decode("utf-16", "replace").rstrip("\0")
+    text = data.rstrip(b"\0")
+    nuls = text.count(0)
+    if nuls == 0 or (not expect_utf16 and nuls * 8 < len(text)):
+        with suppress(UnicodeDecodeError):
+            return text.decode("utf-8-sig")
+        if not expect_utf16:
+            return text.decode("latin-1")
+    before, after = text[0::2].count(0), text[1::2].count(0)
+    if before != after:
+        big_endian = before > after
+    encoding = "utf-16-be" if big_endian else "utf-16-le"
+    return data[: len(data) & ~1].decode(encoding, "replace").strip("\0\ufeff")
+
+
+def _decode_jis(data: bytes) -> str:
+    """ISO-2022-JP by its escapes, else UTF-8, Shift JIS or EUC-JP.
+
+    Bytes of EUC-JP are valid in Shift JIS too, but read as half-width katakana there.
+    """
+    data = data.rstrip(b"\0")
+    for encoding in ("iso2022_jp_2" if b"\x1b" in data else "utf-8", "shift_jis", "euc_jp"):
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if encoding != "shift_jis" or not any("\uff61" <= char <= "\uff9f" for char in text):
+                return text
+    return data.decode("latin-1")

@@ -1,0 +1,1 @@
+"""One module per family of generators; `unprompt.reading.registry` has a row for each."""

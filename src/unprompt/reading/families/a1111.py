@@ -1,0 +1,133 @@
+"""AUTOMATIC1111's web UI and the many programs that write its form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_float, as_text
+from unprompt.reading.carrier import Carrier, parse_json
+from unprompt.reading.infotext import Infotext, has_settings, parse_infotext, settings_of
+
+_PLACES = (
+    "parameters",
+    "Parameters",
+    "UserComment",
+    "exif:UserComment",
+    "comment",
+    "Comment",
+    "Description",
+    "ImageDescription",
+    "dc:description",
+    "XPComment",
+    "prompt",
+    "metadata",
+)
+_UNSTATED = ("unknown", "undefined")
+"""What nodes for saving write where nothing was connected to them."""
+_EXTRA_PROMPTS = {
+    "Hires prompt": "hires",
+    "Hires negative prompt": "hires negative",
+    "Template": "template",
+    "Negative Template": "template negative",
+    "Refiner prompt": "refiner",
+    "refiner prompt": "refiner",
+    "refiner negative": "refiner negative",
+    "ADetailer prompt": "detailer",
+    "ADetailer negative prompt": "detailer negative",
+}
+
+
+def read(carrier: Carrier) -> Reading | None:
+    """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
+    for name in _PLACES:
+        for field in carrier.fields:
+            if field.name == name and (reading := _read_field(carrier, field)):
+                return reading
+    return None
+
+
+def _read_field(carrier: Carrier, field: Field) -> Reading | None:
+    text = field.text
+    if carrier.json(field) is not None:
+        return None
+    if not has_settings(text):
+        # Without settings or a negative prompt nothing tells a prompt from any other comment,
+        # of a text that is cut nothing tells where its prompt would have ended, and what looks
+        # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.
+        damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
+        if field.name != "parameters" or not field.whole or damaged:
+            return None
+    infotext = parse_infotext(text)
+    reading = to_reading(infotext, str(field))
+    if infotext.prompt.strip().lower() in _UNSTATED:
+        return replace(reading, prompt=None, negative_prompt=None, prompts=())
+    return reading
+
+
+def to_reading(infotext: Infotext, where: str) -> Reading:
+    """The answer that a text in A1111 form gives."""
+    values = infotext.values
+    generator, version = program(infotext)
+    prompts = [Prompt(infotext.prompt, "positive", where)]
+    if infotext.negative_prompt is not None:
+        prompts.append(Prompt(infotext.negative_prompt, "negative", where))
+    prompts += [
+        Prompt(value, role, key)
+        for key, role in _EXTRA_PROMPTS.items()
+        if (value := values.get(key, "").strip())
+    ]
+    return Reading(
+        prompt=infotext.prompt,
+        negative_prompt=infotext.negative_prompt,
+        generator=generator,
+        version=version,
+        settings=_with_resources(settings_of(infotext), values.get("Civitai resources")),
+        prompts=tuple(prompts),
+        where=(where,),
+    )
+
+
+def _with_resources(settings: Settings, listed: str | None) -> Settings:
+    """Add the model and the LoRAs that Civitai lists as JSON."""
+    resources = parse_json(listed) if listed else None
+    if not isinstance(resources, list):
+        return settings
+    model, loras = settings.model, list(settings.loras)
+    for item in resources[:200]:
+        name = as_text(item.get("modelName")) if isinstance(item, dict) else None
+        if name and item.get("type") == "checkpoint":
+            model = model or name
+        elif name and item.get("type") in ("lora", "locon", "lycoris", "dora"):
+            loras.append(Lora(name, as_float(item.get("weight"))))
+    return replace(settings, model=model, loras=tuple(loras))
+
+
+def program(infotext: Infotext) -> tuple[str | None, str | None]:
+    """Which program wrote a text in A1111 form, by the marks that each leaves, and its version."""
+    values = infotext.values
+    version = values.get("Version")
+    app = values.get("App")
+    if app:
+        return app, version
+    if version and version.startswith("unprompt "):
+        return "unprompt", version.removeprefix("unprompt ")
+    if "Civitai resources" in values or "Civitai metadata" in values:
+        return "Civitai", version
+    if "Backend" in values or "Pipeline" in values:  # SD.Next of before it named itself
+        return "SD.Next", version
+    if version:
+        return _by_version(version), version
+    return "AUTOMATIC1111", None
+
+
+def _by_version(version: str) -> str:
+    lowered = version.lower()
+    if lowered.startswith("comfyui"):
+        return "ComfyUI"
+    if "reforge" in lowered or lowered.startswith("f1."):
+        return "reForge"
+    if "fooocus" in lowered:
+        return "Fooocus"
+    if lowered.startswith(("f", "neo", "classic")) or "forge" in lowered:
+        return "Forge"
+    return "AUTOMATIC1111"

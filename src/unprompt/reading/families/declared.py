@@ -1,0 +1,49 @@
+"""Files that declare themselves AI-generated and by what, without a prompt (C2PA, IPTC)."""
+
+from __future__ import annotations
+
+from unprompt.reading.answer import Reading
+from unprompt.reading.carrier import Carrier
+
+# https://cv.iptc.org/newscodes/digitalsourcetype
+_AI = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia")
+_SOURCE_TYPES = ("digitalSourceType", "Iptc4xmpExt:DigitalSourceType")
+_MAKERS = (
+    ("openai", "OpenAI"),
+    ("gpt", "OpenAI"),
+    ("dall", "OpenAI"),
+    ("chatgpt", "OpenAI"),
+    ("firefly", "Adobe Firefly"),
+    ("adobe", "Adobe Firefly"),
+    ("google", "Google"),
+    ("microsoft", "Microsoft"),
+    ("bing", "Microsoft"),
+    ("midjourney", "Midjourney"),
+    ("stability", "Stability AI"),
+)
+
+
+def read(carrier: Carrier) -> Reading | None:
+    """Who made the image by its own word; a camera's or an editor's manifest is no answer."""
+    declared = [
+        field
+        for field in carrier.fields
+        if field.name in _SOURCE_TYPES and field.text.rstrip("/").rpartition("/")[2] in _AI
+    ]
+    if not declared:
+        return None
+    # The agent of the action is the model; the claim generator may be a service around it.
+    agent = carrier.text("softwareAgent")
+    claim = carrier.text("claim_generator", "xmp:CreatorTool", "photoshop:Credit", "Software")
+    return Reading(
+        prompt=None,
+        generator=_maker(claim) or _maker(agent) or agent or claim,
+        version=agent,
+        where=tuple(dict.fromkeys(str(field) for field in declared)),
+        declares_ai=True,
+    )
+
+
+def _maker(name: str | None) -> str | None:
+    lowered = (name or "").lower()
+    return next((maker for mark, maker in _MAKERS if mark in lowered), None)

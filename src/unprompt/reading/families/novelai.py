@@ -1,0 +1,66 @@
+"""NovelAI: ``Comment`` with JSON beside ``Software: NovelAI``, plain, in EXIF or hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from unprompt.reading.answer import Prompt, Reading, as_text
+from unprompt.reading.carrier import Carrier, parse_json
+from unprompt.reading.keyed import Keyed, read_keyed
+
+
+def read(carrier: Carrier) -> Reading | None:
+    """The base prompt; the characters' own prompts are among ``prompts``."""
+    software = carrier.text("Software") or ""
+    source = carrier.text("Source")
+    description = carrier.text("Description")
+    found = carrier.mapping("Comment")
+    if found is None:
+        for field, value in carrier.objects('"Comment"'):
+            inner = value.get("Comment")
+            if isinstance(inner, str) and isinstance(inner := parse_json(inner), dict):
+                found = field, inner
+                software = str(value.get("Software") or software)
+                source = as_text(value.get("Source")) or source
+                description = as_text(value.get("Description")) or description
+                break
+    if not software.startswith("NovelAI") and not (found and "uc" in found[1]):
+        return None
+    if found is None:
+        stated = () if description is None else (Prompt(description, "positive", "Description"),)
+        return Reading(description, None, "NovelAI", prompts=stated, where=("Description",))
+    field, value = found
+    keyed = Keyed(value)
+    reading = read_keyed(keyed, str(field), "NovelAI")
+    base, characters = _captions(value.get("v4_prompt"))
+    base_negative, unwanted = _captions(value.get("v4_negative_prompt"))
+    positive = reading.prompt or base or description
+    negative = reading.negative_prompt if reading.negative_prompt is not None else base_negative
+    prompts = [Prompt(positive, "positive", str(field))] if positive is not None else []
+    if negative is not None:
+        prompts.append(Prompt(negative, "negative", str(field)))
+    prompts += [Prompt(text, "character", "v4_prompt") for text in characters]
+    prompts += [Prompt(text, "character negative", "v4_negative_prompt") for text in unwanted]
+    model = source or (software if software.startswith("NovelAI ") else None)
+    return replace(
+        reading,
+        prompt=positive,
+        negative_prompt=negative,
+        prompts=tuple(prompts),
+        settings=replace(reading.settings, model=reading.settings.model or model),
+    )
+
+
+def _captions(value: Any) -> tuple[str | None, list[str]]:
+    """Base caption and character captions of a prompt of the fourth model generation."""
+    caption = value.get("caption") if isinstance(value, dict) else None
+    if not isinstance(caption, dict):
+        return None, []
+    characters = caption.get("char_captions")
+    texts = [
+        text
+        for item in (characters if isinstance(characters, list) else [])[:100]
+        if isinstance(item, dict) and (text := as_text(item.get("char_caption")))
+    ]
+    return as_text(caption.get("base_caption")), texts

@@ -1,0 +1,102 @@
+"""Generators that write one JSON object of keys and values, each told by keys of its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from unprompt.reading.answer import Reading
+from unprompt.reading.carrier import Carrier
+from unprompt.reading.families import a1111
+from unprompt.reading.infotext import parse_infotext
+from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
+
+_OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
+_A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
+_LINE = re.compile(r"^([A-Za-z][\w \-]{0,40}): (.*)$", re.MULTILINE)
+_CHUNK_PLACES = ("PNG", "stealth")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Keys (squeezed) that only one generator writes."""
+
+    generator: str
+    keys: tuple[str, ...]
+
+
+_MARKS = (
+    _Mark("Easy Diffusion", ("usestablediffusionmodel",)),
+    _Mark("Easy Diffusion", ("stablediffusionmodel", "guidancescale")),
+    _Mark("TensorArt", ("basemodel", "ksamplername")),
+    _Mark("Stability Matrix", ("positiveprompt", "cfgscale", "modelversionid")),
+)
+_NAMED = {"generation_data": "TensorArt", "parameters-json": "Stability Matrix"}
+
+
+def read_named(carrier: Carrier) -> Reading | None:
+    """TensorArt (``generation_data``) and Stability Matrix (``parameters-json``)."""
+    for name, generator in _NAMED.items():
+        if (found := carrier.mapping(name)) and is_description(Keyed(found[1])):
+            return read_keyed(found[1], str(found[0]), generator)
+    return None
+
+
+def read_draw_things(carrier: Carrier) -> Reading | None:
+    """Draw Things: XMP with its name as creator and JSON (``c``, ``uc``) as user comment."""
+    for field, value in carrier.objects('"c"', "UserComment", "exif:UserComment"):
+        if not isinstance(value.get("c"), str):
+            continue
+        if "uc" in value or "Draw Things" in (carrier.text("xmp:CreatorTool") or ""):
+            named = {("prompt" if key == "c" else key): item for key, item in value.items()}
+            return read_keyed(named, str(field), "Draw Things")
+    described = carrier.find("dc:description")
+    if described and carrier.text("xmp:CreatorTool") == "Draw Things":
+        infotext = parse_infotext(described.text)
+        prompt, dash, negative = infotext.prompt.rpartition("\n-")
+        if dash and infotext.negative_prompt is None:  # its mark of the negative prompt
+            infotext = replace(infotext, prompt=prompt, negative_prompt=negative)
+        return replace(a1111.to_reading(infotext, str(described)), generator="Draw Things")
+    return None
+
+
+def read(carrier: Carrier) -> Reading | None:
+    """Any JSON object that holds a prompt and settings: Easy Diffusion, Hugging Face spaces..."""
+    for field, value in carrier.objects():
+        keyed = Keyed(value)
+        if is_description(keyed):
+            return read_keyed(value, str(field), _generator(keyed))
+    return None
+
+
+def read_chunks(carrier: Carrier) -> Reading | None:
+    """One text chunk per key: Easy Diffusion, scripts with diffusers, kohya's generator."""
+    fields = [field for field in carrier.fields if field.place.startswith(_CHUNK_PLACES)]
+    keyed = Keyed({f.name: f.text for f in reversed(fields) if f.whole})
+    prompt = keyed.get(*PROMPT)
+    if not isinstance(prompt, str) or prompt.lstrip().startswith(("{", "[{")):
+        return None
+    reading = read_keyed(keyed, fields[0].place, _generator(keyed))
+    return replace(reading, where=(f"{fields[0].place} prompt",))
+
+
+def read_lines(carrier: Carrier) -> Reading | None:
+    """One line per key, ``Prompt: ...`` first: what Easy Diffusion writes beside its images."""
+    for name in ("parameters", "UserComment", "Comment", "comment"):
+        for field in carrier.fields:
+            if field.name == name and field.whole and _OPENING.match(field.text):
+                lines = _LINE.findall(field.text[:200_000])
+                keyed = Keyed(dict(lines))
+                if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
+                    return read_keyed(keyed, str(field), _generator(keyed))
+    return None
+
+
+def _generator(keyed: Keyed) -> str | None:
+    for mark in _MARKS:
+        if all(key in keyed for key in mark.keys):
+            return mark.generator
+    software = keyed.get("software", "generator", "app")
+    if isinstance(software, str) and software.strip():
+        return software
+    return "diffusers" if keyed.has_any("numinferencesteps", "guidancescale") else None

@@ -1,0 +1,25 @@
+"""SwarmUI (before: StableSwarmUI): a JSON object with ``sui_image_params``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unprompt.reading.answer import Reading, as_text
+from unprompt.reading.carrier import Carrier
+from unprompt.reading.keyed import read_keyed
+
+
+def read(carrier: Carrier) -> Reading | None:
+    """The parameters as the user gave them; a graph beside them holds the prompt as expanded."""
+    for field, value in carrier.objects("sui_image_params"):
+        stated = value.get("sui_image_params")
+        if isinstance(stated, dict):
+            version = as_text(stated.get("swarm_version"))
+            reading = read_keyed(stated, str(field), "SwarmUI", version)
+            models = value.get("sui_models")
+            for model in models if isinstance(models, list) else ():
+                if isinstance(model, dict) and model.get("param") == "model":
+                    settings = replace(reading.settings, model_hash=as_text(model.get("hash")))
+                    return replace(reading, settings=settings)
+            return reading
+    return None

@@ -1,0 +1,220 @@
+"""The A1111 form: prompt, ``Negative prompt:`` lines and one line of ``Key: value`` pairs.
+
+Written by AUTOMATIC1111's web UI (modules/infotext_utils.py) and, with small changes, by most
+other programs. This module parses and writes it; which program wrote it is for the families.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from unprompt.reading.answer import Lora, Settings, as_float, as_int
+
+_NEGATIVE = "Negative prompt:"
+_KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}?):[ \t]*")
+_STEPS = re.compile(r"^\s*Steps:\s*\d")
+_PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
+_LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
+_SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
+_MAX_PAIRS = 400
+_KNOWN = frozenset(
+    ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model hash", "Model", "VAE")
+).union(("Denoising strength", "Clip skip", "Version", "Lora hashes", "Hires upscale"))
+
+
+@dataclass(frozen=True, slots=True)
+class Infotext:
+    """The three parts of a text in A1111 form.
+
+    Attributes:
+        prompt: the lines before the negative prompt, as they stood.
+        negative_prompt: None where there is no such line.
+        values: the pairs of the settings line, in order, values unquoted.
+    """
+
+    prompt: str
+    negative_prompt: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_infotext(text: str) -> Infotext:
+    """Split a text in A1111 form; a text of no such form is all prompt.
+
+    The settings begin at the last line that opens with ``Steps: `` and a number, or else are the
+    last of several lines where it holds three pairs and a known key, or none but known keys: a
+    prompt may hold any of them somewhere before. The
+    negative prompt begins at the first line that opens with ``Negative prompt:``; the words
+    inside a line are part of the prompt.
+    """
+    text = text.removeprefix("\ufeff").rstrip("\0")
+    lines = text.split("\n")
+    start = _settings_start(lines)
+    values = parse_values("\n".join(lines[start:]))
+    lines = lines[:start]
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith(_NEGATIVE):
+            first = line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
+            negative = "\n".join([first, *lines[number + 1 :]])
+            return Infotext(_joined(lines[:number]), negative.removesuffix("\r"), values)
+    return Infotext(_joined(lines), None, values)
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines).removesuffix("\r")
+
+
+def _settings_start(lines: list[str]) -> int:
+    for number in range(len(lines) - 1, -1, -1):
+        if _STEPS.match(lines[number]):
+            return number
+    last = len(lines)
+    while last and not lines[last - 1].strip():
+        last -= 1
+    if last and not lines[last - 1].lstrip().startswith(_NEGATIVE):
+        line = lines[last - 1]
+        first = _KEY.match(line)
+        if first and last > 1:
+            keys = set(parse_values(line))
+            if keys <= _KNOWN or (len(_PAIR.findall(line[:20_000])) >= 3 and keys & _KNOWN):
+                return last - 1
+    return len(lines)
+
+
+def has_settings(text: str) -> bool:
+    """Whether a text is in A1111 form beyond doubt: it has settings or a negative prompt line."""
+    lines = text.split("\n")
+    return _settings_start(lines) < len(lines) or any(
+        line.lstrip().startswith(_NEGATIVE) for line in lines
+    )
+
+
+def parse_values(text: str) -> dict[str, str]:
+    """Parse ``Key: value, Key: value``; a value may be quoted, or a JSON object or array.
+
+    What has no key is passed over up to the next comma; later values of a key win, as with A1111.
+    """
+    values: dict[str, str] = {}
+    at = 0
+    for _ in range(_MAX_PAIRS):
+        key = _KEY.match(text, at)
+        if key is None:
+            at = text.find(",", at) + 1
+            if at == 0:
+                break
+            continue
+        at = key.end()
+        value, at = _value(text, at)
+        values[key[1].strip()] = value
+        while at < len(text) and text[at] in ", \r\n\t":
+            at += 1
+    return values
+
+
+def _value(text: str, at: int) -> tuple[str, int]:
+    opening = text[at : at + 1]
+    if opening in ('"', "[", "{"):
+        try:
+            value, end = json.JSONDecoder(strict=False).raw_decode(text, at)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            if end == len(text) or text[end] in ", \r\n":
+                return (value if isinstance(value, str) else text[at:end]), end
+    end = text.find(",", at)
+    end = len(text) if end < 0 else end
+    line = text.find("\n", at, end)
+    end = end if line < 0 else line
+    return text[at:end].strip(), end
+
+
+def settings_of(infotext: Infotext) -> Settings:
+    """The settings that the values state; what has no field of its own goes to ``other``."""
+    left = dict(infotext.values)
+
+    def take(*keys: str) -> str | None:
+        found = None
+        for key in keys:
+            value = left.pop(key, None)
+            found = found if found is not None else value
+        return found or None
+
+    size = _SIZE.search(take("Size") or "")
+    loras = {name: as_float(weight) for name, weight in _LORA_TAG.findall(infotext.prompt)}
+    for name in _lora_hashes(left.get("Lora hashes", "")):
+        loras.setdefault(name, None)
+    return Settings(
+        model=take("Model", "model"),
+        model_hash=take("Model hash"),
+        seed=as_int(take("Seed")),
+        steps=as_int(take("Steps")),
+        sampler=take("Sampler"),
+        scheduler=take("Schedule type", "Scheduler"),
+        guidance=as_float(take("CFG scale", "CFG Scale", "Guidance Scale", "Guidance scale")),
+        width=as_int(size[1]) if size else None,
+        height=as_int(size[2]) if size else None,
+        denoise=as_float(take("Denoising strength", "Denoise")),
+        clip_skip=as_int(take("Clip skip")),
+        vae=take("VAE"),
+        loras=tuple(Lora(name, weight) for name, weight in loras.items()),
+        other=left,
+    )
+
+
+def _lora_hashes(value: str) -> list[str]:
+    if value.startswith("{"):
+        return []
+    return [
+        name.strip() for name, colon, _ in (p.partition(":") for p in value.split(",")) if colon
+    ]
+
+
+def format_infotext(
+    prompt: str, negative_prompt: str | None = None, settings: Settings | None = None
+) -> str:
+    """Write the A1111 form, values quoted where the form needs it.
+
+    Raises:
+        ValueError: the prompts hold a line that the form would take for another part.
+    """
+    settings = settings or Settings()
+    size = settings.size
+    stated: dict[str, object] = {
+        "Steps": settings.steps,
+        "Sampler": settings.sampler,
+        "Schedule type": settings.scheduler,
+        "CFG scale": settings.guidance,
+        "Seed": settings.seed,
+        "Size": f"{size[0]}x{size[1]}" if size else None,
+        "Model hash": settings.model_hash,
+        "Model": settings.model,
+        "VAE": settings.vae,
+        "Denoising strength": settings.denoise,
+        "Clip skip": settings.clip_skip,
+        **settings.other,
+    }
+    pairs = [f"{key}: {_quoted(value)}" for key, value in stated.items() if value is not None]
+    lines = [prompt]
+    if negative_prompt:
+        lines.append(f"{_NEGATIVE} {negative_prompt}")
+    if pairs:
+        lines.append(", ".join(pairs))
+    text = "\n".join(lines)
+    back = parse_infotext(text)
+    if back.prompt != prompt or (back.negative_prompt or "") != (negative_prompt or ""):
+        raise ValueError(
+            "the A1111 form cannot hold this prompt: one of its lines reads like "
+            f"'{_NEGATIVE}' or like a line of settings; reword that line"
+        )
+    return text
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if isinstance(value, float) and value == int(value):
+        text = str(int(value))
+    if any(mark in text for mark in ',:\n"') or text != text.strip() or text[:1] in ("{", "["):
+        return json.dumps(text, ensure_ascii=False)
+    return text

@@ -1,0 +1,162 @@
+"""Settings given as keys and values: one rule for the many spellings of the same few words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from unprompt.reading.answer import Lora, Prompt, Reading, Settings, as_float, as_int, as_text
+
+PROMPT = ("prompt", "positiveprompt", "promptpositive", "positive", "textprompt")
+NEGATIVE = ("negativeprompt", "promptnegative", "negative", "uc", "undesiredcontent")
+
+_MODEL = (
+    *("model", "modelname", "basemodel", "basemodelname", "usestablediffusionmodel", "checkpoint"),
+    *("stablediffusionmodel", "modelid", "modelweights", "sdmodelname", "modelfilename", "ckpt"),
+)
+_SAMPLER = ("sampler", "samplername", "ksamplername", "samplingmethod", "sampleralgorithm")
+_SCHEDULER = ("scheduler", "schedule", "scheduletype", "noiseschedule", "schedulername")
+_STEPS = ("steps", "numinferencesteps", "numsteps", "samplingsteps", "inferencesteps", "stepcount")
+_GUIDANCE = ("cfgscale", "guidancescale", "cfg", "scale", "guidance", "promptguidance")
+_HASH = ("modelhash", "basemodelhash", "sdmodelhash", "checkpointhash")
+_SIZE = re.compile(r"(\d{1,6})\s*(?:[x×*]|,)\s*(\d{1,6})")
+_MAX_TEXT = 2000
+
+
+def squeeze(key: str) -> str:
+    """A key in lower case without anything but letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", key.lower())
+
+
+class Keyed:
+    """Look-up in a mapping by the squeezed form of its keys; remembers what was asked."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values: dict[str, tuple[str, Any]] = {}
+        for key, value in values.items():
+            if isinstance(key, str) and len(key) < 100:
+                self._values.setdefault(squeeze(key), (key, value))
+        self._asked: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def get(self, *keys: str) -> Any:
+        """The first value of ``keys`` that is neither absent, None nor blank."""
+        self._asked.update(keys)
+        for key in keys:
+            value = self._values.get(key, ("", None))[1]
+            if value is not None and value != "":
+                return value
+        return None
+
+    def has_any(self, *keys: str) -> bool:
+        """Whether one of ``keys`` is there, whatever its value."""
+        return any(key in self._values for key in keys)
+
+    def rest(self) -> dict[str, str]:
+        """What was not asked for: the plain values, as text."""
+        rest = {}
+        for key, (name, value) in self._values.items():
+            if key in self._asked or value is None or isinstance(value, dict | list):
+                continue
+            if value != "" and len(text := str(value)) <= _MAX_TEXT:
+                rest[name] = text
+        return rest
+
+
+def is_description(keyed: Keyed) -> bool:
+    """Whether a mapping describes an image: it has a prompt and at least one setting."""
+    prompt = keyed.get(*PROMPT)
+    if not isinstance(prompt, str | list):
+        return False
+    return keyed.has_any(*NEGATIVE, *_SAMPLER, *_STEPS, *_GUIDANCE, *_HASH, "seed", "loras")
+
+
+def text_of(value: object) -> str | None:
+    """The text of a value: itself, or the lines of a list joined."""
+    if isinstance(value, list):
+        texts = [item for item in value if isinstance(item, str)]
+        return "\n".join(texts) if texts else None
+    return value if isinstance(value, str) else None
+
+
+def settings_of(keyed: Keyed) -> Settings:
+    """The settings that a mapping states, whatever spelling its keys have."""
+    width, height = as_int(keyed.get("width", "w")), as_int(keyed.get("height", "h"))
+    stated = keyed.get("size", "resolution", "imagesize")
+    if width is None and (size := _SIZE.search(str(stated)[:100])):
+        width, height = int(size[1]), int(size[2])
+    seed = as_int(keyed.get("seed", "noiseseed", "allseeds"))
+    return Settings(
+        model=name_of(keyed.get(*_MODEL)),
+        model_hash=as_text(keyed.get(*_HASH)),
+        seed=seed if seed is None or seed >= 0 else None,  # -1 asks for a random one
+        steps=as_int(keyed.get(*_STEPS)),
+        sampler=name_of(keyed.get(*_SAMPLER)),
+        scheduler=name_of(keyed.get(*_SCHEDULER)),
+        guidance=as_float(keyed.get(*_GUIDANCE)),
+        width=width,
+        height=height,
+        denoise=as_float(
+            keyed.get("denoisingstrength", "denoise", "denoisestrength", "promptstrength")
+        ),
+        clip_skip=as_int(keyed.get("clipskip")),
+        vae=name_of(keyed.get("vae", "vaename", "usevaemodel", "vaemodel", "sdvae")),
+        loras=tuple(loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel"))),
+        other=keyed.rest(),
+    )
+
+
+def name_of(value: object) -> str | None:
+    """A name, or the name inside an object that stands for a model."""
+    if isinstance(value, dict):
+        keys = ("model_name", "name", "modelFileName", "label", "model")
+        return next((name for key in keys if (name := as_text(value.get(key)))), None)
+    return as_text(value)
+
+
+def loras_of(value: object) -> Iterable[Lora]:
+    """LoRAs as generators list them: names, objects, or triples of name, weight and hash."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, dict):
+        value = [{"name": name, "weight": weight} for name, weight in value.items()]
+    if not isinstance(value, list):
+        return
+    for item in value[:500]:
+        if isinstance(item, str) and item.strip():
+            yield Lora(item)
+        elif isinstance(item, list) and item and isinstance(item[0], str):
+            yield Lora(item[0], as_float(item[1]) if len(item) > 1 else None)
+        elif isinstance(item, dict):
+            keyed = Keyed(item)
+            name = name_of(keyed.get("name", "modelname", "lora", "model", "file", "loraname"))
+            if name:
+                yield Lora(name, as_float(keyed.get("weight", "strength", "modelweight", "alpha")))
+
+
+def read_keyed(
+    values: Mapping[str, Any] | Keyed, where: str, generator: str | None, version: str | None = None
+) -> Reading:
+    """The answer that a mapping gives: its prompt, its negative prompt and its settings."""
+    keyed = values if isinstance(values, Keyed) else Keyed(values)
+    positive = text_of(keyed.get(*PROMPT))
+    negative = text_of(keyed.get(*NEGATIVE))
+    if negative is None and keyed.has_any(*NEGATIVE):
+        negative = ""
+    prompts = []
+    if positive is not None:
+        prompts.append(Prompt(positive, "positive", where))
+    if negative is not None:
+        prompts.append(Prompt(negative, "negative", where))
+    return Reading(
+        prompt=positive,
+        negative_prompt=negative,
+        generator=generator,
+        version=version,
+        settings=settings_of(keyed),
+        prompts=tuple(prompts),
+        where=(where,),
+    )

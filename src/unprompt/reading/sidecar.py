@@ -1,0 +1,73 @@
+"""Text and JSON files that stand beside an image under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from unprompt.reading.answer import Field, Prompt, Reading, as_text
+from unprompt.reading.carrier import MAX_TEXT, Carrier
+from unprompt.reading.containers.text import decode
+from unprompt.reading.infotext import has_settings
+from unprompt.reading.registry import recognise
+
+_SUFFIXES = (".json", ".txt", ".caption")
+_CAPTION_KEYS = ("caption", "prompt", "text", "tags")
+
+
+def sidecars(path: Path) -> Iterator[Path]:
+    """The files beside an image that may describe it: ``image.txt`` and ``image.png.txt``."""
+    for suffix in _SUFFIXES:
+        for candidate in (path.with_suffix(suffix), path.with_name(path.name + suffix)):
+            if candidate != path and candidate.is_file():
+                yield candidate
+
+
+def read_sidecar(path: Path, captions: bool = False) -> Reading | None:
+    """What the files beside an image say, where the image itself says nothing.
+
+    Args:
+        path: the image.
+        captions: also take a plain text (kohya: ``.txt``, ``.caption``) or the caption in a JSON
+            file (img2dataset) for an inexact prompt. Otherwise only what a generator wrote
+            counts: text in A1111 form or JSON with settings.
+    """
+    caption = None
+    for candidate in sidecars(path):
+        try:
+            with candidate.open("rb") as file:
+                text = decode(file.read(MAX_TEXT + 1))
+        except OSError:
+            continue  # gone or closed to us: as if it were not there
+        if len(text) > MAX_TEXT or not text.strip():
+            continue
+        field = Field("sidecar", candidate.name, text)
+        carrier = Carrier([Field("sidecar", "parameters", text)])
+        is_json = carrier.json(carrier.fields[0]) is not None
+        if is_json or has_settings(text):
+            reading = recognise(carrier)
+            if reading is not None and reading.prompt is not None and not _is_caption(reading):
+                return _at(reading, field)
+        caption = caption or _caption(field, carrier)
+    return caption if captions else None
+
+
+def _is_caption(reading: Reading) -> bool:
+    settings = reading.settings
+    stated = (settings.seed, settings.steps, settings.sampler, settings.model, settings.guidance)
+    return all(value is None for value in stated) and reading.negative_prompt is None
+
+
+def _caption(field: Field, carrier: Carrier) -> Reading | None:
+    text: str | None = field.text.strip()
+    for _, value in carrier.objects():
+        text = next((found for key in _CAPTION_KEYS if (found := as_text(value.get(key)))), None)
+    if not text or text.startswith(("{", "[")):
+        return None
+    prompts = (Prompt(text, "caption", field.name),)
+    return Reading(text, prompts=prompts, where=(str(field),), raw=(field,), exact=False)
+
+
+def _at(reading: Reading, field: Field) -> Reading:
+    return replace(reading, where=(str(field),), raw=(field,))

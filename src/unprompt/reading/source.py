@@ -1,0 +1,164 @@
+"""The exact route from start to end: open, extract the texts, ask the families."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from unprompt.errors import UnreadableImageError
+from unprompt.images import ImageSource
+from unprompt.reading.answer import Field, Reading, clean
+from unprompt.reading.carrier import Carrier, Limits
+from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
+from unprompt.reading.registry import recognise as recognise_family
+from unprompt.reading.sidecar import read_sidecar
+from unprompt.reading.stealth import read_stealth
+
+_BUFFER = 1 << 16
+"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
+
+
+def read(image: ImageSource, captions: bool = False) -> Reading | None:
+    """Read the prompt that an image file carries, or that a generator wrote beside it.
+
+    Only the container is parsed; pixels are decoded where nothing else is found and their lowest
+    bits open with the mark of a hidden text (``stealth_pnginfo``). Nothing in a file is executed
+    or fetched. Safe in threads.
+
+    Args:
+        image: path, encoded bytes, binary file object (read from its start, left at any place)
+            or PIL image. Of a PIL image the texts that Pillow kept are read. Of a path the
+            ``.txt`` and ``.json`` files of its name count too where the image has no prompt.
+        captions: also take such a file for a prompt that is not exact where it holds plain text
+            (kohya) or a caption (img2dataset).
+
+    Returns:
+        What the file says, or None where it says nothing about how it was made. ``prompt`` is
+        None where it names its maker only.
+
+    Raises:
+        UnreadableImageError: no such file, empty, or no image of a supported format.
+    """
+    limits = Limits()
+    if isinstance(image, Image.Image):
+        carrier, reading = _from_pillow(image, limits)
+    else:
+        with _opened(image) as (file, name):
+            carrier, reading = _from_file(file, name, limits)
+    if isinstance(image, str | Path) and (reading is None or not reading.prompt):
+        beside = read_sidecar(Path(image), captions)
+        if beside is not None:
+            carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
+    if reading is None:
+        return None
+    return _finished(reading, carrier, limits)
+
+
+def read_fields(image: ImageSource) -> tuple[Field, ...]:
+    """Every text that an image file carries, whether or not any family knows it.
+
+    Raises:
+        UnreadableImageError: as `read`.
+    """
+    limits = Limits()
+    if isinstance(image, Image.Image):
+        return tuple(read_pillow(image, limits))
+    with _opened(image) as (file, name):
+        return _carrier(file, name, limits).fields
+
+
+def _from_file(file: IO[bytes], name: str, limits: Limits) -> tuple[Carrier, Reading | None]:
+    carrier = _carrier(file, name, limits)
+    reading = recognise_family(carrier)
+    if (reading is None or reading.prompt is None) and carrier.kind in ("PNG", "WebP"):
+        hidden = tuple(read_stealth(file, carrier.kind, limits))
+        if hidden:
+            carrier = Carrier((*carrier.fields, *hidden), carrier.kind)
+            reading = recognise_family(Carrier(hidden, carrier.kind)) or reading
+    return carrier, reading
+
+
+def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
+    file.seek(0)
+    head = file.read(32)
+    if not head:
+        raise UnreadableImageError(f"{name}: the file is empty (0 bytes)")
+    found = recognise(head)
+    try:
+        if found:
+            kind, reader = found
+            return Carrier(reader(file, limits), kind)
+        file.seek(0)
+        return Carrier(read_other(file, limits), "other")
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
+    except DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
+
+
+def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading | None]:
+    carrier = Carrier(read_pillow(image, limits), image.format or "")
+    reading = recognise_family(carrier)
+    if reading is None or reading.prompt is None:
+        try:
+            image.load()  # PNG texts may stand after the pixels
+        except DECODING_ERRORS as error:
+            limits.note(f"the pixels cannot be decoded ({error})")
+            return carrier, reading
+        hidden = tuple(read_stealth(image, image.format or "", limits))
+        carrier = Carrier((*read_pillow(image, limits), *hidden), image.format or "")
+        reading = recognise_family(carrier)
+    return carrier, reading
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb", _BUFFER)
+    except FileNotFoundError:
+        raise UnreadableImageError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UnreadableImageError(f"{path}: is a folder, not an image") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"{path}: cannot be opened ({error})") from error
+
+
+@contextmanager
+def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], str]]:
+    if isinstance(image, bytes | bytearray | memoryview):
+        yield io.BytesIO(image), "image"
+    elif isinstance(image, str | Path):
+        with _open_file(Path(image)) as file:
+            yield file, str(image)
+    else:
+        name = str(getattr(image, "name", "image"))
+        if not image.seekable():
+            yield io.BytesIO(image.read()), name
+        else:
+            yield image, name
+
+
+def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
+    """The reading with its raw texts and problems, and every text valid Unicode."""
+    # Only the escapes of JSON can state lone surrogates.
+    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
+        reading = _cleaned(replace(reading, raw=()))
+    return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
+
+
+def _cleaned(value: Any) -> Any:
+    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _cleaned(getattr(value, f.name)) for f in fields(value)})
+    return value

@@ -1,0 +1,174 @@
+"""Text hidden in the lowest bits of the pixels: ``stealth_pnginfo`` and its kin.
+
+The scheme of the sd_webui_stealth_pnginfo extension, which NovelAI uses too: column by column,
+one bit per pixel in alpha or three in RGB, a 15-letter mark, the number of bits that follow
+(32 bits, big-endian), then the text in UTF-8, plain (``info``) or gzip-compressed (``comp``).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+from PIL import Image
+
+from unprompt.images import MAX_PIXELS
+from unprompt.reading.answer import Field
+from unprompt.reading.carrier import MAX_TEXT, Limits, parse_json
+from unprompt.reading.containers import DECODING_ERRORS
+from unprompt.reading.containers.png import SIGNATURE
+
+_MARKS = {
+    b"stealth_pnginfo": ("alpha", False),
+    b"stealth_pngcomp": ("alpha", True),
+    b"stealth_rgbinfo": ("RGB", False),
+    b"stealth_rgbcomp": ("RGB", True),
+}
+_MARK_BITS = 15 * 8
+_OPENING = f"{int.from_bytes(b'stealth_', 'big'):064b}"
+_BITS = bytes(48 + (value & 1) for value in range(256))
+
+
+def read_stealth(image: IO[bytes] | Image.Image, kind: str, limits: Limits) -> Iterator[Field]:
+    """Yield the texts that the pixels hide, keys of a hidden JSON object one by one.
+
+    A PNG is first asked for its opening bits, which needs no more than its first rows: nearly
+    every image without a hidden text shows it there, and only the others are decoded.
+    """
+    if not isinstance(image, Image.Image):
+        if kind == "PNG" and not _may_hide(image):
+            return
+        image.seek(0)
+        try:
+            with Image.open(image) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    return
+                if kind == "WebP" and opened.mode != "RGBA":
+                    return
+                opened.load()
+                yield from _read_pixels(opened, limits)
+        except DECODING_ERRORS as error:
+            limits.note(f"the pixels cannot be decoded ({error})")
+        return
+    yield from _read_pixels(image, limits)
+
+
+def _read_pixels(image: Image.Image, limits: Limits) -> Iterator[Field]:
+    channels = {"RGBA": [("A", "alpha"), ("RGB", "RGB")], "RGB": [("RGB", "RGB")]}
+    channels["LA"] = [("A", "alpha")]
+    for bands, name in channels.get(image.mode, []):
+        start = _bits(image, bands, 0, _MARK_BITS + 32)
+        mark = _MARKS.get(int(start[:_MARK_BITS] or "0", 2).to_bytes(15, "big"))
+        if mark is None or mark[0] != name or len(start) < _MARK_BITS + 32:
+            continue
+        length = int(start[_MARK_BITS:], 2)
+        room = image.width * image.height * len(bands) - _MARK_BITS - 32
+        if length > room or length // 8 > MAX_TEXT:
+            limits.note(f"stealth {name}: states {length:,} bits, there is room for {room:,}")
+            continue
+        bits = _bits(image, bands, _MARK_BITS + 32, length - length % 8)
+        data = int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+        yield from _decode(data, mark[1], f"stealth {name}", limits)
+        return
+
+
+def _bits(image: Image.Image, bands: str, start: int, count: int) -> str:
+    """``count`` lowest bits from bit ``start`` on, columns from top to bottom, left to right."""
+    per_column = image.height * len(bands)
+    first, last = start // per_column, min(image.width, -(-(start + count) // per_column))
+    columns = image.crop((first, 0, last, image.height))
+    columns = columns.getchannel("A") if bands == "A" else columns.convert("RGB")
+    data = columns.transpose(Image.Transpose.TRANSPOSE).tobytes()
+    skipped = start - first * per_column
+    return data[skipped : skipped + count].translate(_BITS).decode("ascii")
+
+
+def _decode(data: bytes, compressed: bool, place: str, limits: Limits) -> Iterator[Field]:
+    if compressed:
+        stream = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+        try:
+            data = stream.decompress(data, MAX_TEXT + 1)
+        except zlib.error as error:
+            limits.note(f"{place}: damaged compressed text ({error})")
+            return
+    if not limits.allows(len(data), place):
+        return
+    text = data.decode("utf-8", "replace").rstrip("\0")
+    value = parse_json(text)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str):
+                yield Field(place, key, item)
+    yield Field(place, "parameters", text)
+
+
+def _may_hide(file: IO[bytes]) -> bool:
+    """Whether the opening bits of a PNG's first column can be those of a mark.
+
+    In the first column each filter of PNG reduces to: the byte itself, or the byte above plus it
+    (Average: half the byte above), so nothing but that column is computed.
+    """
+    file.seek(len(SIGNATURE))
+    header = file.read(25)
+    if len(header) < 25 or header[4:8] != b"IHDR":
+        return False
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header, 8)
+    bands = {2: 3, 4: 2, 6: 4}.get(colour)
+    if bands is None or depth != 8 or not 0 < width * height <= MAX_PIXELS:
+        return False
+    if interlaced or height < len(_OPENING):
+        return True
+    rows = _rows(file, 1 + width * bands)
+    above = bytes(bands)
+    alpha, rgb = "", ""
+    for row in rows:
+        if row[0] > 4:
+            return False
+        shift = 1 if row[0] == 3 else 0
+        if row[0] in (2, 3, 4):
+            above = bytes(
+                (value + (up >> shift)) & 255 for value, up in zip(row[1:], above, strict=False)
+            )
+        else:
+            above = row[1:]
+        bits = above.translate(_BITS).decode("ascii")
+        alpha += bits[-1]
+        rgb += bits[:3] if bands > 2 else ""
+        hidden = bands in (2, 4) and _OPENING.startswith(alpha[:64])
+        if not hidden and not (bands > 2 and _OPENING.startswith(rgb[:64])):
+            return False
+        if len(alpha) >= 64:
+            return True
+    return True
+
+
+def _rows(file: IO[bytes], row_size: int) -> Iterator[bytes]:
+    """Yield filter byte and first pixel of each row, inflating no further than asked."""
+    first = min(5, row_size)
+    stream, buffer = zlib.decompressobj(), b""
+    file.seek(len(SIGNATURE))
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind != b"IDAT":
+            if kind == b"IEND":
+                return
+            file.seek(length + 4, 1)
+            continue
+        left = length
+        while left:
+            data = file.read(min(left, 16384))
+            if not data:
+                return
+            left -= len(data)
+            while data:
+                try:
+                    buffer += stream.decompress(data, 1 << 16)
+                except zlib.error:
+                    return
+                while len(buffer) >= row_size:
+                    yield buffer[:first]
+                    buffer = buffer[row_size:]
+                data = stream.unconsumed_tail
+        file.seek(4, 1)
