@@ -33,7 +33,7 @@ class CoCaProcessor(ProcessorMixin):
     ):
         super().__init__(image_processor, tokenizer)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
     ) -> BatchFeature:
         """Images, texts or both to model input; ``arguments`` as for any processor.
@@ -80,7 +80,7 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
     file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         merges = lines.read().split("\n")[1 : vocab_size - _UNMERGED + 1]
-    pairs = [tuple(merge.split()) for merge in merges]
+    pairs: Any = [tuple(merge.split()) for merge in merges]  # as the tokenizers library has it
     characters = list(bytes_to_unicode().values())
     tokens = characters + [character + "</w>" for character in characters]
     tokens += ["".join(pair) for pair in pairs]
