@@ -202,7 +202,8 @@ def generate(threads: int, long: bool) -> None:
     from unprompt.models.coca.packing import pack
 
     lengths = [30, 76] if long else [30]
-    cases = [(case, length) for case in SEARCHES for length in lengths]
+    names = list(SEARCHES) if long else ["greedy", "6 beams"]
+    cases = [(case, length) for case in names for length in lengths]
     cases += [("sampling", length) for length in lengths]
     theirs_of = {case: pair[0] for case, pair in SEARCHES.items()}
     theirs_of["sampling"] = {"generation_type": "top_p", "top_p": 0.9}

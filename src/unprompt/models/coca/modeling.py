@@ -255,7 +255,6 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         use_cache: bool = False,
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
-        num_items_in_batch: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> CoCaOutput:
         """Losses where labels are given, logits of the next token otherwise.
@@ -271,8 +270,6 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             labels: ``input_ids`` again, unshifted (the shift is done here, once); -100 does not
                 count, and neither does padding.
             logits_to_keep: compute logits for this many last positions; 0 for all.
-            num_items_in_batch: tokens to average the captioning loss over, where a step
-                accumulates several batches.
             return_dict: accepted for the library's sake; the output is always a `CoCaOutput`.
         """
         output: CoCaOutput
@@ -311,9 +308,7 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             ragged = Ragged.of(lengths, targets.shape[1])
             targets = ragged.gather(targets)
             output = self.model.read(ragged, input_ids, pixel_values, image_outputs)
-        output.caption_loss = caption_loss(
-            output.last_hidden_state, self.head, targets, num_items_in_batch
-        )
+        output.caption_loss = caption_loss(output.last_hidden_state, self.head, targets)
         output.loss = self.config.caption_weight * output.caption_loss
         if output.contrastive_loss is not None:
             output.loss = output.loss + self.config.contrastive_weight * output.contrastive_loss

@@ -12,6 +12,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, CLIPTokenizer, Pro
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.preprocessing import Preprocessing
 
 # Tokens beside the merged byte pairs: single bytes, within and at the end of words, and two
 # special ones.
@@ -32,6 +33,17 @@ class CoCaProcessor(ProcessorMixin):
         tokenizer: CLIPTokenizer | None = None,
     ):
         super().__init__(image_processor, tokenizer)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The same images as uint8 pixels, for pipelines that normalise on the device."""
+        images = self.image_processor
+        return Preprocessing(
+            size=images.crop_size["height"],
+            mean=tuple(images.image_mean),
+            std=tuple(images.image_std),
+            resize="crop",
+        )
 
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
