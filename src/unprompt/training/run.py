@@ -65,6 +65,10 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     _claim(folder, recipe, fresh)
     transformers.set_seed(recipe.seed)
     table = prepare(recipe, folder, progress)
+    if recipe.captioner is not None:
+        from unprompt.training.captioner import train_captioner
+
+        return Run(folder, folder / "model", train_captioner(recipe, table, folder, progress))
     model = build(recipe, dim=table.embeddings.shape[1])
     crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
     train_set = PairsDataset(table.of_split("train"), crops, recipe.data.augment)
