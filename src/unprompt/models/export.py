@@ -13,7 +13,8 @@ from unprompt.models.embedder import CONFIG_FILE, MODEL_TYPE, Embedder
 
 ONNX_FILE = "model.onnx"
 _LARGE = 256
-"""Tensors with at least this many values are stored in half precision."""
+"""Matrices and convolutions with at least this many values are stored in half precision; vectors
+(biases, statistics of batch norms) save little and may leave float16's range."""
 
 
 class _TwoOutputs(torch.nn.Module):
@@ -87,7 +88,7 @@ def _halve(graph: onnx.GraphProto) -> None:  # type: ignore[name-defined]  # noq
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < _LARGE:
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < _LARGE:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
