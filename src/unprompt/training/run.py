@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from unprompt.encoding import encode
-from unprompt.errors import RecipeError
+from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
 from unprompt.files import atomic_open
@@ -60,7 +60,10 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
         RecipeError: the run folder holds the run of another recipe.
         TableError: the table cannot be used: not there, no pairs for a split, unreadable images.
         ModelNotFoundError: the backbone cannot be had.
+        MissingExtraError: what ``report_to`` names is not installed.
     """
+    if recipe.report_to != "none":
+        need("all", recipe.report_to)
     folder = Path(recipe.output)
     _claim(folder, recipe, fresh)
     transformers.set_seed(recipe.seed)
@@ -78,7 +81,11 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     if recipe.schedule.probe and checkpoint is None:
         strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
         trainer.log({"probe_penalty": strength, "probe_cosine": cosine})
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except TableError as error:
+        # One of a decoding process brings its traceback as text; the last line is the message.
+        raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error
     model.save_pretrained(folder / "model")
     return Run(folder, folder / "model", _measure(folder, table, progress))
 
