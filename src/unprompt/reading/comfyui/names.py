@@ -77,7 +77,7 @@ class Traits(NamedTuple):
 
 def of_sampler(names: Iterable[str]) -> bool:
     """Whether one of the names is that of an input which only a node that makes pictures has."""
-    for name in names:  # plain tests and no generator: this is asked of every node
+    for name in names:  # noqa: SIM110 - asked of every node, and a generator takes twice as long
         if name in _SAMPLER or "pipe" in name:
             return True
     return False
