@@ -3,6 +3,8 @@
 Every message says what was wrong, where (file, row, key) and what to do about it.
 """
 
+from importlib.util import find_spec
+
 
 class UnpromptError(Exception):
     """Base class of every error that unprompt raises on purpose."""
@@ -35,3 +37,14 @@ class MissingExtraError(UnpromptError):
         super().__init__(
             f"this needs {library}, which is not installed; run: pip install 'unprompt[{extra}]'"
         )
+
+
+def need(extra: str, *libraries: str) -> None:
+    """Check that the libraries of an extra are installed, without importing them.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for library in libraries:
+        if find_spec(library) is None:
+            raise MissingExtraError(library, extra)

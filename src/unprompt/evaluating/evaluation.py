@@ -48,6 +48,7 @@ class Evaluation:
         baselines: results of the baselines, on the same pairs.
         pairs: the pairs that were evaluated.
         predicted: the model's embeddings, float32 of shape (n, dim).
+        true: embeddings of the true prompts, likewise.
         failures: one line for each pair whose image could not be decoded; they count nowhere.
         images_per_second: from encoded files to embeddings.
     """
@@ -58,6 +59,7 @@ class Evaluation:
     baselines: list[Result]
     pairs: PairsTable = field(repr=False)
     predicted: np.ndarray = field(repr=False)
+    true: np.ndarray = field(repr=False)
     failures: list[str]
     images_per_second: float
 
@@ -138,6 +140,7 @@ def evaluate(
         baselines=[_result(name, guess, true, chosen) for name, guess in guesses],
         pairs=chosen,
         predicted=predicted,
+        true=true,
         failures=failures,
         images_per_second=len(kept) / seconds,
     )
@@ -164,7 +167,9 @@ def _predict(
 
 
 def _true_embeddings(table: PairsTable, encoder: str) -> np.ndarray:
-    return table.embeddings if table.has("embedding") else encode(table.prompts, encoder)
+    if table.has("embedding"):
+        return table.embeddings
+    return encode(table.prompts, encoder, precision="fp32")
 
 
 def _baselines(reference: Reference, features: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -36,6 +36,12 @@ class Calibration:
     pairs: int
     error: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.intercept:.3f} + {self.slope:.3f} x its cosine to the prediction, "
+            f"± {self.error:.3f} (on {self.pairs} held-out pairs)"
+        )
+
     def __call__(self, cosine: float) -> float:
         """The expected cosine, in [-1, 1]."""
         return min(1.0, max(-1.0, self.intercept + self.slope * cosine))
@@ -72,6 +78,8 @@ class Bank:
     ):
         if len(prompts) != len(rows):
             raise UnpromptError(f"bank: {len(prompts)} prompts but {len(rows)} embeddings")
+        if not len(prompts):
+            raise UnpromptError("bank: holds no prompts")
         self.prompts = prompts
         self.rows = rows
         self.encoder = encoder
@@ -99,39 +107,44 @@ class Bank:
         return Bank(self.prompts, self.rows, self.encoder, calibration)
 
     def search(self, embeddings: np.ndarray, k: int = 1) -> list[list[Match]]:
-        """The ``k`` prompts of highest cosine to each embedding, best first.
-
-        Exact over the rounded rows; for the expected cosine to the truth no other order is
-        better, whatever the length of the predicted vectors. Ties go to the earlier row.
-
-        Args:
-            embeddings: float array of shape (n, dim).
-            k: how many; fewer when the bank is smaller.
-        """
-        asked = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-        k = min(k, len(self))
-        scores = np.empty((len(asked), 0), dtype=np.float32)
-        found = np.empty((len(asked), 0), dtype=np.int64)
-        for start in range(0, len(self), _BLOCK):
-            block = self._first_block if start == 0 else self._unit_rows(start)
-            scores = np.hstack([scores, asked.astype(np.float32) @ block.T])
-            here = np.arange(start, start + len(block))
-            found = np.hstack([found, np.broadcast_to(here, (len(asked), len(block)))])
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores = np.take_along_axis(scores, best, axis=1)
-            found = np.take_along_axis(found, best, axis=1)
+        """The ``k`` prompts of highest cosine to each embedding, best first; see `nearest`."""
         return [
             [Match(self.prompts[row], float(score)) for row, score in zip(*line, strict=True)]
-            for line in zip(found, scores, strict=True)
+            for line in zip(*self.nearest(embeddings, k), strict=True)
         ]
+
+    def nearest(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of highest cosine to each embedding, and the cosines, best first.
+
+        Exact over the rounded rows; ties go to the earlier row.
+
+        Args:
+            embeddings: float array of shape (n, dim), of any norm.
+            k: how many; fewer when the bank is smaller.
+
+        Returns:
+            int64 and float32 arrays of shape (n, k).
+        """
+        asked = _unit(np.asarray(embeddings, dtype=np.float32))
+        k = min(k, len(self))
+        found = np.empty((len(asked), 0), dtype=np.int64)
+        scores = np.empty((len(asked), 0), dtype=np.float32)
+        for start in range(0, len(self), _BLOCK):
+            block = self._first_block if start == 0 else self._unit_rows(start)
+            here = np.broadcast_to(np.arange(start, start + len(block)), (len(asked), len(block)))
+            found = np.hstack([found, here])
+            scores = np.hstack([scores, asked @ block.T])
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            found = np.take_along_axis(found, best, axis=1)
+            scores = np.take_along_axis(scores, best, axis=1)
+        return found, scores
 
     @cached_property
     def _first_block(self) -> np.ndarray:
         return self._unit_rows(0)
 
     def _unit_rows(self, start: int) -> np.ndarray:
-        block = self.rows[start : start + _BLOCK].astype(np.float32)
-        return block / np.linalg.norm(block, axis=1, keepdims=True)
+        return _unit(self.rows[start : start + _BLOCK].astype(np.float32))
 
     def save(self, folder: str | Path) -> None:
         """Write ``bank.json``, ``prompts.txt`` and ``embeddings.npy`` into a model's folder.
@@ -155,6 +168,7 @@ class Bank:
 
         Raises:
             ModelNotFoundError: the folder holds none.
+            UnpromptError: its files are damaged or do not belong together.
         """
         folder = Path(folder) / BANK_FOLDER
         try:
@@ -163,10 +177,19 @@ class Bank:
             rows = np.load(folder / "embeddings.npy", mmap_mode="r")
         except FileNotFoundError as error:
             raise ModelNotFoundError(f"{error.filename} is missing: {folder} is no bank") from None
-        calibration = stated["calibration"]
-        return cls(
-            prompts, rows, stated["encoder"], Calibration(**calibration) if calibration else None
-        )
+        except (ValueError, EOFError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+        try:
+            calibration = Calibration(**stated["calibration"]) if stated["calibration"] else None
+            return cls(prompts, rows, stated["encoder"], calibration)
+        except (KeyError, TypeError, UnpromptError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; a row of zeros, which has no direction, stays as it is."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)
 
 
 def quantise(embeddings: np.ndarray) -> np.ndarray:

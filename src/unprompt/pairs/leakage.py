@@ -10,8 +10,9 @@ import numpy as np
 
 from unprompt.errors import TableError
 from unprompt.pairs.folding import fold, letter_key
-from unprompt.pairs.neighbours import BLOCK_SIZE, NeighbourPairs, collect, highest, search
+from unprompt.pairs.neighbours import NeighbourPairs, collect
 from unprompt.pairs.schema import SPLITS
+from unprompt.pairs.search import BLOCK_SIZE, highest, search
 from unprompt.pairs.table import PairsTable
 
 
@@ -120,6 +121,7 @@ def find_overlap(
     prompts: Sequence[str] | None = None,
     against_prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
+    device: str = "auto",
     progress: bool = False,
 ) -> Overlap:
     """Find the rows of one set that are near-duplicate to any row of another, exactly.
@@ -131,6 +133,7 @@ def find_overlap(
         prompts: n prompts where ``items`` is an array.
         against_prompts: the other set's prompts where ``against`` is an array.
         block_size: as in `deduplicate`.
+        device: as in `deduplicate`.
         progress: show a bar.
 
     Raises:
@@ -150,7 +153,8 @@ def find_overlap(
     theirs = fold(against, against_prompts, name=other_name)
     match = np.full(len(ours), -1, np.int64)
     cosine = np.full(len(ours), -1, np.float32)
-    for found in search(ours.vectors, threshold, theirs.vectors, block_size, progress):
+    pairs = search(ours.vectors, threshold, theirs.vectors, block_size, progress, device)
+    for found in pairs:
         _keep_best(match, cosine, found)
     if prompts is not None and against_prompts is not None:
         item_by_key: dict[str, int] = {}

@@ -72,8 +72,8 @@ def conform(data: pa.Table, name: str, first_row: int) -> pa.Table:
 
 def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -> pa.ChunkedArray:
     wanted = field.type
-    if field.name == "embedding" and pa.types.is_fixed_size_list(column.type):
-        wanted = pa.list_(pa.float16(), column.type.list_size)
+    if field.name == "embedding" and (width := _width(column)):
+        wanted = pa.list_(pa.float16(), width)
     if column.type == wanted:
         return column
     numeric_text = pa.types.is_string(wanted) and not _is_text(column.type)
@@ -81,13 +81,13 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -
         if numeric_text and not pa.types.is_null(column.type):
             raise pa.ArrowInvalid(f"{column.type} is not text")
         return column.cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         for row, value in enumerate(column):
             try:
                 if value.is_valid and numeric_text:
                     raise pa.ArrowInvalid("not text")
                 value.cast(wanted)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except pa.ArrowException:
                 raise TableError(
                     f"{name}, row {row + first_row}: column '{field.name}' holds "
                     f"{value.as_py()!r}, which is not of type {wanted}"
@@ -95,6 +95,16 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -
         raise TableError(
             f"{name}: column '{field.name}' is not of type {wanted} ({error})"
         ) from error
+
+
+def _width(column: pa.ChunkedArray) -> int | None:
+    """Width of the first embedding of a column of lists, None where there is none."""
+    if pa.types.is_fixed_size_list(column.type):
+        return int(column.type.list_size)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = pc.list_value_length(column).drop_null()
+        return int(lengths[0].as_py()) if len(lengths) else None
+    return None
 
 
 def _is_text(kind: pa.DataType) -> bool:

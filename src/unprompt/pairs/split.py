@@ -11,7 +11,8 @@ import numpy as np
 from unprompt.errors import UnpromptError
 from unprompt.pairs.folding import fold
 from unprompt.pairs.leakage import SplitLeak, split_leaks
-from unprompt.pairs.neighbours import BLOCK_SIZE, check_threshold, components, search
+from unprompt.pairs.neighbours import check_threshold, components
+from unprompt.pairs.search import BLOCK_SIZE, search
 from unprompt.pairs.table import PairsTable
 
 

@@ -228,9 +228,18 @@ def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
 
 
 def stream(
-    path: str | Path, columns: Sequence[str] | None = None, batch_size: int = 1024
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    batch_size: int = 1024,
+    blank_prompts: bool = False,
 ) -> Iterator[PairsTable]:
     """Read a pairs table in batches of at most ``batch_size`` rows, holding one at a time.
+
+    Args:
+        path: the table.
+        columns: as in `load`.
+        batch_size: rows in a batch, at most.
+        blank_prompts: a prompt that is null comes as an empty one instead of being refused.
 
     Raises:
         TableError: as `load`.
@@ -241,6 +250,8 @@ def stream(
         wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
     first_row = 1
     for data in _batches(path, wanted, batch_size):
+        if blank_prompts and "prompt" in data.column_names:
+            data = _without_null_prompts(data)
         yield PairsTable(data, root, str(path), first_row)
         first_row += data.num_rows
 
@@ -275,12 +286,38 @@ class PairsWriter:
         return self
 
     def write(self, pairs: PairsTable | Iterable[Pair]) -> None:
-        """Append a batch. The first batch decides the columns and the embedding's width."""
+        """Append a batch. The first batch decides the columns and the embedding's width.
+
+        Raises:
+            TableError: a later batch lacks a column, or has it in another type or width.
+        """
         if not isinstance(pairs, PairsTable):
             pairs = PairsTable.from_pairs(pairs, self.root, str(self.path))
         writer = self._writer or self._open(pairs.data.schema)
-        writer.write_table(pairs.data.select(self._schema.names).cast(self._schema))
+        writer.write_table(self._as_first(pairs.data))
         self.rows += len(pairs)
+
+    def _as_first(self, data: pa.Table) -> pa.Table:
+        arrays = []
+        for field in self._schema:
+            if field.name not in data.column_names:
+                raise TableError(
+                    f"{self.path}: rows from {self.rows + 1} on lack the column '{field.name}' of "
+                    "the rows before"
+                )
+            column = data.column(field.name)
+            if column.null_count == len(column):
+                column = pa.nulls(len(column), field.type)
+            elif column.type != field.type:
+                try:
+                    column = column.cast(field.type)
+                except pa.ArrowException:
+                    raise TableError(
+                        f"{self.path}: rows from {self.rows + 1} on hold '{field.name}' as "
+                        f"{column.type}, the rows before as {field.type}"
+                    ) from None
+            arrays.append(column)
+        return pa.table(arrays, schema=self._schema)
 
     def _open(self, schema: pa.Schema) -> pq.ParquetWriter:
         metadata = {}
@@ -361,6 +398,12 @@ def _refusal(file: str) -> str | None:
     if ".." in path.parts:
         return "leaves the table's folder; refused"
     return None
+
+
+def _without_null_prompts(data: pa.Table) -> pa.Table:
+    prompts = data.column("prompt")
+    filled = pc.fill_null(prompts.cast(pa.string()), "") if prompts.null_count else prompts
+    return data.set_column(data.schema.get_field_index("prompt"), "prompt", filled)
 
 
 def _existing(path: str | Path) -> Path:

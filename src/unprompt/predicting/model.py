@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,12 @@ from PIL import Image
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
 
+if TYPE_CHECKING:
+    from unprompt.models.embedder import Embedder
+
 BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
+CAPTIONER_TYPE = "coca"
 DECODING_THREADS = 4
 
 Label = TypeVar("Label")
@@ -61,27 +65,36 @@ class OnnxModel:
 
 
 class TorchModel:
-    """An embedder as it was trained."""
+    """An embedder as it is trained."""
 
-    def __init__(self, name_or_folder: str | Path, name: str, device: str | None = None):
+    def __init__(self, embedder: Embedder, name: str, folder: Path):
+        self._embedder = embedder
+        self.name = name
+        self.folder = folder
+        self.preprocessing = embedder.preprocessing
+        self.encoder = embedder.architecture.encoder
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, name: str, device: str | None = None) -> TorchModel:
+        """Load from a folder or the hub; raises as `load_model`."""
         try:
             import torch
 
             from unprompt.models.embedder import Embedder
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
-        self._torch = torch
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._embedder = Embedder.from_pretrained(name_or_folder, self._device)
-        self.name = name
-        self.folder = Path(name_or_folder)
-        self.preprocessing = self._embedder.preprocessing
-        self.encoder = self._embedder.architecture.encoder
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        embedder = Embedder.from_pretrained(name_or_folder, device)
+        # Convolutions run faster on this layout; for everything else it makes no difference.
+        embedder.to(memory_format=torch.channels_last)
+        return cls(embedder, name, Path(name_or_folder))
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `EmbeddingModel.run`."""
-        with self._torch.inference_mode():
-            batch = self._torch.from_numpy(pixels).to(self._device)
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels).to(self._embedder.mean.device)
             features = self._embedder.features(batch)
             embeddings = self._embedder.embed(features)
         return embeddings.float().cpu().numpy(), features.float().cpu().numpy()
@@ -93,7 +106,7 @@ def builtin_folder() -> Path:
 
 
 def load_model(name: str | Path = BUILTIN, device: str | None = None) -> EmbeddingModel:
-    """Load an embedder.
+    """Load an embedder, or a captioner behind an embedder's face.
 
     Args:
         name: ``builtin``, the folder of an exported or trained model, or a hub repository.
@@ -110,7 +123,11 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
         raise ModelNotFoundError(
             f"{folder}: holds neither {ONNX_FILE} nor config.json: not a model"
         )
-    return TorchModel(folder if folder.is_dir() else str(name), str(name), device)
+    if folder.is_dir() and read_config(folder).get("model_type") == CAPTIONER_TYPE:
+        from unprompt.predicting.captioner import CaptionModel
+
+        return CaptionModel.load(folder, str(name), device)
+    return TorchModel.load(folder if folder.is_dir() else str(name), str(name), device)
 
 
 def read_config(folder: Path) -> dict[str, object]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import IO
 
 import numpy as np
@@ -24,10 +25,11 @@ def write_answers(
     Args:
         answers: in input order.
         file: open for writing text, with ``newline=""`` for ``csv`` and ``kaggle``.
-        form: ``text``, ``json`` (one object a line), ``csv``, or ``kaggle``: the competition's
-            ``submission.csv`` with columns ``imgId_eId`` and ``val``, one row a dimension, the
-            image's id being its file name without the ending. A prompt that was read is encoded;
-            images with an error have no rows.
+        form: ``text`` (for people; says nothing of images with an error), ``json`` (one object a
+            line), ``csv``, or ``kaggle``: the competition's ``submission.csv`` with columns
+            ``imgId_eId`` and ``val``, one row a dimension, the image's id being its file name
+            without the ending. A prompt that was read is encoded; images with an error have no
+            rows.
         encoder: the target encoder, for ``kaggle``.
     """
     return FORMATS[form](answers, file, encoder)
@@ -35,16 +37,13 @@ def write_answers(
 
 def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
     for answer in answers:
-        lines = [answer.file]
-        if answer.error:
-            lines.append(f"  error: {answer.error}")
-        else:
-            lines.append(f"  {answer.prompt}")
-            lines.append(f"  · {describe_route(answer)}")
-            lines += [f"  · or: {also.prompt}" for also in answer.alternatives]
-        if answer.negative_prompt:
-            lines.append(f"  · negative: {answer.negative_prompt}")
-        file.write("\n".join(lines) + "\n")
+        if answer.prompt is not None:
+            lines = [answer.prompt, f"· {describe_route(answer)}"]
+            lines += [f"· or: {also.prompt}" for also in answer.alternatives]
+            if answer.negative_prompt:
+                lines.append(f"· negative: {answer.negative_prompt}")
+            text = "\n".join(line.strip() for line in lines)
+            file.write(f"{answer.file}\n{indent(text, '  ')}\n")
         yield answer
 
 

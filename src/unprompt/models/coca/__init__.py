@@ -1,19 +1,17 @@
 """CoCa, the captioner: image → prompt text."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
-from unprompt.models.coca.modeling import (
-    CoCaForConditionalGeneration,
-    CoCaImageOutput,
-    CoCaModel,
-    CoCaOutput,
-)
+from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaModel
+from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
+from unprompt.models.coca.processing import CoCaProcessor
 
 AutoConfig.register(CoCaConfig.model_type, CoCaConfig)
 AutoModel.register(CoCaConfig, CoCaModel)
 AutoModelForImageTextToText.register(CoCaConfig, CoCaForConditionalGeneration)
+AutoProcessor.register(CoCaConfig, CoCaProcessor)
 
 __all__ = [
     "CoCaCache",
@@ -22,4 +20,5 @@ __all__ = [
     "CoCaImageOutput",
     "CoCaModel",
     "CoCaOutput",
+    "CoCaProcessor",
 ]

@@ -27,7 +27,6 @@ _VISION = {
     "patch_size": "patch_size",
     "width": "vision_hidden_size",
     "layers": "vision_layers",
-    "mlp_ratio": "mlp_ratio",
     "attn_pooler_heads": "pooler_heads",
     "attn_pooler_queries": "pooler_queries",
 }
@@ -37,19 +36,18 @@ _TEXT = {
     "width": "hidden_size",
     "layers": "text_layers",
     "heads": "text_heads",
-    "mlp_ratio": "mlp_ratio",
     "pad_id": "filler_token_id",
 }
-_DECODER = {"layers": "decoder_layers", "heads": "decoder_heads", "mlp_ratio": "mlp_ratio"}
+_DECODER = {"layers": "decoder_layers", "heads": "decoder_heads"}
 # Settings that must have these values, which are open_clip's own for both CoCa models.
-_REQUIRED = {
-    "vision_cfg": {"attentional_pool": True, "output_tokens": True, "head_width": 64},
-    "text_cfg": {"embed_cls": True, "output_tokens": True, "hf_model_name": None},
-    "multimodal_cfg": {},
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "vision_cfg": {"attentional_pool": True, "output_tokens": True, "mlp_ratio": 4.0},
+    "text_cfg": {"embed_cls": True, "output_tokens": True, "hf_model_name": None, "mlp_ratio": 4.0},
+    "multimodal_cfg": {"mlp_ratio": 4.0},
 }
-# Settings without effect on a model of this kind.
-_NO_EFFECT = {
-    "vision_cfg": set(),
+# Settings without effect on a model of this kind, or read on their own.
+_NO_EFFECT: dict[str, set[str]] = {
+    "vision_cfg": {"head_width"},
     "text_cfg": {"eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"},
     "multimodal_cfg": {
         "context_length", "vocab_size", "width", "attn_pooler_heads", "n_queries", "dim_head",
@@ -154,7 +152,8 @@ def config_from_open_clip(stated: Mapping[str, Any]) -> CoCaConfig:
     for width in (stated["embed_dim"], stated["multimodal_cfg"]["width"]):
         if width != fields["hidden_size"]:
             raise _unsupported("text_cfg", "width", fields["hidden_size"])
-    fields["vision_heads"] = fields["vision_hidden_size"] // 64
+    head_width = stated["vision_cfg"].get("head_width", 64)
+    fields["vision_heads"] = fields["vision_hidden_size"] // head_width
     fields["hidden_act"] = "quick_gelu" if stated.get("quick_gelu") else "gelu"
     return CoCaConfig(**fields)
 

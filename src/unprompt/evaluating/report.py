@@ -1,0 +1,145 @@
+"""An evaluation as one HTML page with pictures; it needs no other file and no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from unprompt.evaluating.evaluation import Evaluation, Result
+from unprompt.evaluating.metrics import Score
+from unprompt.files import atomic_open
+from unprompt.models.bank import Bank
+
+_THUMBNAIL = 224
+_BINS = 40
+
+
+def write_report(
+    evaluation: Evaluation, path: str | Path, bank: Bank | None = None, pictures: int = 8
+) -> None:
+    """Write the page: scores beside baselines, the spread of the cosines, and pictures.
+
+    Args:
+        evaluation: what was measured.
+        path: the HTML file.
+        bank: also show, for each picture, the bank's prompt nearest to the prediction.
+        pictures: how many of the best, the middle and the worst pairs to show.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    where = evaluation.split or "all pairs"
+    title = f"{evaluation.model.name} on {evaluation.table} ({where})"
+    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        "<p>Mean cosine between predicted and true prompt embedding, with the bootstrap 95 % "
+        "interval over groups of near-duplicate prompts. "
+        f"{evaluation.model.overall.count} pairs, {evaluation.images_per_second:.0f} images/s.</p>",
+        *_scores(evaluation),
+        "<h2>How the cosines spread</h2>",
+        _histogram([evaluation.model, *evaluation.baselines[:1]]),
+        *_gallery(evaluation, bank, pictures),
+        *_failures(evaluation.failures),
+    ]
+    with atomic_open(path) as file:
+        file.write(
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(title)}</title><style>{style}</style></head><body>\n"
+        )
+        file.writelines(f"{part}\n" for part in parts)
+        file.write("</body></html>\n")
+
+
+def _scores(evaluation: Evaluation) -> Iterator[str]:
+    results = [evaluation.model, *evaluation.baselines]
+    yield "<table><thead><tr><th>pairs of</th><th>n</th>"
+    yield from (f"<th>{escape(result.name)}</th>" for result in results)
+    yield "</tr></thead><tbody>"
+    count = evaluation.model.overall.count
+    yield from _row("all", count, [result.overall for result in results])
+    for source, score in evaluation.model.per_source.items():
+        yield from _row(source, score.count, [result.per_source[source] for result in results])
+    yield "</tbody></table>"
+
+
+def _row(name: str, count: int, scores: Iterable[Score]) -> Iterator[str]:
+    yield f"<tr><th>{escape(name)}</th><td>{count}</td>"
+    for score in scores:
+        yield f"<td>{score.mean:.3f} <small>{score.low:.3f} to {score.high:.3f}</small></td>"
+    yield "</tr>"
+
+
+def _histogram(results: list[Result]) -> str:
+    """Counts of cosines in equal bins, one line a result, as SVG."""
+    values = np.concatenate([result.values for result in results])
+    low, high = float(values.min()), float(values.max())
+    counts = [np.histogram(result.values, _BINS, (low, high))[0] for result in results]
+    top = max(int(count.max()) for count in counts)
+    lines = []
+    for number, (result, count) in enumerate(zip(results, counts, strict=True)):
+        points = " ".join(
+            f"{10 + 600 * (i + 0.5) / _BINS:.1f},{170 - 150 * value / top:.1f}"
+            for i, value in enumerate(count)
+        )
+        lines.append(f'<polyline class="line{number}" points="{points}"/>')
+        lines.append(
+            f'<text class="line{number}" x="20" y="{24 + 18 * number}">{escape(result.name)}</text>'
+        )
+    ticks = (
+        f'<text x="{10 + 600 * i / 4:.0f}" y="190">{low + (high - low) * i / 4:.2f}</text>'
+        for i in range(5)
+    )
+    return (
+        '<svg viewBox="0 0 640 200" role="img" aria-label="Histogram of cosines">'
+        f"{''.join(lines)}{''.join(ticks)}</svg>"
+    )
+
+
+def _gallery(evaluation: Evaluation, bank: Bank | None, pictures: int) -> Iterator[str]:
+    values = evaluation.model.values
+    order = np.argsort(-values, kind="stable")
+    middle = max(0, len(order) // 2 - pictures // 2)
+    shown: set[int] = set()
+    for name, rows in (
+        ("Best", order[:pictures]),
+        ("Middle", order[middle : middle + pictures]),
+        ("Worst", order[::-1][:pictures]),
+    ):
+        fresh = [int(row) for row in rows if int(row) not in shown]
+        shown.update(fresh)
+        if fresh:
+            yield f'<h2>{name}</h2><div class="gallery">'
+            yield from (_figure(evaluation, bank, row) for row in fresh)
+            yield "</div>"
+
+
+def _figure(evaluation: Evaluation, bank: Bank | None, row: int) -> str:
+    image = evaluation.pairs.open_image(row, at_least=_THUMBNAIL)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    prompt = escape(evaluation.pairs.data.column("prompt")[row].as_py())
+    answer = ""
+    if bank is not None:
+        nearest = bank.search(evaluation.predicted[row : row + 1])[0][0].prompt
+        answer = f'<p class="answer">{escape(nearest)}</p>'
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{data}" alt=""><figcaption>'
+        f"<b>{evaluation.model.values[row]:.3f}</b><p>{prompt}</p>{answer}</figcaption></figure>"
+    )
+
+
+def _failures(failures: list[str]) -> Iterator[str]:
+    if failures:
+        yield f"<h2>Not decoded: {len(failures)}</h2><ul>"
+        yield from (f"<li>{escape(line)}</li>" for line in failures)
+        yield "</ul>"

@@ -1,0 +1,42 @@
+"""Which parts of CoCa learn."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaModel
+
+Tower = Literal["image", "text", "decoder"]
+
+
+def freeze(
+    model: CoCaModel | CoCaForConditionalGeneration, tower: Tower, blocks: int | None = None
+) -> None:
+    """Keep a tower, or its lower part, as it is.
+
+    Args:
+        model: changed in place.
+        tower: which one.
+        blocks: freeze the first so many blocks and what lies below them (embeddings, patches);
+            for the decoder a block is a pair of self- and cross-attention. None freezes the whole
+            tower, pooler and projection included.
+
+    Raises:
+        ValueError: the tower has no such number of blocks.
+    """
+    towers: nn.Module = getattr(model, "model", model)
+    part: Any = getattr(towers, tower)
+    if blocks is None:
+        part.requires_grad_(False)
+        return
+    stacks = [part.self_blocks, part.cross_blocks] if tower == "decoder" else [part.blocks]
+    if not 0 <= blocks <= len(stacks[0]):
+        raise ValueError(f"the {tower} tower has {len(stacks[0])} blocks, not {blocks}")
+    frozen: list[nn.Module | nn.Parameter] = [block for stack in stacks for block in stack[:blocks]]
+    if blocks and tower != "decoder":
+        frozen += [part.class_embedding, part.position_embedding]
+        frozen += [part.patches, part.norm_pre] if tower == "image" else [part.token_embedding]
+    for item in frozen:
+        item.requires_grad_(False)

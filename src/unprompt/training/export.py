@@ -1,0 +1,56 @@
+"""From a trained embedder to a folder that answers without torch: graph, bank and calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unprompt.encoding import encode
+from unprompt.evaluating.calibration import calibrate
+from unprompt.evaluating.evaluation import evaluate
+from unprompt.models.bank import Bank
+from unprompt.models.embedder import Embedder
+from unprompt.models.export import export_onnx
+from unprompt.pairs.table import load
+from unprompt.pairs.text import read_lines
+from unprompt.predicting.model import load_model
+from unprompt.predicting.predictor import bank_for
+
+
+def export(
+    model: str | Path,
+    folder: str | Path,
+    prompts: str | Path | None = None,
+    held_out: str | Path | None = None,
+    half: bool = True,
+    progress: bool = False,
+) -> Bank:
+    """Write an ONNX model with its bank.
+
+    Args:
+        model: folder or hub repository of a trained embedder.
+        folder: made where missing.
+        prompts: text file, one prompt a line, for the bank; the model's own bank otherwise.
+        held_out: pairs table whose split ``val`` calibrates the bank's estimates.
+        half: store the weights as float16.
+        progress: show bars.
+
+    Returns:
+        The bank that was written.
+
+    Raises:
+        ModelNotFoundError: there is no such model, or it has no bank and none was named.
+        TableError: ``prompts`` or ``held_out`` cannot be read.
+        OutputError: the folder cannot be written.
+    """
+    embedder = Embedder.from_pretrained(model)
+    export_onnx(embedder, folder, half)
+    if prompts is None:
+        bank = bank_for(load_model(model))
+    else:
+        lines = read_lines(prompts)
+        encoder = embedder.architecture.encoder
+        bank = Bank.build(lines, encode(lines, encoder, progress=progress), encoder)
+    if held_out is not None:
+        bank, _ = calibrate(bank, evaluate(load_model(folder), load(held_out), "val"))
+    bank.save(folder)
+    return bank

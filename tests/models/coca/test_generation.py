@@ -1,0 +1,239 @@
+"""Cached generation gives what the uncached model gives, at the cost of one new token a step."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, texts
+from unprompt.errors import UnpromptError
+from unprompt.models.coca import CoCaCache, CoCaForConditionalGeneration
+from unprompt.models.coca.layers import CrossAttention
+from unprompt.models.coca.open_clip import load_open_clip
+from unprompt.models.coca.packing import pack
+
+MODEL = CoCaForConditionalGeneration(CONFIG).eval()
+torch.manual_seed(0)
+for parameter in MODEL.parameters():
+    torch.nn.init.normal_(parameter, std=0.2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=st.integers(1, 3),
+    rows_per_image=st.integers(1, 4),
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=5).filter(lambda s: sum(s) <= 16),
+    seed=st.integers(0, 1000),
+    grouped=st.booleans(),
+    data=st.data(),
+)
+@torch.no_grad()
+def test_logits_of_every_step_equal_the_full_forward(
+    images, rows_per_image, steps, seed, grouped, data
+):
+    """Any chunks of tokens, any beams an image, any padding on the left, beams reordered between.
+
+    The reference is the full text with copies of the images, one a row, and no cache.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows, length = images * rows_per_image, sum(steps)
+    pixels = torch.randn(images, 3, 32, 32, generator=generator)
+    ids = torch.randint(0, 94, (rows, length), generator=generator)
+    padding = data.draw(st.lists(st.integers(0, steps[0] - 1), min_size=rows, max_size=rows))
+    mask = (torch.arange(length) >= torch.tensor(padding)[:, None]).long()
+    copies = pixels.repeat_interleave(rows_per_image, dim=0)
+    cache, done = CoCaCache(rows_per_image if grouped else 1), 0
+    for step in steps:
+        output = MODEL(
+            ids[:, done : done + step],
+            pixels if done == 0 else None,
+            mask[:, : done + step],
+            past_key_values=cache,
+        )
+        done += step
+        full = MODEL(ids[:, :done], copies, mask[:, :done]).logits[:, -step:]
+        real = mask[:, done - step : done].bool()
+        torch.testing.assert_close(output.logits[real], full[real], atol=1e-5, rtol=1e-5)
+        beams = torch.randint(0, rows_per_image, (images, rows_per_image), generator=generator)
+        order = (beams + torch.arange(images)[:, None] * rows_per_image).flatten()
+        cache.reorder_cache(order)
+        ids, mask = ids[order], mask[order]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    beams=st.integers(1, 5),
+    max_length=st.integers(3, 17),
+    images=st.integers(1, 3),
+    sample=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_generate_with_and_without_cache(beams, max_length, images, sample, seed):
+    pixels = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    outputs = []
+    for use_cache in (True, False):
+        torch.manual_seed(seed)
+        outputs.append(
+            MODEL.generate(
+                pixels,
+                num_beams=beams,
+                max_length=max_length,
+                do_sample=sample,
+                num_return_sequences=beams,
+                use_cache=use_cache,
+                return_dict_in_generate=True,
+                output_scores=True,
+            )
+        )
+    cached, uncached = outputs
+    assert torch.equal(cached.sequences, uncached.sequences)
+    assert len(cached.sequences) == images * beams
+    for ours, full in zip(cached.scores, uncached.scores, strict=True):
+        torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_greedy_tokens_are_open_clips(seed):
+    """Greedy search over open_clip's own forward, which is what its `generate` would do."""
+    theirs = open_clip_model(seed)
+    ours = CoCaForConditionalGeneration(CONFIG).eval()
+    load_open_clip(ours, theirs.state_dict())
+    pixels = torch.randn(4, 3, 32, 32)
+    expected = torch.full((4, 1), BOS)
+    ended = torch.zeros(4, dtype=torch.bool)
+    while expected.shape[1] < 16:
+        logits = theirs(pixels, expected, output_labels=False)["logits"][:, -1]
+        # open_clip masks every token 0 as padding, wherever it stands: keep it out of the way.
+        logits[:, 0] = -torch.inf
+        token = torch.where(ended, EOS, logits.argmax(-1))
+        ended |= token == EOS
+        expected = torch.cat([expected, token[:, None]], dim=1)
+    captions = ours.generate(pixels, max_length=16, suppress_tokens=[0])
+    assert torch.equal(captions, expected[:, : captions.shape[1]])
+    assert len(captions.unique(dim=0)) > 1
+
+
+def test_images_are_encoded_once_and_their_keys_and_values_made_once_per_image(model, pixels):
+    seen = {"image": 0, "keys": 0}
+    model.model.image.register_forward_hook(lambda *_: seen.update(image=seen["image"] + 1))
+    original = CrossAttention.keys_values
+
+    def counted(self, context):
+        seen["keys"] += 1
+        assert len(context) == len(pixels)
+        return original(self, context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CrossAttention, "keys_values", counted)
+        model.generate(pixels, num_beams=4, num_return_sequences=2, max_length=10, min_length=10)
+    assert seen == {"image": 1, "keys": 1 + CONFIG.decoder_layers}  # the pooler's own besides
+
+
+def test_beginnings_of_different_lengths(model, pixels):
+    """Each row of a padded batch goes on as it does alone."""
+    ids = texts([7, 3, 5])
+    together = model.generate(pixels, ids, max_new_tokens=4, min_new_tokens=4, num_beams=2)
+    for row, length in enumerate([7, 3, 5]):
+        alone = model.generate(
+            pixels[row : row + 1],
+            ids[row : row + 1, : length - 1],  # without the end token
+            max_new_tokens=4,
+            min_new_tokens=4,
+            num_beams=2,
+        )
+        assert torch.equal(together[row, -(length - 1 + 4) :], alone[0])
+
+
+def test_constraints_and_samples(model, pixels):
+    captions = model.generate(
+        pixels,
+        do_sample=True,
+        top_p=0.9,
+        temperature=1.5,
+        num_return_sequences=5,
+        bad_words_ids=[[token] for token in range(40)],
+        max_length=12,
+    )
+    assert captions.shape[0] == 15
+    assert not (captions < 40).any()
+    assert len(captions.unique(dim=0)) > 5
+    greedy = model.generate(pixels, repetition_penalty=1e6, max_length=12)
+    for caption in greedy:
+        words = caption[(caption != EOS)]
+        assert len(words.unique()) == len(words)
+
+
+def test_encoded_images_can_be_given(model, pixels):
+    outputs = model.model.encode_images(pixels)
+    assert torch.equal(
+        model.generate(image_outputs=outputs, max_length=8), model.generate(pixels, max_length=8)
+    )
+
+
+def test_half_precision(pixels):
+    model = CoCaForConditionalGeneration(CONFIG).eval().to(torch.bfloat16)
+    cached = model.generate(pixels, num_beams=3, max_length=12)
+    assert torch.equal(cached, model.generate(pixels.bfloat16(), num_beams=3, max_length=12))
+    assert torch.isfinite(model(cached[:, :5], pixels).logits).all()
+
+
+def test_the_context_is_filled_and_no_more(model, pixels):
+    captions = model.generate(pixels, min_length=17)
+    assert captions.shape == (3, CONFIG.context_length + 1)
+    with pytest.raises(ValueError, match="exceed the context of 16"):
+        model.generate(pixels, min_length=18, max_length=18)
+
+
+def test_what_is_missing_is_said(model):
+    with pytest.raises(ValueError, match="generate needs pixel_values"):
+        model.generate()
+    with pytest.raises(ValueError, match="needs image_states"):
+        model(texts([3]), past_key_values=CoCaCache())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@torch.no_grad()
+def test_a_cropped_cache_goes_on_from_there(model, pixels, beams):
+    ids = texts([9] * 9)
+    cache, pixels = CoCaCache(beams), pixels
+    model(ids[:, :6], pixels, past_key_values=cache)
+    cache.reorder_cache(torch.arange(9))
+    cache.crop(-2)
+    assert cache.get_seq_length() == 4
+    logits = model(ids[:, 4:], past_key_values=cache).logits
+    full = model(ids, pixels.repeat_interleave(3, dim=0)).logits[:, 4:]
+    torch.testing.assert_close(logits, full, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_a_cache_stay():
+    with pytest.raises(NotImplementedError):
+        CoCaCache().batch_repeat_interleave(2)
+    with pytest.raises(NotImplementedError):
+        CoCaCache().batch_select_indices(torch.tensor([0]))
+
+
+def test_packed_weights_generate_the_same(model, pixels):
+    search = {"num_beams": 3, "max_length": 14, "num_return_sequences": 3}
+    captions = model.generate(pixels, **search)
+    logits = model(captions[:3, :16], pixels).logits
+    packed = pack(copy.deepcopy(model))
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
+    torch.testing.assert_close(
+        packed(captions[:3, :16], pixels).logits, logits, atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(packed.generate(pixels, **search), captions)
+
+
+def test_only_models_on_a_cpu_are_packed(model):
+    with pytest.raises(UnpromptError, match="on a CPU"):
+        pack(model.to("meta"))
+
+
+def test_a_cache_can_be_used_again(model, pixels):
+    cache = CoCaCache()
+    first = model(texts([4, 4, 4]), pixels, past_key_values=cache).logits
+    cache.reset()
+    assert torch.equal(model(texts([4, 4, 4]), pixels, past_key_values=cache).logits, first)

@@ -1,0 +1,183 @@
+"""Routes, order, streaming and bad input."""
+
+import io
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unprompt
+from unprompt import Predictor
+from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.bank import Bank, Calibration
+from unprompt.predicting.model import builtin_folder, load_model
+
+from .conftest import picture
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(top_k=3)
+
+
+def test_a_carried_prompt_is_read_and_the_model_is_not_loaded(carrier: Path) -> None:
+    predictor = Predictor()
+    answer = predictor.predict(carrier)
+    assert (answer.route, answer.prompt) == ("read", "a red fox in the snow")
+    assert answer.negative_prompt == "blurry"
+    assert answer.settings is not None
+    assert answer.settings["seed"] == 7
+    assert answer.score is None
+    assert answer.model is None
+    assert predictor._loaded is None
+
+
+def test_a_picture_without_a_prompt_is_embedded(predictor: Predictor) -> None:
+    answer = predictor.predict(picture(0))
+    assert answer.route == "embed+bank"
+    assert answer.error is None
+    assert answer.prompt in predictor.bank.prompts
+    assert answer.embedding is not None
+    assert np.linalg.norm(answer.embedding) == pytest.approx(1, abs=1e-5)
+    assert len(answer.alternatives) == 2
+    scores = [answer.score, *(other.score for other in answer.alternatives)]
+    assert all(score is not None and -1 <= score <= 1 for score in scores)
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_route_embed_does_not_look_at_the_carried_prompt(carrier: Path) -> None:
+    assert Predictor(route="embed").predict(carrier).route == "embed+bank"
+
+
+def test_route_read_says_when_there_is_nothing_to_read() -> None:
+    answer = Predictor(route="read").predict(picture(0))
+    assert answer.prompt is None
+    assert answer.error == "the file carries no prompt"
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "image"])
+def test_every_kind_of_source_gives_the_same_answer(
+    kind: str, good: dict[str, Path], predictor: Predictor
+) -> None:
+    path = good["plain.png"]
+    sources = {
+        "path": path,
+        "text": str(path),
+        "bytes": path.read_bytes(),
+        "file": io.BytesIO(path.read_bytes()),
+        "image": Image.open(path),
+    }
+    expected = predictor.predict(path)
+    assert predictor.predict(sources[kind]).prompt == expected.prompt
+
+
+def test_unusual_images_are_answered(good: dict[str, Path], predictor: Predictor) -> None:
+    answers = list(predictor.stream(good.values(), batch_size=4))
+    assert [Path(answer.file).name for answer in answers] == list(good)
+    assert [answer.error for answer in answers] == [None] * len(good)
+
+
+def test_the_first_frame_and_the_upright_picture_count(
+    good: dict[str, Path], predictor: Predictor
+) -> None:
+    def embedding(image: Path | Image.Image) -> np.ndarray:
+        found = predictor.predict(image).embedding
+        assert found is not None
+        return found
+
+    still = embedding(good["plain.webp"])
+    assert embedding(good["animated.webp"]) @ still > 0.99
+    upright = embedding(picture(0).rotate(-90, expand=True))
+    assert embedding(good["rotated.jpg"]) @ upright > 0.98
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.png", "no such file"),
+        ("empty.png", "empty"),
+        ("text.png", "not an image"),
+        ("bomb.png", "pixels"),
+        ("truncated.png", "cannot be decoded"),
+        ("truncated.jpeg", "cannot be decoded"),
+        ("truncated.webp", "cannot be decoded"),
+    ],
+)
+def test_bad_images_are_named_and_passed_over(
+    name: str, reason: str, bad: dict[str, Path], good: dict[str, Path], predictor: Predictor
+) -> None:
+    before, answer, after = predictor.stream([good["plain.png"], bad[name], good["plain.jpg"]])
+    assert before.error is None
+    assert after.error is None
+    assert answer.prompt is None
+    assert answer.error is not None
+    assert reason in answer.error
+    assert str(bad[name]) not in answer.error, "the file is named beside the error already"
+
+
+def test_a_thousand_images_stream_in_order(
+    tmp_path: Path, good: dict[str, Path], predictor: Predictor
+) -> None:
+    one = good["plain.jpg"].read_bytes()
+    files = []
+    for number in range(1000):
+        path = tmp_path / f"{number:04}.jpg"
+        path.write_bytes(one if number % 10 else b"broken")
+        files.append(path)
+    taken = 0
+
+    def named() -> object:
+        nonlocal taken
+        for path in files:
+            taken += 1
+            yield path
+
+    answers = predictor.stream(named(), batch_size=16)
+    first = next(answers)
+    assert taken <= 48, "holds more than its batches"
+    tracemalloc.start()
+    rest = [(answer.file, answer.error is None) for answer in answers]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    seen = [(first.file, first.error is None), *rest]
+    assert seen == [(str(path), i % 10 != 0) for i, path in enumerate(files)]
+    assert peak < 100e6
+
+
+def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnpromptError, match="must be one of auto, read, embed"):
+        Predictor(route="guess")
+    with pytest.raises(UnpromptError, match="top_k=0"):
+        Predictor(top_k=0)
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(ModelNotFoundError, match="not a model"):
+        Predictor(model=tmp_path / "hollow").predict(picture(0))
+
+
+def test_a_bank_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    Bank.build(["a cat"], np.ones((1, 384)), "other/encoder").save(tmp_path)
+    with pytest.raises(UnpromptError, match="other/encoder"):
+        Predictor(bank=tmp_path).predict(picture(0))
+
+
+def test_a_named_bank_answers(tmp_path: Path) -> None:
+    encoder = load_model().encoder
+    bank = Bank.build(["the only answer"], np.ones((1, 384)), encoder)
+    bank.calibrated(Calibration(0.1, 0.0, 10, 0.0)).save(tmp_path)
+    answer = Predictor(bank=tmp_path, top_k=5).predict(picture(0))
+    assert (answer.prompt, answer.score, answer.alternatives) == ("the only answer", 0.1, ())
+
+
+def test_the_built_in_model_is_within_its_budget() -> None:
+    size = sum(path.stat().st_size for path in builtin_folder().rglob("*") if path.is_file())
+    assert size <= 10_000_000
+    card = (builtin_folder() / "README.md").read_text(encoding="utf-8")
+    for part in ("Licence", "Data", "Score", "cannot"):
+        assert part in card
+
+
+def test_the_function_answers_one_image(carrier: Path, bad: dict[str, Path]) -> None:
+    assert unprompt.predict(carrier).prompt == "a red fox in the snow"
+    assert unprompt.predict(str(bad["text.png"])).error is not None
