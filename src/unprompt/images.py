@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from unprompt.errors import UnreadableImageError
 
@@ -19,7 +19,9 @@ IMAGE_SUFFIXES = frozenset(
 """File name endings that a folder search takes for images; a file named outright may have any."""
 
 MAX_PIXELS = 100_000_000
-"""Images with more pixels are refused before decoding: at this size one takes about 0.7 GB."""
+"""Images with more pixels are refused before decoding: at this size one takes up to 0.95 GB."""
+
+_TO_EIGHT_BITS = [round(value / 257) for value in range(65536)]
 
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image
 
@@ -28,16 +30,25 @@ def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> list[P
     """Expand files, folders and glob patterns to image paths, each once, in a stable order.
 
     A folder gives its files with an image suffix, sorted by name; ``recursive`` descends into
-    sub-folders, hidden ones excepted. A path that does not exist is returned as it is, so that
-    the caller reports it in its place instead of losing it.
+    sub-folders, hidden ones excepted. A path that does not exist, or a pattern that matches no
+    file, is returned as it is, so that the caller reports it in its place instead of losing it.
+
+    Raises:
+        UnreadableImageError: a folder may not be listed.
     """
     found: dict[Path, None] = {}
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            matches: Iterable[Path] = sorted(_images_in(path, recursive))
+            try:
+                matches = sorted(_images_in(path, recursive))
+            except OSError as error:
+                raise UnreadableImageError(
+                    f"{path}: cannot be listed ({error.strerror})"
+                ) from error
         elif not path.exists() and glob.has_magic(str(item)):
-            matches = sorted(map(Path, glob.iglob(str(item), recursive=True)))  # noqa: PTH207
+            files = map(Path, glob.iglob(str(item), recursive=True))  # noqa: PTH207
+            matches = sorted(file for file in files if file.is_file()) or [path]
         else:
             matches = [path]
         found.update(dict.fromkeys(matches))
@@ -72,17 +83,8 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = _open(source)
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableImageError(
-                    f"{name}: {width} x {height} pixels are more than the limit of "
-                    f"{MAX_PIXELS:,}; scale the image down first"
-                )
-            if at_least is not None and image.format == "JPEG":
-                scale = at_least / min(width, height)
-                image.draft("RGB", (int(width * scale), int(height * scale)))
-            return _to_rgb(image)
+            # Kept by no name here, so that _to_rgb frees what it converts.
+            return _to_rgb(_sized(_open(source), name, at_least))
     except UnreadableImageError:
         raise
     except FileNotFoundError:
@@ -120,15 +122,32 @@ def _open(source: ImageSource) -> Image.Image:
     return Image.open(source)
 
 
+def _sized(image: Image.Image, name: str, at_least: int | None) -> Image.Image:
+    """The image, still undecoded, if it is not too large; a JPEG set to decode smaller."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{name}: {width} x {height} pixels are more than the limit of {MAX_PIXELS:,}; "
+            "scale the image down first"
+        )
+    if at_least is not None and image.format == "JPEG":
+        scale = at_least / min(width, height)
+        image.draft("RGB", (int(width * scale), int(height * scale)))
+    return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert with as few copies as can be: at `MAX_PIXELS` each takes 0.4 GB."""
     image.seek(0)
     image.load()
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
-        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
+        image = image.convert("I").point(_TO_EIGHT_BITS, "L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white

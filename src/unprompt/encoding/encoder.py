@@ -29,8 +29,8 @@ class Network(Protocol):
 
     max_tokens: int
 
-    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Ids and mask, int64 of shape (n, length), to float32 of shape (n, dim)."""
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
         ...
 
 
@@ -67,7 +67,7 @@ class PromptEncoder:
         the same to 1e-5.
         """
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
-        return f"{label}-{self.precision}-{self.layout.identity(self.layout.weights)}"
+        return f"{label}-{self.precision}-{self.layout.identity}"
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -75,6 +75,10 @@ class PromptEncoder:
 
     @cached_property
     def _network(self) -> Network:
+        if self.backend == "onnx":
+            from unprompt.encoding.onnx_backend import OnnxNetwork
+
+            return OnnxNetwork(self.layout, self.precision)
         from unprompt.encoding.torch_backend import TorchNetwork
 
         return TorchNetwork(self.layout, self.precision, self.device)
@@ -108,9 +112,8 @@ class PromptEncoder:
         """Yield (row, embedding) for each text as it is done: not in order, but by length."""
         for start in range(0, len(texts), _WINDOW):
             ids = tokenize(self._tokenizer, self.layout, texts[start : start + _WINDOW])
-            pad = self._tokenizer.token_to_id("[PAD]") or 0
-            for batch in batches(ids, batch_size, self._network.max_tokens, pad):
-                pooled = self._network(batch.ids, batch.mask)
+            for batch in batches(ids, batch_size, self._network.max_tokens):
+                pooled = self._network(batch.ids)
                 norms = np.linalg.norm(pooled, axis=1, keepdims=True)
                 vectors = pooled / np.maximum(norms, np.float32(1e-12))
                 yield from zip((batch.rows + start).tolist(), vectors, strict=True)
@@ -127,16 +130,19 @@ def load_encoder(
     Args:
         name: hub id of a sentence-transformers model, or path of its folder; see
             `unprompt.encoding.sources.find_source` for where it is looked for.
-        backend: ``torch``, ``onnx`` (works without torch), or ``auto``.
-        precision: ``fp32`` is exact; training targets and evaluation want it. ``bf16`` is for
-            torch, ``int8`` for onnx. ``auto`` takes the fastest whose mean cosine to fp32 is at
-            least 0.9999: bf16 where torch finds instructions for it, else fp32.
+        backend: ``torch``; ``onnx``, which works without torch, on the CPU; or ``auto``, torch
+            where it is installed and has the precision, else onnx.
+        precision: ``fp32`` is exact: what scores are computed from wants it, so that they are
+            the same on every machine. ``bf16`` is for torch, ``int8`` for onnx and fastest, at
+            a mean cosine to fp32 of about 0.993. ``auto`` takes the fastest whose mean cosine
+            to fp32 is at least 0.9999, enough for near-duplicates and search: bf16 where torch
+            finds instructions for it, else fp32.
         device: torch device; by default ``cuda`` where there is one, else ``cpu``.
 
     Raises:
         ModelNotFoundError: the weights are nowhere to be found.
-        EncoderError: the model is damaged or of an unsupported kind, or ``backend`` and
-            ``precision`` do not go together.
+        EncoderError: the model is damaged or of an unsupported kind, or backend, precision and
+            device do not go together.
         MissingExtraError: the backend is not installed.
     """
     if backend not in BACKENDS or precision not in PRECISIONS:
@@ -144,13 +150,28 @@ def load_encoder(
             f"backend '{backend}' with precision '{precision}': a backend is one of "
             f"{', '.join(BACKENDS)}; a precision is one of {', '.join(PRECISIONS)}"
         )
-    for other in {"torch": ("int8",), "onnx": ("bf16",)}.get(backend, ()):
-        if precision == other:
-            raise EncoderError(f"the {backend} backend has no precision {precision}")
+    backend = _backend(backend, precision, device)
     layout = read_layout(find_source(name))
-    if not _has_torch():
-        raise MissingExtraError("torch and transformers", "train")
+    if backend == "onnx":
+        return PromptEncoder(name, layout, "onnx", precision.replace("auto", "fp32"), "cpu")
     return _on_torch(name, layout, precision, device)
+
+
+def _backend(asked: str, precision: str, device: str | None) -> str:
+    """Which backend is meant, and there."""
+    on_cpu = device in (None, "cpu")
+    if asked == "auto" and precision == "int8":
+        asked = "onnx"
+    elif asked == "auto":
+        asked = "torch" if _has_torch() or precision == "bf16" or not on_cpu else "onnx"
+    excluded = {"torch": "int8", "onnx": "bf16"}[asked]
+    if precision == excluded:
+        raise EncoderError(f"the {asked} backend has no precision {precision}")
+    if asked == "onnx" and not on_cpu:
+        raise EncoderError(f"the onnx backend runs on the CPU, not on '{device}'")
+    if asked == "torch" and not _has_torch():
+        raise MissingExtraError("torch and transformers", "train")
+    return asked
 
 
 def _on_torch(name: str, layout: Layout, precision: str, device: str | None) -> PromptEncoder:

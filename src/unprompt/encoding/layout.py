@@ -10,9 +10,6 @@ from typing import Any
 
 from unprompt.errors import UnpromptError
 
-ONNX_FILE = "onnx/model.onnx"
-"""Where sentence-transformers models keep their ONNX graph (its own ``backend="onnx"`` too)."""
-
 
 class EncoderError(UnpromptError):
     """An encoder's folder is damaged, or asks for something that unprompt does not do."""
@@ -46,40 +43,35 @@ class Layout:
         return self.weights_folder / "tokenizer.json"
 
     @property
-    def onnx(self) -> Path:
-        """The ONNX graph that came with the model; may not be there."""
-        return self.weights_folder / ONNX_FILE
-
-    @property
     def weights(self) -> list[Path]:
-        """The torch weight files, safetensors before pickles; empty if there are none."""
+        """The weight files, safetensors before pickles; empty if there are none."""
         for pattern in ("model*.safetensors", "pytorch_model*.bin"):
             if found := sorted(self.weights_folder.glob(pattern)):
                 return found
         return []
 
-    def identity(self, weights: list[Path]) -> str:
-        """Hash of these weight files and of everything in `Layout` that changes an embedding."""
+    @property
+    def identity(self) -> str:
+        """Hash of the weights and of everything else that changes an embedding."""
         digest = hashlib.sha256()
         settings = (self.pooling, self.max_length, self.lower_case, self.prefix)
         digest.update(repr(settings).encode())
-        for path in (self.weights_folder / "config.json", self.tokenizer, *weights):
+        for path in (self.weights_folder / "config.json", self.tokenizer, *self.weights):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:24]
 
 
-def has_parts(folder: Path, onnx: bool) -> bool:
-    """Whether a folder holds a whole model: with an ONNX graph, or with torch weights.
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a model with all its parts; a half-downloaded one does not.
 
-    A half-downloaded model answers no.
+    Raises:
+        EncoderError: its settings are damaged or not supported.
     """
     if not (folder / "modules.json").exists():
         return False
     layout = read_layout(folder)
-    if not layout.tokenizer.exists():
-        return False
-    return layout.onnx.exists() if onnx else bool(layout.weights)
+    return layout.tokenizer.exists() and bool(layout.weights)
 
 
 def read_layout(folder: Path) -> Layout:

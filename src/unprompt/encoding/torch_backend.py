@@ -83,27 +83,12 @@ class TorchNetwork:
         self._pooling = layout.pooling
         self.max_tokens = MAX_TOKENS_CUDA if self._device.type == "cuda" else MAX_TOKENS_CPU
 
-    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Run one batch.
-
-        Args:
-            ids: token ids, int64 of shape (n, length).
-            mask: 1 at tokens, 0 at padding, int64 of shape (n, length).
-
-        Returns:
-            float32 of shape (n, dim).
-        """
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
         import torch
 
         with torch.inference_mode():
             tokens = torch.from_numpy(ids).to(self._device)
-            held = torch.from_numpy(mask).to(self._device)
-            # Attention without a mask takes a faster kernel, and most batches need none.
-            needed = None if mask.all() else held
-            hidden = self._network(input_ids=tokens, attention_mask=needed).last_hidden_state
-            if self._pooling == "cls":
-                pooled = hidden[:, 0].float()
-            else:
-                weights = held.unsqueeze(-1)
-                pooled = (hidden.float() * weights).sum(1) / weights.sum(1)
+            hidden = self._network(input_ids=tokens).last_hidden_state
+            pooled = hidden[:, 0].float() if self._pooling == "cls" else hidden.float().mean(1)
             return np.asarray(pooled.cpu().numpy())

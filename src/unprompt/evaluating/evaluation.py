@@ -167,7 +167,9 @@ def _predict(
 
 
 def _true_embeddings(table: PairsTable, encoder: str) -> np.ndarray:
-    return table.embeddings if table.has("embedding") else encode(table.prompts, encoder)
+    if table.has("embedding"):
+        return table.embeddings
+    return encode(table.prompts, encoder, precision="fp32")
 
 
 def _baselines(reference: Reference, features: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

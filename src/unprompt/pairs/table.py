@@ -228,9 +228,18 @@ def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
 
 
 def stream(
-    path: str | Path, columns: Sequence[str] | None = None, batch_size: int = 1024
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    batch_size: int = 1024,
+    blank_prompts: bool = False,
 ) -> Iterator[PairsTable]:
     """Read a pairs table in batches of at most ``batch_size`` rows, holding one at a time.
+
+    Args:
+        path: the table.
+        columns: as in `load`.
+        batch_size: rows in a batch, at most.
+        blank_prompts: a prompt that is null comes as an empty one instead of being refused.
 
     Raises:
         TableError: as `load`.
@@ -241,6 +250,8 @@ def stream(
         wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
     first_row = 1
     for data in _batches(path, wanted, batch_size):
+        if blank_prompts and "prompt" in data.column_names:
+            data = _without_null_prompts(data)
         yield PairsTable(data, root, str(path), first_row)
         first_row += data.num_rows
 
@@ -387,6 +398,12 @@ def _refusal(file: str) -> str | None:
     if ".." in path.parts:
         return "leaves the table's folder; refused"
     return None
+
+
+def _without_null_prompts(data: pa.Table) -> pa.Table:
+    prompts = data.column("prompt")
+    filled = pc.fill_null(prompts.cast(pa.string()), "") if prompts.null_count else prompts
+    return data.set_column(data.schema.get_field_index("prompt"), "prompt", filled)
 
 
 def _existing(path: str | Path) -> Path:

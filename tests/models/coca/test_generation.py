@@ -1,14 +1,18 @@
 """Cached generation gives what the uncached model gives, at the cost of one new token a step."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, texts
+from unprompt.errors import UnpromptError
 from unprompt.models.coca import CoCaCache, CoCaForConditionalGeneration
 from unprompt.models.coca.layers import CrossAttention
 from unprompt.models.coca.open_clip import load_open_clip
+from unprompt.models.coca.packing import pack
 
 MODEL = CoCaForConditionalGeneration(CONFIG).eval()
 torch.manual_seed(0)
@@ -16,16 +20,19 @@ for parameter in MODEL.parameters():
     torch.nn.init.normal_(parameter, std=0.2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     images=st.integers(1, 3),
     rows_per_image=st.integers(1, 4),
     steps=st.lists(st.integers(1, 5), min_size=1, max_size=5).filter(lambda s: sum(s) <= 16),
     seed=st.integers(0, 1000),
+    grouped=st.booleans(),
     data=st.data(),
 )
 @torch.no_grad()
-def test_logits_of_every_step_equal_the_full_forward(images, rows_per_image, steps, seed, data):
+def test_logits_of_every_step_equal_the_full_forward(
+    images, rows_per_image, steps, seed, grouped, data
+):
     """Any chunks of tokens, any beams an image, any padding on the left, beams reordered between.
 
     The reference is the full text with copies of the images, one a row, and no cache.
@@ -37,7 +44,7 @@ def test_logits_of_every_step_equal_the_full_forward(images, rows_per_image, ste
     padding = data.draw(st.lists(st.integers(0, steps[0] - 1), min_size=rows, max_size=rows))
     mask = (torch.arange(length) >= torch.tensor(padding)[:, None]).long()
     copies = pixels.repeat_interleave(rows_per_image, dim=0)
-    cache, done = CoCaCache(), 0
+    cache, done = CoCaCache(rows_per_image if grouped else 1), 0
     for step in steps:
         output = MODEL(
             ids[:, done : done + step],
@@ -55,7 +62,7 @@ def test_logits_of_every_step_equal_the_full_forward(images, rows_per_image, ste
         ids, mask = ids[order], mask[order]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     beams=st.integers(1, 5),
     max_length=st.integers(3, 17),
@@ -185,6 +192,44 @@ def test_what_is_missing_is_said(model):
         model.generate()
     with pytest.raises(ValueError, match="needs image_states"):
         model(texts([3]), past_key_values=CoCaCache())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@torch.no_grad()
+def test_a_cropped_cache_goes_on_from_there(model, pixels, beams):
+    ids = texts([9] * 9)
+    cache, pixels = CoCaCache(beams), pixels
+    model(ids[:, :6], pixels, past_key_values=cache)
+    cache.reorder_cache(torch.arange(9))
+    cache.crop(-2)
+    assert cache.get_seq_length() == 4
+    logits = model(ids[:, 4:], past_key_values=cache).logits
+    full = model(ids, pixels.repeat_interleave(3, dim=0)).logits[:, 4:]
+    torch.testing.assert_close(logits, full, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_of_a_cache_stay():
+    with pytest.raises(NotImplementedError):
+        CoCaCache().batch_repeat_interleave(2)
+    with pytest.raises(NotImplementedError):
+        CoCaCache().batch_select_indices(torch.tensor([0]))
+
+
+def test_packed_weights_generate_the_same(model, pixels):
+    search = {"num_beams": 3, "max_length": 14, "num_return_sequences": 3}
+    captions = model.generate(pixels, **search)
+    logits = model(captions[:3, :16], pixels).logits
+    packed = pack(copy.deepcopy(model))
+    assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
+    torch.testing.assert_close(
+        packed(captions[:3, :16], pixels).logits, logits, atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(packed.generate(pixels, **search), captions)
+
+
+def test_only_models_on_a_cpu_are_packed(model):
+    with pytest.raises(UnpromptError, match="on a CPU"):
+        pack(model.to("meta"))
 
 
 def test_a_cache_can_be_used_again(model, pixels):

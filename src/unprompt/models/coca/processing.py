@@ -12,6 +12,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, CLIPTokenizer, Pro
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.preprocessing import Preprocessing
 
 # Tokens beside the merged byte pairs: single bytes, within and at the end of words, and two
 # special ones.
@@ -33,7 +34,18 @@ class CoCaProcessor(ProcessorMixin):
     ):
         super().__init__(image_processor, tokenizer)
 
-    def __call__(  # type: ignore[override]
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The same images as uint8 pixels, for pipelines that normalise on the device."""
+        images = self.image_processor
+        return Preprocessing(
+            size=images.crop_size["height"],
+            mean=tuple(images.image_mean),
+            std=tuple(images.image_std),
+            resize="crop",
+        )
+
+    def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
     ) -> BatchFeature:
         """Images, texts or both to model input; ``arguments`` as for any processor.
@@ -44,6 +56,13 @@ class CoCaProcessor(ProcessorMixin):
             arguments.setdefault("truncation", True)
             text = clean_text(text) if isinstance(text, str) else [clean_text(one) for one in text]
         return super().__call__(images=images, text=text, **arguments)
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
+        """Load; images are resized by Pillow, to the bit as in open_clip, unless told otherwise."""
+        arguments.setdefault("backend", "pil")
+        loaded: CoCaProcessor = super().from_pretrained(name_or_folder, **arguments)
+        return loaded
 
     @classmethod
     def from_config(cls, config: CoCaConfig) -> CoCaProcessor:
@@ -73,7 +92,7 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
     file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         merges = lines.read().split("\n")[1 : vocab_size - _UNMERGED + 1]
-    pairs = [tuple(merge.split()) for merge in merges]
+    pairs: Any = [tuple(merge.split()) for merge in merges]  # as the tokenizers library has it
     characters = list(bytes_to_unicode().values())
     tokens = characters + [character + "</w>" for character in characters]
     tokens += ["".join(pair) for pair in pairs]
@@ -82,4 +101,5 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
         vocab={token: index for index, token in enumerate(tokens)},
         merges=pairs,
         model_max_length=context_length,
+        split_special_tokens=True,  # a prompt that spells a special token is still text
     )

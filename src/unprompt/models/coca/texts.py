@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from unprompt.models.coca.configuration import CoCaConfig
+
+
+class Ragged(NamedTuple):
+    """Texts of different lengths laid end to end, so that padding costs nothing.
+
+    Everything but attention works token by token; attention spreads the tokens out and gathers
+    them again.
+
+    Attributes:
+        places: of the tokens in the padded batch, flattened: row * length + position.
+        rows: texts.
+        length: of the padded batch.
+    """
+
+    places: torch.Tensor
+    rows: int
+    length: int
+
+    @classmethod
+    def of(cls, lengths: torch.Tensor, length: int) -> Ragged:
+        """The first ``lengths[r]`` tokens of each row of a batch ``length`` wide."""
+        held = torch.arange(length, device=lengths.device) < lengths[:, None]
+        return cls(held.flatten().nonzero()[:, 0], len(lengths), length)
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, …) to (rows, length, …), zeros where there is no token."""
+        padded = x.new_zeros(self.rows * self.length, *x.shape[1:])
+        return padded.index_copy(0, self.places, x).unflatten(0, (self.rows, self.length))
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, length, …) to (tokens, …)."""
+        return x.flatten(0, 1)[self.places]
 
 
 def lengths_of(
@@ -44,21 +78,22 @@ def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> to
         past: cached positions.
 
     Returns:
-        bool, broadcastable to (rows, heads, length, past + length); None for plain causality.
+        bool (rows or 1, 1, length, past + length); None for plain causality.
     """
-    device = None if attention_mask is None else attention_mask.device
-    padded_left = attention_mask is not None and bool(
-        (attention_mask[:, :-1] < attention_mask[:, 1:]).any()
-    )
-    if not padded_left and (past == 0 or length == 1):
+    if attention_mask is not None and bool((attention_mask[:, :-1] < attention_mask[:, 1:]).any()):
+        # A padded position sees itself, so that no row of the softmax is empty.
+        itself = torch.eye(past + length, dtype=torch.bool, device=attention_mask.device)[past:]
+        seen = attention_mask[:, None, :].bool() | itself
+        return (causal_mask(length, past, seen.device) & seen)[:, None]
+    if past == 0 or length == 1:
         return None
+    return causal_mask(length, past)[None, None]
+
+
+def causal_mask(length: int, past: int = 0, device: torch.device | None = None) -> torch.Tensor:
+    """Each of ``length`` new positions sees itself and all before, bool (length, past + length)."""
     index = torch.arange(past + length, device=device)
-    mask = index <= index[past:, None]
-    if attention_mask is None or not padded_left:
-        return mask
-    # A padded position sees itself, so that no row of the softmax is empty.
-    itself = index == index[past:, None]
-    return (mask & attention_mask[:, None, :].bool() | itself)[:, None]
+    return index <= index[past:, None]
 
 
 def step_positions(

@@ -1,0 +1,53 @@
+"""An encoder's network on ONNX Runtime, without torch: exact fp32, or fast int8."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from unprompt.encoding.bert_graph import INPUT, bert_graph
+from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.safetensors_file import read_safetensors
+
+MAX_TOKENS = 1024
+"""Tokens in a batch: more leave the processor's cache and are slower (benchmarks/encoding.py)."""
+
+
+class OnnxNetwork:
+    """Token ids to pooled, not yet normalised embeddings, on ONNX Runtime.
+
+    The graph is built from the safetensors weights at each start, in about half a second: less
+    than it takes to look after files of a cache, and never stale.
+
+    Args:
+        layout: the model; of the BERT family, with safetensors weights.
+        precision: ``fp32`` or ``int8``.
+
+    Raises:
+        EncoderError: another kind of model, or damaged weights.
+    """
+
+    max_tokens = MAX_TOKENS
+
+    def __init__(self, layout: Layout, precision: str):
+        import onnxruntime
+
+        if any(path.suffix != ".safetensors" for path in layout.weights):
+            raise EncoderError(
+                f"{layout.weights_folder}: the onnx backend reads safetensors weights only; take "
+                "the torch backend"
+            )
+        config = json.loads((layout.weights_folder / "config.json").read_text(encoding="utf-8"))
+        graph = bert_graph(layout, config, read_safetensors(layout.weights), precision)
+        options = onnxruntime.SessionOptions()
+        # Fusions beyond the basic ones bring back what `bert_graph` avoids for its slowness.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self._session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"]
+        )
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
+        (pooled,) = self._session.run(None, {INPUT: ids.astype(np.int32)})
+        return np.asarray(pooled)

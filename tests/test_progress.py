@@ -1,0 +1,70 @@
+"""The bar is drawn for people and for nobody else."""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
+
+import pytest
+
+from unprompt.progress import track
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def shown(items: Iterable[int], total: int | None = None, show: bool = True) -> str:
+    """What a terminal gets while ``items`` pass, which must be 0, 1, 2."""
+    with redirect_stderr(Terminal()) as terminal:
+        assert list(track(items, "Encoding", total, show)) == [0, 1, 2]
+    return terminal.getvalue()
+
+
+def numbers() -> Iterator[int]:
+    yield from range(3)
+
+
+def test_on_a_terminal_it_shows_what_is_done_and_how_far():
+    text = shown([0, 1, 2])
+    assert "Encoding" in text
+    assert "3/3" in text
+
+
+def test_the_total_may_be_told():
+    assert "3/30" in shown(numbers(), total=30)
+
+
+def test_a_total_that_nobody_knows():
+    assert "3/?" in shown(numbers())
+
+
+def test_not_where_it_is_switched_off():
+    assert shown([0, 1, 2], show=False) == ""
+
+
+def test_not_into_logs_and_pipes_and_never_to_standard_output(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert list(track([1, 2], "Encoding")) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_passes_and_the_bar_goes_away():
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("bad item")
+
+    with redirect_stderr(Terminal()) as terminal, pytest.raises(ValueError, match="bad item"):
+        list(track(failing(), "Encoding"))
+    # Erases its line, and gives the cursor back.
+    assert terminal.getvalue().endswith("\x1b[2K")
+    assert "\x1b[?25h" in terminal.getvalue()
