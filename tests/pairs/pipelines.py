@@ -95,10 +95,10 @@ def save_sd(folder: Path) -> Path:
     return folder
 
 
-def save_sd3(folder: Path) -> Path:
-    """A Stable Diffusion 3, a transformer with flow matching; returns the folder."""
+def build_sd3(folder: Path) -> StableDiffusion3Pipeline:
+    """A Stable Diffusion 3, a transformer with flow matching; its tokenizer goes to a folder."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    tokenizer = build_tokenizer(folder)
     transformer = SD3Transformer2DModel(
         sample_size=16,
         patch_size=1,
@@ -111,7 +111,7 @@ def save_sd3(folder: Path) -> Path:
         caption_projection_dim=32,
         pooled_projection_dim=64,
     )
-    pipeline = StableDiffusion3Pipeline(
+    return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_vae(16),
@@ -122,5 +122,3 @@ def save_sd3(folder: Path) -> Path:
         text_encoder_3=None,
         tokenizer_3=None,
     )
-    pipeline.save_pretrained(folder)
-    return folder

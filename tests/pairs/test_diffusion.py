@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("diffusers", reason="the extra [generate] is not installed")
 
-from tests.pairs.pipelines import save_sd, save_sd3
+from tests.pairs.pipelines import build_sd3, save_sd
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.pairs.backends import make_backend
 from unprompt.pairs.diffusion import Diffusion, DiffusionBackend
@@ -18,7 +18,7 @@ from unprompt.pairs.table import load, validate
 from unprompt.reading import read
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
-PROMPTS = ["a cat", "a dog in the rain", "three red houses", "a boat", "the sea at night"]
+PROMPTS = ["a cat", "a dog in the rain", "three red houses", "a boat"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _backend(folder: Path, **options: object) -> DiffusionBackend:
-    options = {"steps": 2, "batch_size": 2, "device": "cpu"} | options
+    options = {"steps": 1, "batch_size": 2, "device": "cpu"} | options
     return DiffusionBackend.from_pretrained(Diffusion(model=str(folder), **options))
 
 
@@ -51,13 +51,13 @@ def test_images_of_a_real_pipeline(sd: Path, tmp_path: Path) -> None:
     assert table.prompts == PROMPTS
     assert backend.sampler == "DPMSolverMultistepScheduler"
     for pair in table:
-        assert (pair.width, pair.height, pair.steps, pair.guidance) == (32, 32, 2, 7.5)
+        assert (pair.width, pair.height, pair.steps, pair.guidance) == (32, 32, 1, 7.5)
         assert pair.sampler == backend.sampler
         assert pair.negative_prompt == "blurry"
         reading = read(tmp_path / pair.file)
         assert reading is not None
         assert (reading.prompt, reading.negative_prompt) == (pair.prompt, "blurry")
-        assert (reading.settings.seed, reading.settings.steps) == (pair.seed, 2)
+        assert (reading.settings.seed, reading.settings.steps) == (pair.seed, 1)
     pictures = [np.asarray(table.open_image(row)) for row in range(len(table))]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
@@ -78,10 +78,10 @@ def test_resumed_to_the_byte(sd: Path, tmp_path: Path) -> None:
     generate(PROMPTS, tmp_path / "whole", _backend(sd), images_per_prompt=2)
     generate(PROMPTS, tmp_path / "cut", _backend(sd), images_per_prompt=2)
     files = load(tmp_path / "cut").column("file")
-    for number in (0, 3, 4, 5):
+    for number in (0, 3, 4):
         (tmp_path / "cut" / files[number]).unlink()
     result = generate(PROMPTS, tmp_path / "cut", _backend(sd), images_per_prompt=2)
-    assert (result.made, result.found) == (4, 6)
+    assert (result.made, result.found) == (3, 5)
     assert _content(tmp_path / "cut") == _content(tmp_path / "whole")
 
 
@@ -95,7 +95,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_not_lost(
     def forward(sample: torch.Tensor, *rest: object, **named: object) -> object:
         # Guidance doubles the batch.
         sizes.append(len(sample) // 2)
-        if sizes[-1] > 2:
+        if sizes[-1] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return real(sample, *rest, **named)
 
@@ -103,7 +103,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_not_lost(
     expected = [np.asarray(image) for job in jobs for image in backend.draw([job])]
     monkeypatch.setattr(backend.pipeline.unet, "forward", forward)
     images = backend.draw(jobs)
-    assert sizes[:2] == [5, 3]
+    assert sizes[:2] == [4, 2]
     for image, alone in zip(images, expected, strict=True):
         assert np.abs(np.asarray(image).astype(int) - alone).max() <= 1
 
@@ -130,7 +130,7 @@ def test_numbers_that_are_not_finite_fail_their_image_alone(sd: Path, tmp_path: 
 
     backend.pipeline.vae.decode = broken
     result = generate(PROMPTS[:2], tmp_path, backend)
-    assert list(result.failed.values())[0].startswith("the model gave numbers that are not finite")
+    assert next(iter(result.failed.values())).startswith("the model gave numbers")
     assert load(result.table).prompts == PROMPTS[1:2]
 
 
@@ -163,7 +163,7 @@ def test_options_change_what_they_say(sd: Path, options: dict[str, object]) -> N
 
 
 def test_stable_diffusion_3(tmp_path: Path) -> None:
-    backend = _backend(save_sd3(tmp_path / "sd3"), steps=1)
+    backend = DiffusionBackend(build_sd3(tmp_path), Diffusion("sd3", steps=1, device="cpu"))
     assert backend.sampler == "FlowMatchEulerDiscreteScheduler"
     images = backend.draw([_job("a cat"), _job("a dog")])
     assert [image.size for image in images] == [(32, 32)] * 2

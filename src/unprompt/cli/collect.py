@@ -168,3 +168,87 @@ def generate(
         typer.echo(f"unprompt: {name}: {reason}", err=True)
     if result.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def download(
+    source: Annotated[
+        str | None, typer.Argument(help="A preset (see --list) or a list of URLs with captions.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of images and pairs table.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="Show the presets and do nothing.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many of the list.")] = None,
+    url_column: Annotated[str, typer.Option(help="The list's column of URLs.")] = "url",
+    caption_column: Annotated[str, typer.Option(help="Its column of captions.")] = "caption",
+    licence: Annotated[str | None, typer.Option(help="Licence noted in the table.")] = None,
+    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 512,
+    resize_mode: Annotated[
+        str, typer.Option(help="keep_ratio, keep_ratio_largest, center_crop, border or no.")
+    ] = "keep_ratio",
+    output_format: Annotated[
+        str, typer.Option("--format", help="files, or webdataset for tar shards.")
+    ] = "files",
+    encode_format: Annotated[str, typer.Option(help="jpg, png or webp.")] = "jpg",
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Downloads at once in each.")] = 64,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds without an answer.")] = 10,
+    shard_size: Annotated[int, typer.Option(min=2, help="Pairs in a shard.")] = 1000,
+    distributor: Annotated[
+        str, typer.Option(help="multiprocessing, pyspark or ray.")
+    ] = "multiprocessing",
+    wandb: Annotated[bool, typer.Option("--wandb", help="Report to Weights & Biases.")] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let URLs lead to addresses not public.")
+    ] = False,
+) -> None:
+    """Fetch the images of a URL list; again, it finishes and retries what failed in passing.
+
+    Examples:
+      unprompt download --list
+
+      unprompt download urls.tsv -o pairs --processes 8 --format webdataset
+
+      unprompt download mscoco -o coco --limit 100000
+    """
+    from unprompt.pairs.download import Options, load_presets
+    from unprompt.pairs.download import download as run
+    from unprompt.pairs.preset_list import fetch_list, to_text
+
+    if show:
+        typer.echo(to_text(load_presets()))
+        return
+    if source is None or output is None:
+        raise typer.BadParameter("name a preset or a list of URLs, and a folder with -o")
+    options = Options(
+        image_size,
+        resize_mode,
+        output_format,
+        encode_format,
+        processes,
+        threads,
+        timeout,
+        shard_size,
+        distributor,
+        wandb,
+        allow_private,
+    )
+    path = Path(source)
+    if preset := load_presets().get(source):
+        path = fetch_list(preset, output)
+        url_column, caption_column = preset.url_column, preset.caption_column
+        licence = licence or preset.licence
+    result = run(
+        path,
+        output,
+        options,
+        url_column=url_column,
+        caption_column=caption_column,
+        source=source if preset else None,
+        licence=licence,
+        limit=limit,
+    )
+    typer.echo(str(result), err=True)
+    if result.arrived < result.listed:
+        raise typer.Exit(1)

@@ -115,7 +115,7 @@ class DiffusionBackend:
             raise MissingExtraError("diffusers", "generate") from error
         try:
             pipeline = AutoPipelineForText2Image.from_pretrained(
-                options.model, torch_dtype=_precision(options)
+                options.model, dtype=_precision(options)
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelNotFoundError(
