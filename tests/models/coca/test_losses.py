@@ -132,7 +132,9 @@ def test_the_filler_is_an_ordinary_token_inside_a_text(model, pixels):
     other = ids.clone()
     other[:, 4] = 7
     with torch.no_grad():
-        assert not torch.allclose(model(ids, pixels).logits[:, 5:], model(other, pixels).logits[:, 5:])
+        assert not torch.allclose(
+            model(ids, pixels).logits[:, 5:], model(other, pixels).logits[:, 5:]
+        )
         loss, changed = (model(x, pixels, labels=x).loss for x in (ids, other))
         features = [model.model.get_text_features(x) for x in (ids, other)]
     assert loss != changed

@@ -332,7 +332,11 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         targets = next_tokens(labels)
         if self.config.contrastive_weight:
             output = self.model(
-                input_ids, pixel_values, attention_mask, image_outputs=image_outputs, contrastive=True
+                input_ids,
+                pixel_values,
+                attention_mask,
+                image_outputs=image_outputs,
+                contrastive=True,
             )
             output.contrastive_loss = contrastive_loss(
                 output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
