@@ -19,7 +19,6 @@ from unprompt.cli import app
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import Pair, PairsTable, load, save
 
-
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 
 

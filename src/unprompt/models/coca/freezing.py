@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -27,7 +27,7 @@ def freeze(
         ValueError: the tower has no such number of blocks.
     """
     towers: nn.Module = getattr(model, "model", model)
-    part: nn.Module = getattr(towers, tower)
+    part: Any = getattr(towers, tower)
     if blocks is None:
         part.requires_grad_(False)
         return

@@ -107,8 +107,9 @@ class CrossAttention(nn.Module):
         """Attend.
 
         Args:
-            x: (rows, length, width), or (tokens, width) with ``ragged``; rows r * n to (r + 1) * n - 1 look at image r, where n is
-                rows over images. No copy of the image's keys and values is made for them.
+            x: (rows, length, width), or (tokens, width) with ``ragged``. Rows r * n to
+                (r + 1) * n - 1 look at image r, where n is rows over images; no copy of the
+                image's keys and values is made for them.
             keys_values: from `keys_values`.
             ragged: where the tokens belong, if they are laid end to end.
         """

@@ -14,9 +14,7 @@ def next_tokens(labels: torch.Tensor) -> torch.Tensor:
     return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
-def caption_loss(
-    states: torch.Tensor, head: nn.Module, targets: torch.Tensor, items: torch.Tensor | None = None
-) -> torch.Tensor:
+def caption_loss(states: torch.Tensor, head: nn.Module, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each next token, averaged over the tokens that count.
 
     The vocabulary projection, the widest of the model, is computed only where a target counts.
@@ -25,7 +23,6 @@ def caption_loss(
         states: decoder states, (…, width).
         head: projection to the vocabulary.
         targets: the token that each state is to foresee, (…); `IGNORED` does not count.
-        items: tokens to average over, where a step spans several batches; this batch's by default.
 
     Returns:
         A scalar; 0 where no target counts.
@@ -33,7 +30,7 @@ def caption_loss(
     counted = targets != IGNORED
     logits = head(states[counted])
     total = F.cross_entropy(logits.float(), targets[counted], reduction="sum")
-    return total / (counted.sum().clamp(min=1) if items is None else items)
+    return total / counted.sum().clamp(min=1)
 
 
 def contrastive_loss(

@@ -16,12 +16,12 @@ class Ragged(NamedTuple):
     them again.
 
     Attributes:
-        index: place of each token in the padded batch, flattened: row * length + position.
+        places: of the tokens in the padded batch, flattened: row * length + position.
         rows: texts.
         length: of the padded batch.
     """
 
-    index: torch.Tensor
+    places: torch.Tensor
     rows: int
     length: int
 
@@ -34,11 +34,11 @@ class Ragged(NamedTuple):
     def spread(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens, …) to (rows, length, …), zeros where there is no token."""
         padded = x.new_zeros(self.rows * self.length, *x.shape[1:])
-        return padded.index_copy(0, self.index, x).unflatten(0, (self.rows, self.length))
+        return padded.index_copy(0, self.places, x).unflatten(0, (self.rows, self.length))
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, length, …) to (tokens, …)."""
-        return x.flatten(0, 1)[self.index]
+        return x.flatten(0, 1)[self.places]
 
 
 def lengths_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -161,7 +163,8 @@ class MultimodalDecoder(nn.Module):
         if cache is not None and not cache.image:
             if image_states is None:
                 raise ValueError("the first step of a cache needs image_states")
-            cache.image = [_kept(block.keys_values(image_states)) for block in self.cross_blocks]
+            blocks: Any = self.cross_blocks
+            cache.image = [_kept(block.keys_values(image_states)) for block in blocks]
         known = cache.image if cache is not None else [None] * len(self.cross_blocks)
         for self_block, cross_block, keys_values in zip(
             self.self_blocks, self.cross_blocks, known, strict=True
