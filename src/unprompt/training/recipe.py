@@ -59,6 +59,8 @@ class Model:
     """The embedder to fine-tune.
 
     Attributes:
+        start: a trained embedder to go on from, ``builtin``, a folder or a hub repository; its
+            backbone and input size then stand in place of the keys below that say them.
         backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
         checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
         pretrained: start from pretrained weights; false starts from random ones.
@@ -71,6 +73,7 @@ class Model:
         encoder: the target encoder.
     """
 
+    start: str | None = None
     backbone: str = "timm/vit_base_patch16_clip_224.openai"
     checkpoint: str | None = None
     pretrained: bool = True
@@ -130,6 +133,36 @@ class Schedule:
 
 
 @dataclass
+class Captioner:
+    """The captioner to fine-tune; its presence in a recipe makes the run a captioner's.
+
+    Attributes:
+        model: folder or hub repository of a CoCa saved by unprompt; or ``open_clip/NAME``, a model
+            of open_clip, with ``pretrained``; or empty for random weights of ``arguments``.
+        pretrained: tag or file of the weights of an ``open_clip/`` model.
+        arguments: fields of `unprompt.models.coca.CoCaConfig` for random weights.
+        caption_weight: of the captioning loss.
+        contrastive_weight: of the contrastive loss; at 0 its branch is not computed.
+        freeze: for ``image``, ``text`` and ``decoder`` the number of first blocks that do not
+            learn; -1 freezes the whole tower.
+        lora_rank: adapt attention by matrices of this rank instead of the weights; 0 does not.
+            The saved model has them merged.
+        gradient_checkpointing: recompute activations to save memory.
+        num_beams: beams of the captions that are evaluated.
+    """
+
+    model: str = ""
+    pretrained: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    caption_weight: float = 1.0
+    contrastive_weight: float = 0.0
+    freeze: dict[str, int] = field(default_factory=dict)
+    lora_rank: int = 0
+    gradient_checkpointing: bool = False
+    num_beams: int = 4
+
+
+@dataclass
 class Recipe:
     """A training run, whole.
 
@@ -137,6 +170,7 @@ class Recipe:
         output: the run folder.
         seed: of initialisation, split, order and augmentation.
         report_to: ``none``, ``tensorboard`` or ``wandb``.
+        captioner: fine-tune a captioner instead of the embedder of ``model``.
     """
 
     output: str = "runs/unnamed"
@@ -146,6 +180,7 @@ class Recipe:
     model: Model = field(default_factory=Model)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
+    captioner: Captioner | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

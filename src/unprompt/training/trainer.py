@@ -32,7 +32,9 @@ class EmbedderTrainer(transformers.Trainer):
         self._recipe = recipe
         super().__init__(
             model=model,
-            args=_arguments(recipe, steps_per_epoch=math.ceil(len(train) / _step_size(recipe))),
+            args=training_arguments(
+                recipe, steps_per_epoch=math.ceil(len(train) / _step_size(recipe))
+            ),
             train_dataset=train,
             eval_dataset=val,
             compute_metrics=_mean_cosine,
@@ -158,7 +160,8 @@ def _step_size(recipe: Recipe) -> int:
     return recipe.schedule.batch_size * recipe.schedule.accumulation
 
 
-def _arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.TrainingArguments:
+def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.TrainingArguments:
+    """The recipe as Hugging Face's trainer takes it."""
     schedule = recipe.schedule
     steps = schedule.max_steps
     if steps < 0:
