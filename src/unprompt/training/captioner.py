@@ -20,7 +20,7 @@ from unprompt.errors import RecipeError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.files import atomic_open
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
-from unprompt.models.coca.freezing import freeze
+from unprompt.models.coca.freezing import TOWERS, freeze
 from unprompt.models.coca.losses import IGNORED
 from unprompt.models.coca.open_clip import from_open_clip
 from unprompt.models.preprocessing import Preprocessing
@@ -98,8 +98,8 @@ def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, 
         }
     )
     for tower, blocks in settings.freeze.items():
-        if tower not in ("image", "text", "decoder"):
-            raise RecipeError(f"captioner.freeze.{tower}: must be image, text or decoder")
+        if tower not in TOWERS:
+            raise RecipeError(f"captioner.freeze.{tower}: must be one of {', '.join(TOWERS)}")
         try:
             freeze(model, tower, None if blocks < 0 else blocks)
         except ValueError as error:
@@ -188,7 +188,8 @@ class CaptionerTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; matrices decay, while biases, norms and other vectors do not."""
         if self.optimizer is None:
-            learning = [p for p in self.model.parameters() if p.requires_grad]
+            network: Any = self.model
+            learning = [p for p in network.parameters() if p.requires_grad]
             groups = [
                 {
                     "params": [p for p in learning if (p.ndim > 1) == decays],
@@ -226,8 +227,10 @@ def exact_matches(captions: list[str], prompts: list[str], processor: CoCaProces
 class _Written(CaptionModel):
     """Remembers what it wrote while it was evaluated."""
 
+    texts: list[str]
+
     def embed(self, prompts: list[str]) -> np.ndarray:
-        self.texts = [*getattr(self, "texts", []), *prompts]
+        self.texts += prompts
         return super().embed(prompts)
 
 
@@ -240,6 +243,7 @@ def _measure(
         if split not in set(table.column("split")):
             continue
         writer = _Written.load(folder / "model", str(folder / "model"), search=search)
+        writer.texts = []
         evaluation = scores[split] = evaluate(writer, table, split, progress=progress)
         dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(
