@@ -148,8 +148,8 @@ from unprompt.pairs.sketch import SketchBackend
 from unprompt.pairs.text import read_lines
 
 prompts, folder = read_lines(sys.argv[1]), Path(sys.argv[2])
-journal, rng, halfway = folder / ".journal.jsonl", random.Random(0), 0
-count = lambda: journal.read_bytes().count(b"\\n") if journal.exists() else 0
+journal, rng, halfway = folder / ".journal-0.jsonl", random.Random(0), 0
+count = lambda: journal.read_bytes().count(b"\\n") // 2 if journal.exists() else 0
 for _ in range(20):
     goal = count() + rng.randrange(1, 18)
     child = os.fork()
@@ -175,7 +175,17 @@ def test_killed_at_random_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
     killed = subprocess.run(killer, capture_output=True, text=True)
     assert killed.returncode == 0, killed.stderr
     assert int(killed.stdout) == 20, "a run came to its end before it was killed"
-    call = [UNPROMPT, "generate", str(prompts), "--size", "32", "--images-per-prompt", "2"]
+    call = [
+        UNPROMPT,
+        "generate",
+        str(prompts),
+        "--backend",
+        "sketch",
+        "--size",
+        "32",
+        "--images-per-prompt",
+        "2",
+    ]
     done = subprocess.run([*call, "-o", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     generate(scenes, tmp_path / "whole", SketchBackend(32), images_per_prompt=2)
@@ -188,7 +198,7 @@ def test_a_journal_line_cut_off_is_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     generate(SCENES, folder, SketchBackend(16))
     (folder / "pairs.parquet").unlink()
-    (folder / ".journal.jsonl").write_text("\n".join(rows[:4]) + "\n" + rows[4][:30])
+    (folder / ".journal-0.jsonl").write_text("\n".join(rows[:4]) + "\n" + rows[4][:30])
     result = generate(SCENES, folder, SketchBackend(16))
     assert (result.made, result.found) == (8, 4)
     assert _content(folder) == _content(tmp_path / "whole")
@@ -197,7 +207,7 @@ def test_a_journal_line_cut_off_is_dropped(tmp_path: Path) -> None:
 def test_the_verb(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red cat\na blue dog\n", encoding="utf-8")
-    call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "x")]
+    call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "x"), "--backend", "sketch"]
     done = subprocess.run([*call, "--size", "32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -205,3 +215,12 @@ def test_the_verb(tmp_path: Path) -> None:
     wrong = subprocess.run([*call, "--backend", "camera"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "unknown backend 'camera'" in wrong.stderr
+
+
+def test_shares_are_disjoint_and_make_the_whole(tmp_path: Path) -> None:
+    results = [
+        generate(SCENES, tmp_path / "shared", SketchBackend(16), share=(k, 3)) for k in range(3)
+    ]
+    assert [result.made for result in results] == [4, 4, 4]
+    generate(SCENES, tmp_path / "alone", SketchBackend(16))
+    assert _content(tmp_path / "shared") == _content(tmp_path / "alone")

@@ -94,19 +94,16 @@ class _Graph:
 
     def attend(self, hidden: str, prefix: str, heads: int) -> str:
         """Self-attention, its output projection, the residual and their normalisation."""
-        names = [f"{prefix}self.{part}" for part in ("query", "key", "value")]
-        projected = [self.multiply(hidden, name) for name in names]
-        bias = np.concatenate([self.weights[f"{name}.bias"] for name in names])
-        inputs = [*projected, self._constant(f"{prefix}self.bias", bias)]
-        mixed = self._add("MultiHeadAttention", inputs, MICROSOFT, num_heads=heads)
+        parts = [self.linear(hidden, f"{prefix}self.{part}") for part in ("query", "key", "value")]
+        mixed = self._add("MultiHeadAttention", parts, MICROSOFT, num_heads=heads)
         return self.normalise(mixed, hidden, f"{prefix}output.")
 
     def feed_forward(self, hidden: str, prefix: str) -> str:
         """The two-layer network of a block, the residual and their normalisation."""
-        wide = self.multiply(hidden, f"{prefix}intermediate.dense")
-        bias = self._weight(f"{prefix}intermediate.dense.bias")
-        wide = self._add("BiasGelu", [wide, bias], MICROSOFT)
-        return self.normalise(wide, hidden, f"{prefix}output.")
+        wide = self.linear(hidden, f"{prefix}intermediate.dense")
+        # FastGelu is the approximation by tanh: off by 0.0005 at most, far less than int8 is.
+        bent = self._add("FastGelu" if self.int8 else "Gelu", [wide], MICROSOFT)
+        return self.normalise(bent, hidden, f"{prefix}output.")
 
     def normalise(self, value: str, residual: str, prefix: str) -> str:
         """A linear layer of ``value`` plus ``residual``, normalised.
@@ -114,29 +111,25 @@ class _Graph:
         Not by SkipLayerNormalization, which would do it all at once: it takes 2.1 µs for 384
         numbers where the two additions and LayerNormalization take 0.5 µs (ONNX Runtime 1.32).
         """
-        linear = self.multiply(value, f"{prefix}dense")
-        linear = self._add("Add", [linear, self._weight(f"{prefix}dense.bias")])
+        total = self._add("Add", [self.linear(value, f"{prefix}dense"), residual])
         scale, shift = (self._weight(f"{prefix}LayerNorm.{part}") for part in ("weight", "bias"))
-        total = self._add("Add", [linear, residual])
         return self._add("LayerNormalization", [total, scale, shift], epsilon=self.epsilon)
 
-    def multiply(self, value: str, layer: str) -> str:
-        """Product with a linear layer's matrix, without its bias."""
-        matrix = self.weights[f"{layer}.weight"].T
+    def linear(self, value: str, layer: str) -> str:
+        """A linear layer of ``value``."""
+        matrix, bias = self.weights[f"{layer}.weight"].T, self._weight(f"{layer}.bias")
         if not self.int8:
-            return self._add("MatMul", [value, self._constant(layer, matrix)])
+            product = self._add("MatMul", [value, self._constant(layer, matrix)])
+            return self._add("Add", [product, bias])
         if value not in self._quantised:
             outputs = [f"{value}.{part}" for part in ("int8", "scale", "zero")]
             self.nodes.append(node("DynamicQuantizeLinear", [value], outputs))
             self._quantised[value] = outputs
         integers, scale, zero = self._quantised[value]
         scales = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny) / 127
-        quantised = np.rint(matrix / scales).astype(np.int8)
-        names = [
-            self._constant(f"{layer}.int8", quantised),
-            self._constant(f"{layer}.scale", scales.astype(np.float32)),
-        ]
-        inputs = [integers, names[0], scale, names[1], zero]
+        quantised = self._constant(f"{layer}.int8", np.rint(matrix / scales).astype(np.int8))
+        scales_name = self._constant(f"{layer}.scale", scales.astype(np.float32))
+        inputs = [integers, quantised, scale, scales_name, zero, "", bias]
         return self._add("MatMulIntegerToFloat", inputs, MICROSOFT)
 
     def pool(self, hidden: str, pooling: str) -> None:

@@ -34,6 +34,8 @@ BLOCK_SIZE = 1024
 
 DEVICES = ("auto", "cpu", "cuda")
 
+_FEW = 100_000_000
+"""Pairs up to which numpy is done before torch is even imported."""
 _CUDA_BLOCKS = 16
 _PENDING = 65_536
 """Candidates that are gathered before they are confirmed, so that few calls do much."""
@@ -155,7 +157,8 @@ def _screen(
     width = choose_width(embeddings, right, axes, threshold)
     short = shorten(embeddings, axes, width)
     other_short = short if others is None else shorten(others, axes, width)
-    if importlib.util.find_spec("torch") is None:
+    few = device != "cuda" and len(embeddings) * len(right) <= _FEW
+    if few or importlib.util.find_spec("torch") is None:
         if device == "cuda":
             raise MissingExtraError("torch", "train")
         return FloatScreen(short, other_short, threshold, block_size)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -49,7 +48,8 @@ def read(image: ImageSource, captions: bool = False) -> Reading | None:
     if isinstance(image, Image.Image):
         carrier, reading = _from_pillow(image, limits)
     else:
-        with _opened(image) as (file, name):
+        opened, name = _opened(image)
+        with opened as file:
             carrier, reading = _from_file(file, name, limits)
     if isinstance(image, str | Path) and (reading is None or not reading.prompt):
         beside = read_sidecar(Path(image), captions)
@@ -69,7 +69,8 @@ def read_fields(image: ImageSource) -> tuple[Field, ...]:
     limits = Limits()
     if isinstance(image, Image.Image):
         return tuple(read_pillow(image, limits))
-    with _opened(image) as (file, name):
+    opened, name = _opened(image)
+    with opened as file:
         return _carrier(file, name, limits).fields
 
 
@@ -117,30 +118,29 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
     return carrier, reading
 
 
-def _open_file(path: Path) -> IO[bytes]:
+def _opened(
+    image: str | Path | bytes | IO[bytes],
+) -> tuple[AbstractContextManager[IO[bytes]], str]:
+    """A context that gives the file and closes what was opened here, and a name for errors."""
+    if isinstance(image, str | Path):
+        return _open_file(image), str(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return io.BytesIO(image), "image"
+    name = str(getattr(image, "name", "image"))
+    if image.seekable():
+        return nullcontext(image), name
+    return io.BytesIO(image.read()), name
+
+
+def _open_file(path: str | Path) -> IO[bytes]:
     try:
-        return path.open("rb", _BUFFER)
+        return open(path, "rb", _BUFFER)  # noqa: PTH123 - a Path costs as much as the reading
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UnreadableImageError(f"{path}: is a folder, not an image") from None
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"{path}: cannot be opened ({error})") from error
-
-
-@contextmanager
-def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], str]]:
-    if isinstance(image, bytes | bytearray | memoryview):
-        yield io.BytesIO(image), "image"
-    elif isinstance(image, str | Path):
-        with _open_file(Path(image)) as file:
-            yield file, str(image)
-    else:
-        name = str(getattr(image, "name", "image"))
-        if not image.seekable():
-            yield io.BytesIO(image.read()), name
-        else:
-            yield image, name
 
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:

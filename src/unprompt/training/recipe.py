@@ -7,11 +7,12 @@ Every field has a default but the table. ``key=value`` overrides use dotted keys
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from unprompt.errors import RecipeError
@@ -59,6 +60,8 @@ class Model:
     """The embedder to fine-tune.
 
     Attributes:
+        start: a trained embedder to go on from, ``builtin``, a folder or a hub repository; its
+            backbone and input size then stand in place of the keys below that say them.
         backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
         checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
         pretrained: start from pretrained weights; false starts from random ones.
@@ -71,6 +74,7 @@ class Model:
         encoder: the target encoder.
     """
 
+    start: str | None = None
     backbone: str = "timm/vit_base_patch16_clip_224.openai"
     checkpoint: str | None = None
     pretrained: bool = True
@@ -193,14 +197,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except Exception as error:  # YAML's own errors differ by parser
-        raise RecipeError(f"{path}: not YAML: {error}") from error
-    for item in overrides or []:
-        if "=" not in item:
-            raise RecipeError(f"override '{item}': must be key=value, as schedule.epochs=8")
-    schema = OmegaConf.structured(Recipe)
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(stated):
+        raise RecipeError(f"{path}: not a mapping of keys to values")
+    changes = _parse(overrides or [])
     try:
-        with_file = OmegaConf.merge(schema, stated)
-        merged = OmegaConf.merge(with_file, OmegaConf.from_dotlist(overrides or []))
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), stated, changes)
         recipe = OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise RecipeError(f"{path}: {error.full_key} is missing") from error
@@ -209,8 +211,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise RecipeError(f"{path}: {where}{str(error).splitlines()[0]}") from error
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{path}: not a mapping of keys to values")
+    assert isinstance(recipe, Recipe)  # noqa: S101 - what a merge with the schema gives
     _check(recipe, path)
     return recipe
 
@@ -219,6 +220,18 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe with every value as it was resolved."""
     with atomic_open(path) as file:
         file.write(OmegaConf.to_yaml(OmegaConf.structured(recipe)))
+
+
+def _parse(overrides: list[str]) -> DictConfig:
+    for item in overrides:
+        if not item.partition("=")[0] or "=" not in item:
+            raise RecipeError(f"override '{item}': must be key=value, as schedule.epochs=8")
+        try:
+            OmegaConf.from_dotlist([item])
+        except Exception as error:  # YAML's own errors differ by parser
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"override '{item}': not YAML: {reason}") from error
+    return OmegaConf.from_dotlist(overrides)
 
 
 def _unknown_key(path: Path, error: ConfigKeyError) -> RecipeError:
@@ -254,17 +267,31 @@ def _check(recipe: Recipe, path: Path) -> None:
         "data.threshold": 0 < recipe.data.threshold <= 1,
         "data.workers": recipe.data.workers >= 0,
         "data.train_size": recipe.data.train_size is None or recipe.data.train_size > 0,
+        "seed": 0 <= recipe.seed < 2**32,
         "model.size": recipe.model.size is None or recipe.model.size > 0,
         "model.mean": recipe.model.mean is None or len(recipe.model.mean) == 3,
-        "model.std": recipe.model.std is None or len(recipe.model.std) == 3,
+        "model.std": recipe.model.std is None
+        or (len(recipe.model.std) == 3 and min(recipe.model.std) > 0),
+        "model.head.hidden": recipe.model.head.hidden > 0,
+        "model.head.dropout": 0 <= recipe.model.head.dropout < 1,
         "schedule.batch_size": recipe.schedule.batch_size > 0,
         "schedule.accumulation": recipe.schedule.accumulation > 0,
         "schedule.evaluations": recipe.schedule.evaluations > 0,
         "schedule.keep": recipe.schedule.keep > 0,
-        "schedule.epochs": recipe.schedule.epochs > 0,
+        "schedule.epochs": 0 < recipe.schedule.epochs < math.inf,
+        "schedule.max_steps": recipe.schedule.max_steps == -1 or recipe.schedule.max_steps > 0,
+        "optimiser.learning_rate": 0 <= recipe.optimiser.learning_rate < math.inf,
+        "optimiser.head_learning_rate": 0 <= recipe.optimiser.head_learning_rate < math.inf,
+        "optimiser.weight_decay": 0 <= recipe.optimiser.weight_decay < math.inf,
+        "optimiser.max_grad_norm": recipe.optimiser.max_grad_norm >= 0,
         "optimiser.warmup": 0 <= recipe.optimiser.warmup < 1,
     }
     for key, fine in bounds.items():
         if not fine:
             value = OmegaConf.select(OmegaConf.structured(recipe), key)
             raise RecipeError(f"{path}: {key}={value} is out of range")
+    if recipe.schedule.probe and recipe.model.head.kind != "linear":
+        raise RecipeError(
+            f"{path}: schedule.probe fits a linear head; set model.head.kind=linear or "
+            "schedule.probe=false"
+        )

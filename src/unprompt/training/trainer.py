@@ -17,6 +17,8 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from unprompt.errors import RecipeError
+from unprompt.files import atomic_open
 from unprompt.models.embedder import Embedder
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.recipe import Recipe
@@ -94,6 +96,22 @@ class RunLog(TrainerCallback):
     def __init__(self, path: Path):
         self._path = path
 
+    def on_train_begin(
+        self,
+        args: transformers.TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Drop what a killed call logged after its last checkpoint: those steps come again."""
+        if not self._path.exists():
+            return
+        with atomic_open(self._path) as file:
+            for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+                # The kill may have cut off the last line.
+                if line.endswith("\n") and json.loads(line)["step"] <= state.global_step:
+                    file.write(line)
+
     def on_log(
         self,
         args: transformers.TrainingArguments,
@@ -170,6 +188,8 @@ def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.Tra
     precision = schedule.precision
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16() else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("schedule.precision=fp16 needs a CUDA device; take bf16, fp32 or auto")
     return transformers.TrainingArguments(
         output_dir=str(Path(recipe.output) / "checkpoints"),
         per_device_train_batch_size=schedule.batch_size,

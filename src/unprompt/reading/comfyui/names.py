@@ -32,6 +32,7 @@ _ELSEWHERE = re.compile(
 )
 _PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
 _SAMPLER = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
+_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 
 
 class Traits(NamedTuple):
@@ -47,6 +48,7 @@ class Traits(NamedTuple):
         elsewhere: it leads away from text, to models and pictures.
         picture: it takes the picture that the node works on.
         sampler: only a node that makes a picture has it.
+        selector: it says by a number which of the other inputs counts.
     """
 
     positive: bool
@@ -58,6 +60,7 @@ class Traits(NamedTuple):
     elsewhere: bool
     picture: bool
     sampler: bool
+    selector: bool
 
     def mine(self, side: str) -> bool:
         """Whether it is of ``side``: ``positive`` or ``negative``."""
@@ -86,6 +89,7 @@ def traits_of(name: str) -> Traits:
         elsewhere=bool(_ELSEWHERE.search(name)),
         picture=bool(_PICTURE.search(name)),
         sampler=bool(_SAMPLER.search(name)),
+        selector=bool(_SELECTOR.search(name)),
     )
 
 

@@ -19,7 +19,6 @@ _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
 _MAX_TEXT = 4 << 20
 
-_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
@@ -149,22 +148,30 @@ class Tracer:
         self._graph = graph
         self._steps = 0
         self._names = graph.names
+        self._answers: dict[tuple[str, str, bool], list[Found]] = {}
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
         links = [(self._names[name], link) for name, link in sampler.links]
         sided = [link for traits, link in links if traits.mine(side)]
         for link in sided:
-            if found := self._conditioning(link, side, True, set(), 0):
+            if found := self._began(link, side, True):
                 return found
         if sided:
             return []
         for traits, link in links:
             if traits.other(side) or not (traits.conditioning or traits.bundle):
                 continue
-            if found := self._conditioning(link, side, side == "positive", set(), 0):
+            if found := self._began(link, side, side == "positive"):
                 return found
         return []
+
+    def _began(self, link: Link, side: str, free: bool) -> list[Found]:
+        """The texts behind a link of a sampler; samplers of one graph mostly share theirs."""
+        key = (link.node, side, free)
+        if key not in self._answers:
+            self._answers[key] = self._conditioning(link, side, free, set(), 0)
+        return self._answers[key]
 
     def prompted(self, node: Node) -> Iterator[Origin]:
         """The texts of inputs that are called prompts, for pipelines without conditioning."""
@@ -188,7 +195,7 @@ class Tracer:
         no negative text, although its conditioning leads to one.
         """
         node = self._enter(link, seen, depth)
-        if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
+        if node is None or "zeroout" in node.kind.lower().replace("_", ""):
             return []
         named = [(name, self._names[name]) for name in node.inputs]
         sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
@@ -236,6 +243,8 @@ class Tracer:
         """The texts of an encoder: one, or one for each of its text models."""
         named = {name: self._text_input(node, name, side, seen, depth) for name in names}
         texts = {name: found for name, found in named.items() if found is not None}
+        if len(texts) < 2:
+            return list(texts.values())
         populated = {name: item for name, item in texts.items() if "populated" in name}
         if any(item.text.strip() for item in populated.values()):
             texts = populated
@@ -285,8 +294,10 @@ class Tracer:
 
     def _selected(self, node: Node, names: list[str]) -> list[str]:
         """Of a switch with a number, the input of that number; else all."""
+        if len(names) < 2:
+            return names
         for name, value in node.inputs.items():
-            if _SELECTOR.match(name) and isinstance(value, int) and not isinstance(value, bool):
+            if self._names[name].selector and value.__class__ is int:
                 chosen = [n for n in names if re.search(rf"(?<!\d){value}$", n)]
                 if chosen:
                     return chosen
@@ -304,6 +315,8 @@ class Tracer:
 
 def _ordered(names: list[str]) -> list[str]:
     """``text_a, text_b`` or ``string1, string2`` in their own order, other names as they stand."""
+    if len(names) < 2:
+        return names
     numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
     stems = {match[1] for match in numbered if match}
     if all(numbered) and len(stems) == 1:

@@ -167,8 +167,7 @@ class _Builder:
                     if socket.get("widget"):
                         # Values of widgets that became inputs are what was typed before.
                         inputs.pop("text_0" if name == "text" else name + "_0", None)
-            title = raw.get("title")
-            graph[key] = Node.of(key, str(raw.get("type")), inputs, str(title or ""))
+            graph[key] = Node.of(key, str(raw.get("type")), inputs)
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:

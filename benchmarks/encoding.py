@@ -1,0 +1,104 @@
+"""Our prompt encoder against sentence-transformers' default, on the same real prompts.
+
+    .venv/bin/python benchmarks/encoding.py [--prompts 10000] [--block 10000]
+
+Prompts are the first of ``../shared/prompts`` that real users gave to Stable Diffusion. Every
+contender loads and encodes 64 prompts before the clock starts; then the contenders take turns,
+on all prompts or on blocks of them (``--block``), so that load from elsewhere on the machine
+falls on all of them alike. The processor time of the process is shown beside the wall clock, for
+a machine that others use too; there ``taskset -c 0`` before the command gives the cleanest
+figures, since threads that wait for each other burn time. The cache is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+PROMPTS = Path(__file__).parents[2] / "shared" / "prompts"
+FILES = ("imagereward_refl_diffusiondb.txt", "imagereward_test.txt")
+CONTENDERS = [("onnx", "fp32"), ("torch", "bf16"), ("onnx", "int8")]
+PEER = "sentence-transformers"
+
+
+@dataclass
+class Contender:
+    """An encoder, and what it took and gave so far."""
+
+    name: str
+    encode: Callable[[list[str]], np.ndarray]
+    wall: float = 0.0
+    processor: float = 0.0
+    blocks: list[np.ndarray] = field(default_factory=list)
+
+    def run(self, texts: list[str]) -> None:
+        """Encode a block on the clock."""
+        wall, processor = time.perf_counter(), time.process_time()
+        self.blocks.append(self.encode(texts))
+        self.wall += time.perf_counter() - wall
+        self.processor += time.process_time() - processor
+
+
+def read_prompts(count: int) -> list[str]:
+    lines = [line for name in FILES for line in (PROMPTS / name).read_text().split("\n")]
+    return [line for line in lines if line.strip()][:count]
+
+
+def contenders() -> list[Contender]:
+    from sentence_transformers import SentenceTransformer
+
+    from unprompt.encoding import DEFAULT_ENCODER, load_encoder
+    from unprompt.encoding.sources import find_source
+
+    peer = SentenceTransformer(str(find_source(DEFAULT_ENCODER)), device="cpu")
+    ours = [
+        Contender(
+            f"{backend} {precision}", load_encoder(backend=backend, precision=precision).encode
+        )
+        for backend, precision in CONTENDERS
+    ]
+    return [Contender(PEER, peer.encode), *ours]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--prompts", type=int, default=10_000)
+    parser.add_argument("--block", type=int, default=10_000, help="prompts a turn")
+    options = parser.parse_args()
+
+    texts = read_prompts(options.prompts)
+    rivals = contenders()
+    for rival in rivals:
+        rival.encode(texts[:64])
+    for start in range(0, len(texts), options.block):
+        for rival in rivals:
+            rival.run(texts[start : start + options.block])
+
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in (PEER, "torch", "transformers", "onnxruntime")
+    )
+    print(f"{len(texts):,} prompts, {options.block:,} a turn; {len(os.sched_getaffinity(0))} cores")
+    print(versions + "\n")
+    print("| encoder | prompts/s | ratio | processor s | ratio | mean cosine | least |")
+    print("|---|---|---|---|---|---|---|")
+    peer = rivals[0]
+    exact = np.concatenate(peer.blocks)
+    for rival in rivals:
+        cosines = (np.concatenate(rival.blocks) * exact).sum(axis=1)
+        print(
+            f"| {rival.name} | {len(texts) / rival.wall:.0f} | {peer.wall / rival.wall:.2f}x "
+            f"| {rival.processor:.0f} | {peer.processor / rival.processor:.2f}x "
+            f"| {cosines.mean():.5f} | {cosines.min():.5f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
