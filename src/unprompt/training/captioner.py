@@ -33,6 +33,9 @@ from unprompt.training.trainer import RunLog, last_checkpoint, training_argument
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")
 
+# AdamW as open_clip sets it for models with a vision transformer (open_clip_train.params).
+_BETAS, _EPSILON = (0.9, 0.98), 1e-6
+
 
 def train_captioner(
     recipe: Recipe, table: PairsTable, folder: Path, progress: bool = False
@@ -198,7 +201,10 @@ class CaptionerTrainer(transformers.Trainer):
                 for decays in (True, False)
             ]
             self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]], lr=self._rates.learning_rate
+                [group for group in groups if group["params"]],
+                lr=self._rates.learning_rate,
+                betas=_BETAS,
+                eps=_EPSILON,
             )
         return self.optimizer
 
