@@ -212,3 +212,11 @@ def test_matches_are_counted_as_the_tokenizer_spells():
 def test_searches_that_cannot_be(settings):
     with pytest.raises(UnpromptError, match="must be"):
         Search(**settings)
+
+
+@pytest.mark.parametrize("name", ["coca_vit_l14", "coca_vit_l14_improved"])
+def test_the_recipes_load(name):
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    assert recipe.captioner is not None
+    assert recipe.captioner.model == "open_clip/coca_ViT-L-14"
+    assert recipe.captioner.contrastive_weight == 0
