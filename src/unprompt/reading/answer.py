@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 
@@ -122,8 +122,7 @@ class Reading:
         Args:
             raw: also give every text of the file.
         """
-        plain = asdict(self)
-        plain["settings"]["other"] = dict(self.settings.other)
+        plain = asdict(self if raw else replace(self, raw=()))
         if not raw:
             del plain["raw"]
         return plain
@@ -174,3 +173,16 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def cleaned(value: Any) -> Any:
+    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(cleaned, value))
+    if isinstance(value, dict):
+        return {cleaned(key): cleaned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: cleaned(getattr(value, f.name)) for f in fields(value)})
+    return value

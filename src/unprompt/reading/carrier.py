@@ -42,11 +42,15 @@ class Carrier:
     Args:
         fields: every text, in file order.
         kind: the container: ``PNG``, ``JPEG``, ``WebP``...
+
+    Attributes:
+        surrogates: whether JSON that was parsed may state lone surrogates, as only its escapes can.
     """
 
     def __init__(self, fields: Iterable[Field], kind: str = ""):
         self.fields = tuple(fields)
         self.kind = kind
+        self.surrogates = False
         self._json: dict[int, Any] = {}
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
@@ -81,8 +85,15 @@ class Carrier:
             return None
         key = id(field)  # the fields live as long as this does
         if key not in self._json:
-            self._json[key] = parse_json(field.text)
+            self._json[key] = self.parse(field.text)
         return self._json[key]
+
+    def parse(self, text: str) -> Any:
+        """What a part of a field's text holds as JSON, None where it holds none."""
+        value = parse_json(text)
+        if value is not None and ("\\ud" in text or "\\uD" in text):
+            self.surrogates = True
+        return value
 
     def objects(self, mark: str = "", *names: str) -> Iterator[tuple[Field, dict[str, Any]]]:
         """Yield every field that holds a JSON object, and that object.

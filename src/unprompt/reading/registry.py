@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-from unprompt.reading.answer import Reading, Settings
+from unprompt.reading.answer import Reading, Settings, cleaned
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import (
     a1111,
@@ -55,8 +55,14 @@ FAMILIES = (
 def recognise(carrier: Carrier) -> Reading | None:
     """The answer of the first family that finds a prompt, else of the first that finds itself.
 
-    Settings that it does not state are taken from a ComfyUI graph in the same file.
+    Settings that it does not state are taken from a ComfyUI graph in the same file. Every text of
+    the answer is valid Unicode.
     """
+    reading = _asked(carrier)
+    return cleaned(reading) if reading is not None and carrier.surrogates else reading
+
+
+def _asked(carrier: Carrier) -> Reading | None:
     silent = None
     for family in FAMILIES:
         if family.places is not None and family.places.isdisjoint(carrier.names):

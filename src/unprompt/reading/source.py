@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image
 
 from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
-from unprompt.reading.answer import Field, Reading, clean
+from unprompt.reading.answer import Field, Reading
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.containers.png import read_png_end
@@ -154,21 +154,5 @@ def _open_file(path: str | Path) -> IO[bytes]:
 
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
-    """The reading with its raw texts and problems, and every text valid Unicode."""
-    # Only the escapes of JSON can state lone surrogates.
-    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
-        reading = _cleaned(replace(reading, raw=()))
+    """The reading with the raw texts and the problems of its file."""
     return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
-
-
-def _cleaned(value: Any) -> Any:
-    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, tuple):
-        return tuple(map(_cleaned, value))
-    if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _cleaned(getattr(value, f.name)) for f in fields(value)})
-    return value

@@ -15,7 +15,7 @@ from typing import IO
 from PIL import Image
 
 from unprompt.images import MAX_PIXELS
-from unprompt.reading.answer import Field
+from unprompt.reading.answer import Field, clean
 from unprompt.reading.carrier import MAX_TEXT, Limits, parse_json
 from unprompt.reading.containers import DECODING_ERRORS
 from unprompt.reading.containers.png import SIGNATURE
@@ -100,7 +100,7 @@ def _decode(data: bytes, compressed: bool, place: str, limits: Limits) -> Iterat
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(item, str):
-                yield Field(place, key, item)
+                yield Field(place, clean(key), clean(item))
     yield Field(place, "parameters", text)
 
 

@@ -46,7 +46,7 @@ def _values(carrier: Carrier, field: Field) -> Iterator[dict[str, Any]]:
     """The JSON of a field, also behind ``Prompt:`` or inside an object of several."""
     value = carrier.json(field)
     if value is None and field.whole and (prefix := _PREFIX.match(field.text[:200])):
-        value = parse_json(field.text[prefix.end() :])
+        value = carrier.parse(field.text[prefix.end() :])
     if not isinstance(value, dict):
         return
     yield value
