@@ -234,3 +234,37 @@ def test_the_models_own_mean_and_std(recipe: Recipe):
     model = build(recipe, 12)
     assert model.preprocessing.mean == (0.1, 0.2, 0.3)
     assert model.preprocessing.std == (0.4, 0.5, 0.6)
+
+
+def test_wrong_calls_of_train_end_with_two(recipe, tmp_path, monkeypatch, capsys):
+    from unprompt.cli import main
+
+    path = tmp_path / "recipe.yaml"
+    save_recipe(recipe, path)
+
+    def refused(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["unprompt", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert (end.value.code, out) == (2, "")
+        return err
+
+    assert "no such recipe" in refused(tmp_path / "nowhere.yaml")
+    assert "did you mean 'epochs'?" in refused(path, "schedule.epoch=3")
+    assert "must be key=value" in refused(path, "schedule.epochs")
+    assert "no such pairs table" in refused(path, "data.table=nowhere.parquet")
+    assert "near: " in refused(path, "model.backbone=timm/test_resnot", "--fresh")
+
+
+def test_train_prints_its_scores(recipe, tmp_path, monkeypatch, capsys):
+    from unprompt.cli import main
+
+    path = tmp_path / "recipe.yaml"
+    save_recipe(recipe, path)
+    monkeypatch.setattr(sys, "argv", ["unprompt", "train", str(path), "schedule.max_steps=2"])
+    main()
+    out, err = capsys.readouterr()
+    assert out.count("mean cosine") == 2
+    assert "step 2/2: cosine on val" in err
+    assert "model: " in err

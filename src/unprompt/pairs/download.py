@@ -8,6 +8,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -278,10 +279,10 @@ def _write_list(rows: Iterator[tuple[str, str]], path: Path, limit: int | None =
 
 def _fetch(folder: Path, options: Options) -> None:
     """Let img2dataset fetch the shards of one round that are missing."""
-    from img2dataset import main as img2dataset
-
     from unprompt.pairs.guard import GuardedDownloader
 
+    # The package has a function of the same name as this module.
+    img2dataset = import_module("img2dataset.main")
     downloader = img2dataset.Downloader
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
