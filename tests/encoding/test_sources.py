@@ -82,7 +82,7 @@ def test_nowhere_is_one_error_that_says_what_was_tried_and_what_to_do(
     ]
     places = [message.index(place) for place in tried]
     assert places == sorted(places)
-    assert "pip install no-such-package" in message
+    assert "pip install --no-deps no-such-package" in message
     assert "give the path of a sentence-transformers model folder" in message
 
 

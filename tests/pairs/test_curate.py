@@ -19,10 +19,12 @@ from unprompt.cli import app
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import Pair, PairsTable, load, save
 
+UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
+
 
 def call(*arguments: object) -> tuple[int, str]:
     """Exit code and standard error of the installed command, in a process of its own."""
-    command = [sys.executable, "-m", "unprompt", *map(str, arguments)]
+    command = [UNPROMPT, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -166,7 +168,7 @@ def test_help_has_examples(verb):
 )
 def test_killed_at_any_moment_the_output_is_whole_or_absent(table, tmp_path, kills):
     output = tmp_path / "out" / "o.parquet"
-    command = [sys.executable, "-m", "unprompt", "dedup", str(table), "-o", str(output)]
+    command = [UNPROMPT, "dedup", str(table), "-o", str(output)]
     begin = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     seconds = time.perf_counter() - begin

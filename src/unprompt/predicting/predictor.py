@@ -159,7 +159,7 @@ class Predictor:
         calibration = self.bank.calibration
         return calibration(match.cosine) if calibration else None
 
-    def _load(self) -> tuple[EmbeddingModel, Bank]:
+    def _load(self) -> tuple[EmbeddingModel, Bank | None]:
         with self._lock:
             if self._loaded is None:
                 name, bank, device = self._named

@@ -15,6 +15,7 @@ from unprompt.images import ImageSource
 from unprompt.reading.answer import Field, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
+from unprompt.reading.containers.png import read_png_end
 from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
@@ -71,13 +72,22 @@ def read_fields(image: ImageSource) -> tuple[Field, ...]:
         return tuple(read_pillow(image, limits))
     opened, name = _opened(image)
     with opened as file:
-        return _carrier(file, name, limits).fields
+        carrier = _carrier(file, name, limits)
+        late = read_png_end(file, limits) if carrier.kind == "PNG" else ()
+        return (*carrier.fields, *late)
 
 
 def _from_file(file: IO[bytes], name: str, limits: Limits) -> tuple[Carrier, Reading | None]:
     carrier = _carrier(file, name, limits)
     reading = recognise_family(carrier)
-    if (reading is None or reading.prompt is None) and carrier.kind in ("PNG", "WebP"):
+    if reading is not None and reading.prompt is not None:
+        return carrier, reading
+    if carrier.kind == "PNG" and (late := tuple(read_png_end(file, limits))):
+        carrier = Carrier((*carrier.fields, *late), carrier.kind)
+        reading = recognise_family(carrier)
+        if reading is not None and reading.prompt is not None:
+            return carrier, reading
+    if carrier.kind in ("PNG", "WebP"):
         hidden = tuple(read_stealth(file, carrier.kind, limits))
         if hidden:
             carrier = Carrier((*carrier.fields, *hidden), carrier.kind)

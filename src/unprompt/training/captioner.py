@@ -20,7 +20,7 @@ from unprompt.errors import RecipeError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.files import atomic_open
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
-from unprompt.models.coca.freezing import freeze
+from unprompt.models.coca.freezing import TOWERS, freeze
 from unprompt.models.coca.losses import IGNORED
 from unprompt.models.coca.open_clip import from_open_clip
 from unprompt.models.preprocessing import Preprocessing
@@ -32,6 +32,9 @@ from unprompt.training.trainer import RunLog, last_checkpoint, training_argument
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")
+
+# AdamW as open_clip sets it for models with a vision transformer (open_clip_train.params).
+_BETAS, _EPSILON = (0.9, 0.98), 1e-6
 
 
 def train_captioner(
@@ -98,8 +101,8 @@ def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, 
         }
     )
     for tower, blocks in settings.freeze.items():
-        if tower not in ("image", "text", "decoder"):
-            raise RecipeError(f"captioner.freeze.{tower}: must be image, text or decoder")
+        if tower not in TOWERS:
+            raise RecipeError(f"captioner.freeze.{tower}: must be one of {', '.join(TOWERS)}")
         try:
             freeze(model, tower, None if blocks < 0 else blocks)
         except ValueError as error:
@@ -188,7 +191,8 @@ class CaptionerTrainer(transformers.Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; matrices decay, while biases, norms and other vectors do not."""
         if self.optimizer is None:
-            learning = [p for p in self.model.parameters() if p.requires_grad]
+            network: Any = self.model
+            learning = [p for p in network.parameters() if p.requires_grad]
             groups = [
                 {
                     "params": [p for p in learning if (p.ndim > 1) == decays],
@@ -197,7 +201,10 @@ class CaptionerTrainer(transformers.Trainer):
                 for decays in (True, False)
             ]
             self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]], lr=self._rates.learning_rate
+                [group for group in groups if group["params"]],
+                lr=self._rates.learning_rate,
+                betas=_BETAS,
+                eps=_EPSILON,
             )
         return self.optimizer
 
@@ -226,8 +233,10 @@ def exact_matches(captions: list[str], prompts: list[str], processor: CoCaProces
 class _Written(CaptionModel):
     """Remembers what it wrote while it was evaluated."""
 
+    texts: list[str]
+
     def embed(self, prompts: list[str]) -> np.ndarray:
-        self.texts = [*getattr(self, "texts", []), *prompts]
+        self.texts += prompts
         return super().embed(prompts)
 
 
@@ -240,6 +249,7 @@ def _measure(
         if split not in set(table.column("split")):
             continue
         writer = _Written.load(folder / "model", str(folder / "model"), search=search)
+        writer.texts = []
         evaluation = scores[split] = evaluate(writer, table, split, progress=progress)
         dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(

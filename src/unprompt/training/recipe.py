@@ -95,6 +95,7 @@ class Optimiser:
         head_learning_rate: peak learning rate of the head.
         weight_decay: of weight matrices; biases and norms have none.
         warmup: share of the steps in which the rate rises from zero.
+        warmup_steps: the same as a number of steps, which then goes before the share.
         max_grad_norm: gradients are clipped to this norm; 0 does not clip.
         frozen_statistics: batch norms keep the running statistics of the pretrained weights.
     """
@@ -103,6 +104,7 @@ class Optimiser:
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
+    warmup_steps: int | None = None
     max_grad_norm: float = 1.0
     frozen_statistics: bool = False
 
@@ -285,6 +287,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         "optimiser.weight_decay": 0 <= recipe.optimiser.weight_decay < math.inf,
         "optimiser.max_grad_norm": recipe.optimiser.max_grad_norm >= 0,
         "optimiser.warmup": 0 <= recipe.optimiser.warmup < 1,
+        "optimiser.warmup_steps": (recipe.optimiser.warmup_steps or 0) >= 0,
     }
     for key, fine in bounds.items():
         if not fine:

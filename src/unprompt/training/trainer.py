@@ -185,6 +185,7 @@ def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.Tra
     if steps < 0:
         steps = math.ceil(schedule.epochs * steps_per_epoch)
     interval = max(1, math.ceil(steps / schedule.evaluations))
+    warmup = recipe.optimiser.warmup_steps
     precision = schedule.precision
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16() else "fp32"
@@ -196,7 +197,7 @@ def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.Tra
         per_device_eval_batch_size=schedule.batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         max_steps=steps,
-        warmup_steps=round(recipe.optimiser.warmup * steps),
+        warmup_steps=round(recipe.optimiser.warmup * steps) if warmup is None else warmup,
         lr_scheduler_type="cosine",
         learning_rate=recipe.optimiser.learning_rate,
         max_grad_norm=recipe.optimiser.max_grad_norm,

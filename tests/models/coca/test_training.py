@@ -128,6 +128,8 @@ def test_the_first_blocks_stay(model, pixels, tower, frozen):
 def test_no_blocks_and_too_many(model):
     freeze(model, "image", blocks=0)
     assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match="must be one of image, text, decoder"):
+        freeze(model, "head")
     with pytest.raises(ValueError, match="has 2 blocks, not 3"):
         freeze(model, "image", blocks=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
@@ -31,7 +32,7 @@ _ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 _PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
-_SAMPLER = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
+_SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 _SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 
 
@@ -47,7 +48,6 @@ class Traits(NamedTuple):
         option: it holds a choice, not words.
         elsewhere: it leads away from text, to models and pictures.
         picture: it takes the picture that the node works on.
-        sampler: only a node that makes a picture has it.
         selector: it says by a number which of the other inputs counts.
     """
 
@@ -59,7 +59,6 @@ class Traits(NamedTuple):
     option: bool
     elsewhere: bool
     picture: bool
-    sampler: bool
     selector: bool
 
     def mine(self, side: str) -> bool:
@@ -76,6 +75,14 @@ class Traits(NamedTuple):
         return self.conditioning or self.positive or self.negative
 
 
+def of_sampler(names: Iterable[str]) -> bool:
+    """Whether one of the names is that of an input which only a node that makes pictures has."""
+    for name in names:  # noqa: SIM110 - asked of every node, and a generator takes twice as long
+        if name in _SAMPLER or "pipe" in name:
+            return True
+    return False
+
+
 def traits_of(name: str) -> Traits:
     """Judge a name."""
     option = bool(_OPTION.search(name))
@@ -88,7 +95,6 @@ def traits_of(name: str) -> Traits:
         option=option,
         elsewhere=bool(_ELSEWHERE.search(name)),
         picture=bool(_PICTURE.search(name)),
-        sampler=bool(_SAMPLER.search(name)),
         selector=bool(_SELECTOR.search(name)),
     )
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Link, Node
+from unprompt.reading.comfyui.names import of_sampler
 
 _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
@@ -54,7 +55,7 @@ def origins(graph: Graph) -> list[Origin]:
         positive = tracer.texts_of(node, "positive")
         if positive:
             negative = tracer.texts_of(node, "negative")
-            samples = is_sampler(graph, node)
+            samples = of_sampler(node.inputs)
             found.append(Origin(node, tuple(positive), tuple(negative), samples))
     if not found:
         found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
@@ -93,15 +94,10 @@ def _picture_before(graph: Graph, node: Node) -> Node | None:
     return graph.get(links.pop()) if len(links) == 1 else None
 
 
-def is_sampler(graph: Graph, node: Node) -> bool:
-    """Whether a node makes a picture: it takes a model, a guider or a seed."""
-    return any(graph.names[name].sampler for name in node.inputs)
-
-
 def first_sampler(graph: Graph) -> Node | None:
     """The sampler nearest to the first output, whether or not any text reaches it."""
     for node in _behind_outputs(graph):
-        if is_sampler(graph, node) and any(graph.names[n].towards_text for n, _ in node.links):
+        if of_sampler(node.inputs) and any(graph.names[n].towards_text for n, _ in node.links):
             return node
     return None
 
@@ -131,7 +127,7 @@ def _behind_outputs(graph: Graph) -> Iterator[Node]:
         while queue:
             node = queue.popleft()
             # Some samplers save by themselves; behind conditioning only samplers matter.
-            if (start is not None and node is not start) or is_sampler(graph, node):
+            if (start is not None and node is not start) or of_sampler(node.inputs):
                 yield node
             for name, link in node.links:
                 if link.node in seen or link.node not in graph:
@@ -153,6 +149,8 @@ class Tracer:
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
         links = [(self._names[name], link) for name, link in sampler.links]
+        if not any(traits.towards_text or traits.bundle for traits, _ in links):
+            return []
         sided = [link for traits, link in links if traits.mine(side)]
         for link in sided:
             if found := self._began(link, side, True):
