@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.resources import files
@@ -286,25 +289,28 @@ def _fetch(folder: Path, options: Options) -> None:
     downloader = img2dataset.Downloader
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
+    # The library that it scales images with would look for updates of itself in every process.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
-        img2dataset.download(
-            url_list=str(folder / _LIST),
-            input_format="parquet",
-            url_col="url",
-            caption_col="caption",
-            output_folder=str(folder / "images"),
-            output_format=options.output_format,
-            image_size=options.image_size,
-            resize_mode=options.resize_mode,
-            resize_only_if_bigger=options.resize_mode != "border",
-            encode_format=options.encode_format,
-            processes_count=options.processes,
-            thread_count=options.threads,
-            timeout=options.timeout,
-            number_sample_per_shard=options.shard_size,
-            distributor=options.distributor,
-            enable_wandb=options.wandb,
-        )
+        with redirect_stdout(sys.stderr):
+            img2dataset.download(
+                url_list=str(folder / _LIST),
+                input_format="parquet",
+                url_col="url",
+                caption_col="caption",
+                output_folder=str(folder / "images"),
+                output_format=options.output_format,
+                image_size=options.image_size,
+                resize_mode=options.resize_mode,
+                resize_only_if_bigger=options.resize_mode != "border",
+                encode_format=options.encode_format,
+                processes_count=options.processes,
+                thread_count=options.threads,
+                timeout=options.timeout,
+                number_sample_per_shard=options.shard_size,
+                distributor=options.distributor,
+                enable_wandb=options.wandb,
+            )
     finally:
         img2dataset.Downloader = downloader
     rows = pq.read_metadata(folder / _LIST).num_rows
