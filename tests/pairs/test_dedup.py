@@ -8,17 +8,28 @@ from hypothesis.extra.numpy import arrays
 
 from tests.pairs import twin
 from unprompt.errors import TableError, UnpromptError
+from unprompt.pairs import search as searching
 from unprompt.pairs.dedup import Deduplication, deduplicate
 from unprompt.pairs.table import Pair, PairsTable
 
 KEEPS = ["first", "longest", "central"]
 
 
+def with_torch(*arguments, **options) -> Deduplication:
+    """As `deduplicate` does for sets of more than a few thousand rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "_FEW", 0)
+        patch.setattr(searching, "_integers_are_fast", lambda: True)
+        return deduplicate(*arguments, **options)
+
+
 def check(
     embeddings: np.ndarray, threshold: float, keep: str = "first", prompts: list[str] | None = None
 ) -> Deduplication:
     """The answer, after it was found equal to the twin's."""
-    found = deduplicate(embeddings, threshold, keep, prompts=prompts, block_size=7)
+    found = with_torch(embeddings, threshold, keep, prompts=prompts, block_size=7)
+    plain = deduplicate(embeddings, threshold, keep, prompts=prompts, block_size=7)
+    assert (found.representative_of == plain.representative_of).all()
     wanted = twin.deduplicate(embeddings, threshold, keep, prompts)
     rows = found.items.rows
     pairs = sorted(
@@ -114,7 +125,7 @@ def test_same_answer_whatever_the_block_size_and_the_threads(keep):
     before = torch.get_num_threads()
     for block_size, threads in [(7, 2), (64, 1), (400, 2), (4096, 2)]:
         torch.set_num_threads(threads)
-        answers.append(deduplicate(rows, 0.8, keep, prompts=prompts, block_size=block_size))
+        answers.append(with_torch(rows, 0.8, keep, prompts=prompts, block_size=block_size))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     for other in answers[1:]:

@@ -13,6 +13,7 @@ from unprompt.pairs.compose import compose
 from unprompt.pairs.generate import Job, generate, image_seed, prompt_id
 from unprompt.pairs.sketch import SketchBackend, draw
 from unprompt.pairs.table import load, validate
+from unprompt.reading import read
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 SCENES = list(compose(12, style="sketch"))
@@ -45,26 +46,27 @@ def test_the_table_says_what_the_images_are(tmp_path: Path) -> None:
     assert len({pair.seed for pair in table}) == 24
 
 
-def test_prompt_and_settings_stand_in_the_file(tmp_path: Path) -> None:
-    result = generate(["a café, zwölf Boxkämpfer 猫", "a red cat"], tmp_path, SketchBackend(32))
-    table = load(result.table)
-    for row, pair in enumerate(table):
-        with Image.open(tmp_path / pair.file) as image:
-            text = image.info["parameters"]
-        assert text.splitlines()[0] == pair.prompt
-        assert text.splitlines()[1] == f"Seed: {pair.seed}, Size: 32x32, Model: unprompt sketch"
-        assert table.open_image(row).size == (32, 32)
-
-
-@pytest.mark.parametrize("format", ["webp", "jpeg"])
-def test_other_formats(tmp_path: Path, format: str) -> None:
-    table = load(generate(SCENES[:2], tmp_path, SketchBackend(32), format=format).table)
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_prompt_and_settings_are_read_from_the_file(tmp_path: Path, format: str) -> None:
+    prompts = ["a café, zwölf Boxkämpfer 猫", "a red cat"]
+    table = load(generate(prompts, tmp_path, SketchBackend(32), format=format).table)
+    assert table.prompts == prompts
     for pair in table:
         with Image.open(tmp_path / pair.file) as image:
             assert image.format == format.upper()
-            comment = image.getexif().get_ifd(0x8769)[0x9286]
-        assert comment.startswith(b"UNICODE\0")
-        assert comment[8:].decode("utf-16-be").splitlines()[0] == pair.prompt
+        reading = read(tmp_path / pair.file)
+        assert reading is not None
+        assert reading.prompt == pair.prompt
+        assert reading.settings.seed == pair.seed
+        assert reading.settings.size == (32, 32)
+        assert reading.settings.model == "unprompt sketch"
+
+
+def test_a_prompt_that_no_file_can_hold_is_reported(tmp_path: Path) -> None:
+    result = generate(["Steps: 20, Sampler: Euler a", "a cat"], tmp_path, SketchBackend(16))
+    assert load(result.table).prompts == ["a cat"]
+    assert len(result.failed) == 1
+    assert "Steps: 20" in next(iter(result.failed.values()))
 
 
 def test_repeated_and_empty_prompts_are_left_out(tmp_path: Path) -> None:
@@ -146,8 +148,8 @@ from unprompt.pairs.sketch import SketchBackend
 from unprompt.pairs.text import read_lines
 
 prompts, folder = read_lines(sys.argv[1]), Path(sys.argv[2])
-journal, rng, halfway = folder / ".journal.jsonl", random.Random(0), 0
-count = lambda: journal.read_bytes().count(b"\\n") if journal.exists() else 0
+journal, rng, halfway = folder / ".journal-0.jsonl", random.Random(0), 0
+count = lambda: journal.read_bytes().count(b"\\n") // 2 if journal.exists() else 0
 for _ in range(20):
     goal = count() + rng.randrange(1, 18)
     child = os.fork()
@@ -173,7 +175,17 @@ def test_killed_at_random_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
     killed = subprocess.run(killer, capture_output=True, text=True)
     assert killed.returncode == 0, killed.stderr
     assert int(killed.stdout) == 20, "a run came to its end before it was killed"
-    call = [UNPROMPT, "generate", str(prompts), "--size", "32", "--images-per-prompt", "2"]
+    call = [
+        UNPROMPT,
+        "generate",
+        str(prompts),
+        "--backend",
+        "sketch",
+        "--size",
+        "32",
+        "--images-per-prompt",
+        "2",
+    ]
     done = subprocess.run([*call, "-o", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     generate(scenes, tmp_path / "whole", SketchBackend(32), images_per_prompt=2)
@@ -186,7 +198,7 @@ def test_a_journal_line_cut_off_is_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "cut"
     generate(SCENES, folder, SketchBackend(16))
     (folder / "pairs.parquet").unlink()
-    (folder / ".journal.jsonl").write_text("\n".join(rows[:4]) + "\n" + rows[4][:30])
+    (folder / ".journal-0.jsonl").write_text("\n".join(rows[:4]) + "\n" + rows[4][:30])
     result = generate(SCENES, folder, SketchBackend(16))
     assert (result.made, result.found) == (8, 4)
     assert _content(folder) == _content(tmp_path / "whole")
@@ -195,7 +207,7 @@ def test_a_journal_line_cut_off_is_dropped(tmp_path: Path) -> None:
 def test_the_verb(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red cat\na blue dog\n", encoding="utf-8")
-    call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "x")]
+    call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "x"), "--backend", "sketch"]
     done = subprocess.run([*call, "--size", "32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -203,3 +215,12 @@ def test_the_verb(tmp_path: Path) -> None:
     wrong = subprocess.run([*call, "--backend", "camera"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "unknown backend 'camera'" in wrong.stderr
+
+
+def test_shares_are_disjoint_and_make_the_whole(tmp_path: Path) -> None:
+    results = [
+        generate(SCENES, tmp_path / "shared", SketchBackend(16), share=(k, 3)) for k in range(3)
+    ]
+    assert [result.made for result in results] == [4, 4, 4]
+    generate(SCENES, tmp_path / "alone", SketchBackend(16))
+    assert _content(tmp_path / "shared") == _content(tmp_path / "alone")

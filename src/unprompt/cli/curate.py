@@ -1,1 +1,218 @@
-"""Verbs of curate."""
+"""Verbs that clean pairs, divide them, and carry them from format to format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unprompt.cli import app
+
+Table = Annotated[Path, typer.Argument(help="The pairs table.", metavar="TABLE")]
+
+
+@app.command(name="filter")
+def filter_(
+    table: Table,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The table to write.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Report alone; write nothing.")] = False,
+    min_words: Annotated[int | None, typer.Option(min=0, help="Least words.")] = None,
+    max_words: Annotated[int | None, typer.Option(min=0, help="Most words.")] = None,
+    min_chars: Annotated[int | None, typer.Option(min=0, help="Least characters.")] = None,
+    max_chars: Annotated[int | None, typer.Option(min=0, help="Most characters.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Most CLIP tokens; CLIP reads 77.")
+    ] = None,
+    ascii_only: Annotated[
+        bool, typer.Option("--ascii", help="Drop prompts with characters beyond ASCII.")
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Drop prompts surely of another language, as en.")
+    ] = None,
+    match: Annotated[
+        str | None, typer.Option(help="Regular expression that must be found.")
+    ] = None,
+    no_match: Annotated[
+        str | None, typer.Option(help="Regular expression that must not be found.")
+    ] = None,
+    nsfw: Annotated[bool, typer.Option("--no-nsfw", help="Drop prompts with NSFW words.")] = False,
+    min_side: Annotated[
+        int | None, typer.Option(min=1, help="Least pixels of the image's shorter side.")
+    ] = None,
+    max_aspect: Annotated[
+        float | None, typer.Option(help="Most that the longer side may be of the shorter.")
+    ] = None,
+    images: Annotated[
+        bool,
+        typer.Option("--images", help="Decode images; drop broken ones and those of one colour."),
+    ] = False,
+    keep_blank: Annotated[
+        bool, typer.Option("--keep-blank", help="Keep prompts that are empty, NULL or NaN.")
+    ] = False,
+) -> None:
+    """Drop pairs that are not worth training on; tell how many each filter dropped, and which.
+
+    Examples:
+      unprompt filter pairs.parquet -o clean.parquet --min-words 3 --max-tokens 77
+      unprompt filter pairs.parquet --dry-run --language en --images --min-side 256
+    """
+    from unprompt.pairs.filter import NSFW_WORDS, Rules, filter_pairs
+
+    if output is None and not dry_run:
+        raise typer.BadParameter("name the table to write, or ask for --dry-run", param_hint="-o")
+    rules = Rules(
+        blank=not keep_blank,
+        min_words=min_words,
+        max_words=max_words,
+        min_chars=min_chars,
+        max_chars=max_chars,
+        max_tokens=max_tokens,
+        ascii_only=ascii_only,
+        language=language,
+        match=match,
+        no_match=no_match,
+        nsfw_words=NSFW_WORDS if nsfw else (),
+        min_side=min_side,
+        max_aspect=max_aspect,
+        images=images,
+    )
+    report = filter_pairs(table, None if dry_run else output, rules, progress=True)
+    typer.echo(str(report), err=True)
+
+
+@app.command()
+def dedup(
+    source: Annotated[
+        Path, typer.Argument(help="A pairs table, or a text file of prompts.", metavar="TABLE|TXT")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="What is kept: a table, or a text file.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
+    ] = 0.9,
+    keep: Annotated[
+        str, typer.Option(help="first, longest, or central: the one with most near-duplicates.")
+    ] = "first",
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Remove what is near-duplicate to this table or text file instead."),
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Compare the images, by perceptual hash, instead.")
+    ] = False,
+    distance: Annotated[
+        int, typer.Option(min=0, max=31, help="Bits of 64 that image hashes may differ in.")
+    ] = 8,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="Keep every row; only set the column group.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="An HTML page to choose the threshold by.")
+    ] = None,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Faiss IVF, for 5 million rows and more.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; the answer is the same.")
+    ] = "auto",
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder of prompts without embeddings; default MiniLM.")
+    ] = None,
+) -> None:
+    """Remove near-duplicates, exactly: one of each is kept, by a stated rule.
+
+    Examples:
+      unprompt dedup pairs.parquet -o distinct.parquet --threshold 0.9
+      unprompt dedup prompts.txt -o distinct.txt --keep longest --report near.html
+      unprompt dedup train.parquet --against test.parquet --threshold 0.7 -o clean.parquet
+      unprompt dedup pairs.parquet --images --distance 6 -o distinct.parquet
+    """
+    from unprompt.pairs.curate import Dedup, run_dedup
+
+    options = Dedup(
+        threshold=threshold,
+        keep=keep,
+        against=against,
+        distance=distance if images else None,
+        mark=mark,
+        report=report,
+        approximate=approximate,
+        device=device,
+        encoder=encoder,
+    )
+    done = run_dedup(source, output, options, progress=True)
+    typer.echo("\n".join(done.lines), err=True)
+    for line in done.failed:
+        typer.echo(f"unprompt: {line}", err=True)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    table: Table,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
+    val: Annotated[float, typer.Option(help="Share of the rows for val.")] = 0.05,
+    test: Annotated[float, typer.Option(help="Share of the rows for test.")] = 0.05,
+    threshold: Annotated[
+        float, typer.Option(help="Cosine from which two prompts are of one group.")
+    ] = 0.7,
+    seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validation folds; val is then fold 0.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder of prompts without embeddings; default MiniLM.")
+    ] = None,
+) -> None:
+    """Split a table so that near-duplicate prompts are never on both sides; report what leaks.
+
+    Examples:
+      unprompt split pairs.parquet -o split.parquet --val 0.1 --test 0.1
+      unprompt split pairs.parquet -o folds.parquet --folds 5 --seed 1
+    """
+    from unprompt.pairs.curate import embedded
+    from unprompt.pairs.split import split_by_group
+    from unprompt.pairs.table import load, save
+
+    pairs = embedded(load(table), encoder, progress=True)
+    done = split_by_group(pairs, val, test, threshold, seed, folds, progress=True)
+    save(done.table, output)
+    typer.echo(str(done), err=True)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="File or folder to read.", metavar="IN")],
+    target: Annotated[Path, typer.Argument(help="File or folder to write.", metavar="OUT")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="pairs, openclip-csv, webdataset, imagefolder, huggingface, diffusiondb, kaggle "
+            "or kaggle-submission; by default what OUT's ending says."
+        ),
+    ] = None,
+    source_format: Annotated[
+        str | None, typer.Option("--from", help="The same; by default what IN looks like.")
+    ] = None,
+) -> None:
+    """Carry pairs from one format to another; name what the other cannot hold.
+
+    Examples:
+      unprompt convert pairs.parquet train.csv
+      unprompt convert pairs.parquet shards --to webdataset
+      unprompt convert diffusiondb/metadata.parquet pairs.parquet
+      unprompt convert predicted.parquet submission.csv
+    """
+    from unprompt.pairs.convert import convert as run
+
+    done = run(source, target, to, source_format, progress=True)
+    typer.echo(str(done), err=True)
+    for line in done.failed:
+        typer.echo(f"unprompt: {line}", err=True)
+    if done.failed:
+        raise typer.Exit(1)

@@ -19,6 +19,7 @@ class Route(StrEnum):
     auto = "auto"
     read = "read"
     embed = "embed"
+    caption = "caption"
 
 
 class Format(StrEnum):
@@ -39,7 +40,11 @@ def predict(
         str, typer.Option(help="builtin, a model's folder, or a hub repository.")
     ] = "builtin",
     route: Annotated[
-        Route, typer.Option(help="Read the file's own prompt, embed the picture, or read first.")
+        Route,
+        typer.Option(
+            help="Read the file's own prompt, embed the picture, let a captioner write, or read "
+            "first."
+        ),
     ] = Route.auto,
     top_k: Annotated[int, typer.Option(min=1, help="Prompts to give for each image.")] = 1,
     form: Annotated[Format, typer.Option("--format", help="Form of the answers.")] = Format.text,
@@ -53,6 +58,11 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 16,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda, for models that run on torch.")
+    ] = None,
+    num_beams: Annotated[int, typer.Option(min=1, help="Beams of a captioner's search.")] = 4,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Let a captioner sample from the likeliest tokens of this probability."),
     ] = None,
 ) -> None:
     """Recover the prompts of images.
@@ -68,10 +78,13 @@ def predict(
       unprompt predict picture.png --route embed --top-k 5
 
       unprompt predict images/ --model runs/mine/model --format kaggle -o submission.csv
+
+      unprompt predict picture.png --model runs/coca/model --route caption --top-k 3
     """
     from unprompt.errors import UnpromptError
     from unprompt.files import atomic_open
     from unprompt.images import find_images
+    from unprompt.predicting.captioner import Search
     from unprompt.predicting.output import write_answers
     from unprompt.predicting.predictor import Predictor
     from unprompt.progress import track
@@ -80,7 +93,7 @@ def predict(
     if not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = Predictor(model, route, top_k, bank, device)
+    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p))
     encoder = predictor.model.encoder if form is Format.kaggle else ""
     failed = 0
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:

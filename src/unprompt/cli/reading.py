@@ -41,7 +41,8 @@ def read(
 ) -> None:
     """Print the prompts that image files carry: exact, at once, no model.
 
-    Exit code 1 where an image could not be read; an image without a prompt is no failure.
+    Exit code 1 where an image could not be read or none was found; an image without a prompt
+    is no failure.
 
     Examples:
       unprompt read image.png
@@ -76,7 +77,7 @@ def read(
             typer.echo(f"{path}: no prompt found", err=True)
     if not paths:
         typer.echo("unprompt: no images found", err=True)
-    if failed:
+    if failed or not paths:
         raise typer.Exit(1)
 
 

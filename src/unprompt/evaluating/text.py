@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from unprompt.evaluating.evaluation import Evaluation
@@ -16,20 +17,20 @@ def show(evaluation: Evaluation, console: Console | None = None) -> None:
     sources = list(evaluation.model.per_source)
     where = evaluation.split or "all pairs"
     table = Table(
-        title=f"{evaluation.table} · {where} · mean cosine [95 % interval]",
+        title=escape(f"{evaluation.table} · {where} · mean cosine [95 % interval]"),
         title_justify="left",
     )
     table.add_column("pairs of")
     table.add_column("n", justify="right")
     for result in results:
-        table.add_column(result.name, justify="right", overflow="fold")
+        table.add_column(escape(result.name), justify="right", overflow="fold")
     table.add_row("all", str(evaluation.model.overall.count), *(_cell(r.overall) for r in results))
     if len(sources) > 1:
         table.add_section()
         for source in sources:
             count = evaluation.model.per_source[source].count
             cells = (_cell(result.per_source[source]) for result in results)
-            table.add_row(source, str(count), *cells)
+            table.add_row(escape(source), str(count), *cells)
     console.print(table)
     rate = f"{evaluation.images_per_second:.0f} images/s"
     failed = f", {len(evaluation.failures)} could not be decoded" if evaluation.failures else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +105,12 @@ def create_backbone(
             )
         if not Path(checkpoint).is_file():
             raise ModelNotFoundError(f"backbone checkpoint {checkpoint}: no such file")
-    return _LIBRARIES[library](name, config, pretrained, checkpoint, size)
+    try:
+        return _LIBRARIES[library](name, config, pretrained, checkpoint, size)
+    except UnpromptError:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise _not_loaded(config.name, checkpoint, error) from error
 
 
 def _timm(
@@ -118,21 +124,16 @@ def _timm(
     from timm.data import resolve_model_data_config
 
     arguments = dict(config.arguments)
-    if size is not None and "img_size" not in arguments and name.startswith(_FIXED_SIZE):
-        arguments["img_size"] = size
-    overlay = {"file": str(checkpoint)} if checkpoint else None
     if not timm.is_model(name.split(".")[0]):
         raise _unknown(config.name, name, timm.list_models())
-    try:
-        network = timm.create_model(
-            name,
-            pretrained=pretrained or checkpoint is not None,
-            pretrained_cfg_overlay=overlay,
-            num_classes=0,
-            **arguments,
-        )
-    except Exception as error:
-        raise _not_loaded(config.name, checkpoint, error) from error
+    stated = timm.get_pretrained_cfg(name)
+    if size is not None and stated is not None and stated.fixed_input_size:
+        arguments.setdefault("img_size", size)
+    network = timm.create_model(
+        name, pretrained=pretrained and checkpoint is None, num_classes=0, **arguments
+    )
+    if checkpoint is not None:
+        _load_checkpoint(network, checkpoint)
     data = resolve_model_data_config(network)
     preprocessing = Preprocessing(
         size=size or data["input_size"][1],
@@ -143,8 +144,25 @@ def _timm(
     return Backbone(network, _first, replace(config, arguments=arguments), preprocessing)
 
 
-# timm's transformers that build position embeddings for one input size.
-_FIXED_SIZE = ("vit_", "deit", "eva", "beit", "swin", "cait", "mixer_", "xcit", "samvit")
+def _load_checkpoint(network: nn.Module, checkpoint: str | Path) -> None:
+    """Load a file of timm's, or one that timm knows how to rename and resize.
+
+    timm's own loading leaves what the file lacks at random values; here that is an error.
+    """
+    from timm.models import load_state_dict
+
+    weights = load_state_dict(str(checkpoint), weights_only=True)
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if adapt is not None:
+        weights = adapt(weights, network)
+    missing = network.load_state_dict(weights, strict=False).missing_keys
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing:
+        raise UnpromptError(
+            f"{checkpoint} does not fit {type(network).__name__}: it lacks {len(missing)} of "
+            f"{len(network.state_dict())} tensors, {missing[0]} for one; name the backbone that "
+            "the file was made for"
+        )
 
 
 def _hf(
@@ -157,21 +175,18 @@ def _hf(
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
     stated = dict(config.arguments)
-    try:
-        if stated:
-            settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
-        else:
-            settings = AutoConfig.from_pretrained(name)
-            settings = getattr(settings, "vision_config", settings)
-        if size is not None and hasattr(settings, "image_size") and not pretrained:
-            settings.image_size = size
-        if pretrained:
-            architecture: Any = MODEL_MAPPING[type(settings)]
-            network = architecture.from_pretrained(name, config=settings)
-        else:
-            network = AutoModel.from_config(settings)
-    except Exception as error:
-        raise _not_loaded(config.name, checkpoint, error) from error
+    if stated:
+        settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
+    else:
+        settings = AutoConfig.from_pretrained(name)
+        settings = getattr(settings, "vision_config", settings)
+    if size is not None and hasattr(settings, "image_size") and not pretrained:
+        settings.image_size = size
+    if pretrained:
+        architecture: Any = MODEL_MAPPING[type(settings)]
+        network = architecture.from_pretrained(name, config=settings)
+    else:
+        network = AutoModel.from_config(settings)
     arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
     side = size or int(getattr(settings, "image_size", None) or 224)
     preprocessing = _hf_preprocessing(name, pretrained, side)
@@ -203,22 +218,17 @@ def _open_clip(
     import open_clip
     from open_clip.transformer import QuickGELU
 
-    try:
-        if pretrained:
-            visual, stated = _open_clip_pretrained(name, size)
-        else:
-            stated = config.arguments or _open_clip_stated(name)
-            vision = dict(stated["vision_cfg"]) | ({"image_size": size} if size else {})
-            visual = open_clip.CLIP(
-                embed_dim=stated["embed_dim"],
-                vision_cfg=open_clip.CLIPVisionCfg(**vision),
-                text_cfg=open_clip.CLIPTextCfg(vocab_size=8, width=8, heads=1, layers=1),
-                quick_gelu=stated.get("quick_gelu", False),
-            ).visual
-    except UnpromptError:
-        raise
-    except Exception as error:
-        raise _not_loaded(config.name, checkpoint, error) from error
+    if pretrained:
+        visual, stated = _open_clip_pretrained(name, size)
+    else:
+        stated = config.arguments or _open_clip_stated(name)
+        vision = dict(stated["vision_cfg"]) | ({"image_size": size} if size else {})
+        visual = open_clip.CLIP(
+            embed_dim=stated["embed_dim"],
+            vision_cfg=open_clip.CLIPVisionCfg(**vision),
+            text_cfg=open_clip.CLIPTextCfg(vocab_size=8, width=8, heads=1, layers=1),
+            quick_gelu=stated.get("quick_gelu", False),
+        ).visual
     image_size: Any = visual.image_size
     side = int(image_size[0] if isinstance(image_size, tuple) else image_size)
     arguments = {
@@ -288,8 +298,11 @@ def _unknown(backbone: str, name: str, known: list[str]) -> UnpromptError:
 
 
 def _not_loaded(name: str, checkpoint: str | Path | None, error: Exception) -> UnpromptError:
-    source = f" from {checkpoint}" if checkpoint else ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = " ".join(lines[:2]) if lines else type(error).__name__
+    if checkpoint:
+        return UnpromptError(f"{checkpoint} does not fit the backbone '{name}': {reason}")
     return ModelNotFoundError(
-        f"backbone '{name}' could not be loaded{source}: {str(error).splitlines()[0]}; check the "
-        "name, and that its weights are on disk or the hub can be reached"
+        f"backbone '{name}' could not be loaded: {reason}; check its name, arguments and size, "
+        "and that its weights are on disk or the hub can be reached"
     )

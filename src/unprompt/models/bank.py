@@ -78,6 +78,8 @@ class Bank:
     ):
         if len(prompts) != len(rows):
             raise UnpromptError(f"bank: {len(prompts)} prompts but {len(rows)} embeddings")
+        if not len(prompts):
+            raise UnpromptError("bank: holds no prompts")
         self.prompts = prompts
         self.rows = rows
         self.encoder = encoder
@@ -123,8 +125,7 @@ class Bank:
         Returns:
             int64 and float32 arrays of shape (n, k).
         """
-        asked = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-        asked = asked.astype(np.float32)
+        asked = _unit(np.asarray(embeddings, dtype=np.float32))
         k = min(k, len(self))
         found = np.empty((len(asked), 0), dtype=np.int64)
         scores = np.empty((len(asked), 0), dtype=np.float32)
@@ -143,8 +144,7 @@ class Bank:
         return self._unit_rows(0)
 
     def _unit_rows(self, start: int) -> np.ndarray:
-        block = self.rows[start : start + _BLOCK].astype(np.float32)
-        return block / np.linalg.norm(block, axis=1, keepdims=True)
+        return _unit(self.rows[start : start + _BLOCK].astype(np.float32))
 
     def save(self, folder: str | Path) -> None:
         """Write ``bank.json``, ``prompts.txt`` and ``embeddings.npy`` into a model's folder.
@@ -168,6 +168,7 @@ class Bank:
 
         Raises:
             ModelNotFoundError: the folder holds none.
+            UnpromptError: its files are damaged or do not belong together.
         """
         folder = Path(folder) / BANK_FOLDER
         try:
@@ -176,10 +177,19 @@ class Bank:
             rows = np.load(folder / "embeddings.npy", mmap_mode="r")
         except FileNotFoundError as error:
             raise ModelNotFoundError(f"{error.filename} is missing: {folder} is no bank") from None
-        calibration = stated["calibration"]
-        return cls(
-            prompts, rows, stated["encoder"], Calibration(**calibration) if calibration else None
-        )
+        except (ValueError, EOFError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+        try:
+            calibration = Calibration(**stated["calibration"]) if stated["calibration"] else None
+            return cls(prompts, rows, stated["encoder"], calibration)
+        except (KeyError, TypeError, UnpromptError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; a row of zeros, which has no direction, stays as it is."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)
 
 
 def quantise(embeddings: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -132,23 +133,31 @@ class Embedder(nn.Module):
             stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ModelNotFoundError(f"{folder / CONFIG_FILE} is missing: not a model") from None
-        if stated.pop("model_type", None) != MODEL_TYPE:
+        except ValueError as error:
+            raise UnpromptError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+        if not isinstance(stated, dict) or stated.pop("model_type", None) != MODEL_TYPE:
             raise UnpromptError(f"{folder}: not an embedder (model_type is not '{MODEL_TYPE}')")
-        config = EmbedderConfig(
-            **stated
-            | {
+        try:
+            parts = {
                 "backbone": BackboneConfig(**stated["backbone"]),
                 "head": HeadConfig(**stated["head"]),
             }
-        )
+            config = EmbedderConfig(**stated | parts)
+        except (KeyError, TypeError) as error:
+            raise UnpromptError(f"{folder / CONFIG_FILE}: not a whole embedder: {error}") from error
         preprocessing = Preprocessing.load(folder)
         backbone = create_backbone(config.backbone, pretrained=False, size=preprocessing.size)
         model = cls(config, backbone, preprocessing)
         try:
             model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, RuntimeError) as error:
-            raise UnpromptError(f"{folder / WEIGHTS_FILE} does not fit: {error}") from error
-        return model.to(device).eval()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise UnpromptError(f"{folder / WEIGHTS_FILE} does not fit: {reason}") from error
+        try:
+            return model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
 
 
 def _head(config: HeadConfig, width: int, dim: int) -> nn.Module:

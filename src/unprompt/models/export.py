@@ -1,19 +1,23 @@
-"""From a trained embedder to one ONNX file that runs without torch."""
+"""From a trained embedder to an ONNX graph that runs without torch.
+
+The graph holds no weights: it points into ``model.safetensors`` beside it (ONNX's external data),
+so that one file of weights serves ONNX Runtime and `Embedder.from_pretrained` alike.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import struct
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from unprompt.files import atomic_open, atomic_path
-from unprompt.models.embedder import CONFIG_FILE, MODEL_TYPE, Embedder
+from unprompt.files import atomic_path
+from unprompt.models.embedder import WEIGHTS_FILE, Embedder
 
 ONNX_FILE = "model.onnx"
-_LARGE = 256
-"""Tensors with at least this many values are stored in half precision."""
 
 
 class _TwoOutputs(torch.nn.Module):
@@ -27,7 +31,7 @@ class _TwoOutputs(torch.nn.Module):
 
 
 def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Path:
-    """Write ``model.onnx``, ``config.json`` and ``preprocessor_config.json``.
+    """Write a model folder (`Embedder.save_pretrained`) and ``model.onnx`` into it.
 
     The graph takes ``pixels``, uint8 of shape (batch, 3, size, size), and gives ``embedding``,
     float32 of shape (batch, dim) and norm 1, and ``features``, float32 (batch, width).
@@ -35,7 +39,7 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
     Args:
         embedder: the model, in evaluation mode.
         folder: made where missing.
-        half: store weights as float16, half the size. Arithmetic stays in float32.
+        half: store matrices and kernels as float16, half the size. Arithmetic stays in float32.
 
     Returns:
         The path of ``model.onnx``.
@@ -44,34 +48,47 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
         OutputError: the folder cannot be written.
     """
     import onnx
+    from onnxscript import optimizer
 
     folder = Path(folder)
+    embedder.save_pretrained(folder)
+    if half:
+        _halve(embedder, folder / WEIGHTS_FILE)
     size = embedder.preprocessing.size
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     program = torch.onnx.export(
         _TwoOutputs(embedder.to("cpu")).eval(),
-        (example,),
+        (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
         input_names=["pixels"],
         output_names=["embedding", "features"],
         dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
         dynamo=True,
+        # All the exporter's rewriting would fold batch norms into the weights beside the graph;
+        # ONNX Runtime does that when it loads.
+        optimize=False,
         verbose=False,
     )
     assert program is not None  # noqa: S101 - with dynamo=True the exporter returns the program
-    model: onnx.ModelProto = program.model_proto
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
+    model = program.model_proto
     _forget_sources(model.graph)
-    if half:
-        _halve(model.graph)
+    _point_into(model.graph, folder / WEIGHTS_FILE)
     with atomic_path(folder / ONNX_FILE) as path:
         onnx.save(model, path)
-    embedder.preprocessing.save(folder)
-    with atomic_open(folder / CONFIG_FILE) as file:
-        json.dump({"model_type": MODEL_TYPE} | asdict(embedder.architecture), file, indent=2)
-        file.write("\n")
     return folder / ONNX_FILE
 
 
-def _forget_sources(graph: onnx.GraphProto) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _halve(embedder: Embedder, path: Path) -> None:
+    weights = {
+        name: value.half() if value.ndim > 1 and value.is_floating_point() else value
+        for name, value in embedder.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        contiguous = {name: value.contiguous() for name, value in weights.items()}
+        save_file(contiguous, temporary, metadata={"format": "pt"})
+
+
+def _forget_sources(graph: Any) -> None:
     """Drop the exporter's notes: stack traces with paths of this machine."""
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del item.metadata_props[:]
@@ -79,19 +96,36 @@ def _forget_sources(graph: onnx.GraphProto) -> None:  # type: ignore[name-define
     del graph.metadata_props[:]
 
 
-def _halve(graph: onnx.GraphProto) -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Store large float32 initialisers as float16 behind a cast, which the runtime folds away."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+def _point_into(graph: Any, weights: Path) -> None:
+    """Replace initialisers by references into a safetensors file.
 
+    The file begins with the length of its header (8 bytes, little-endian), then the header, JSON
+    with the place of each tensor after it (github.com/huggingface/safetensors, "Format").
+    """
+    from onnx import TensorProto, helper
+
+    with weights.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(length))
+    kinds = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
     casts = []
     for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < _LARGE:
+        place = header.get(tensor.name.removeprefix("embedder."))
+        if place is None or place["dtype"] not in kinds:
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+        begin, end = place["data_offsets"]
+        if place["dtype"] == "F16":
+            tensor.name = f"{name}.half"
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+        tensor.ClearField("raw_data")
+        tensor.ClearField("float_data")
+        tensor.data_type = kinds[place["dtype"]]
+        tensor.data_location = TensorProto.EXTERNAL
+        stated = {"location": weights.name, "offset": 8 + length + begin, "length": end - begin}
+        del tensor.external_data[:]
+        for key, value in stated.items():
+            tensor.external_data.add(key=key, value=str(value))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

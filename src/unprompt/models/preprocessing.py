@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unprompt.errors import ModelNotFoundError
+from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.files import atomic_open
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -68,10 +68,16 @@ class Preprocessing:
 
         Raises:
             ModelNotFoundError: the folder has no such file.
+            UnpromptError: the file is damaged, or another library's.
         """
         path = Path(folder) / PREPROCESSOR_FILE
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ModelNotFoundError(f"{path} is missing: {folder} is not a model") from None
-        return cls(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        except ValueError as error:
+            raise UnpromptError(f"{path} is damaged: {error}") from error
+        try:
+            return cls(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        except (KeyError, TypeError) as error:
+            raise UnpromptError(f"{path} is not one of unprompt's: {error}") from error

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from unprompt.errors import UnpromptError
 from unprompt.pairs.generate import Backend
 from unprompt.pairs.sketch import SketchBackend
 
-BACKENDS = ("sketch",)
+BACKENDS = ("diffusers", "sketch")
 
 
-def make_backend(name: str, *, size: int = 128) -> Backend:
-    """A backend that makes images of ``size`` pixels.
+def make_backend(name: str, *, size: int | None = None, **options: Any) -> Backend:
+    """A backend by name.
+
+    Args:
+        name: one of `BACKENDS`.
+        size: side of the images in pixels; 128 for sketches, the model's own for diffusers.
+        options: for diffusers the fields of `unprompt.pairs.diffusion.Diffusion`.
 
     Raises:
         UnpromptError: no such backend, or it cannot make this size.
     """
     if name == "sketch":
-        return SketchBackend(size)
+        return SketchBackend(128 if size is None else size)
+    if name == "diffusers":
+        from unprompt.pairs.diffusion import Diffusion, DiffusionBackend
+
+        return DiffusionBackend.from_pretrained(Diffusion(size=size, **options))
     raise UnpromptError(f"unknown backend '{name}'; choose one of {', '.join(BACKENDS)}")

@@ -82,11 +82,12 @@ def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
         width: length of a short vector, at most dim.
 
     Returns:
-        float64 of shape (n, width); the product of two bounds the cosine of their vectors.
+        float32 of shape (n, width), computed in float64; the product of two bounds the cosine of
+        their vectors, but for the rounding of the last bit.
     """
     keep = width - 1 if width < len(axes) else width
     spread = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0]
-    short = np.empty((len(vectors), width))
+    short = np.empty((len(vectors), width), np.float32)
     for start in range(0, len(vectors), _CHUNK):
         rows = vectors[start : start + _CHUNK].astype(np.float64)
         lead = rows @ axes[:, :keep]
@@ -102,7 +103,7 @@ def encode(short: np.ndarray, step: float) -> Codes:
     values = np.empty(short.shape, np.int8)
     error = np.empty(len(short))
     for start in range(0, len(short), _CHUNK):
-        rows = short[start : start + _CHUNK]
+        rows = short[start : start + _CHUNK].astype(np.float64)
         rounded = np.clip(np.rint(rows / step), -127, 127)
         values[start : start + _CHUNK] = rounded
         error[start : start + _CHUNK] = np.sqrt(((rows - step * rounded) ** 2).sum(1))
@@ -118,6 +119,6 @@ def least_product(threshold: float, step: float, error: float, other_error: floa
         error: longest rounding error on the one side.
         other_error: and on the other.
     """
-    # 1e-6 covers that unit vectors and the threshold are themselves rounded to float32.
+    # 1e-6 covers that unit vectors, short ones and the threshold are rounded to float32 themselves.
     slack = (error + other_error) * (1 + 1e-6) + error * other_error + 1e-6
     return int(np.floor((threshold - slack) / step**2))

@@ -51,9 +51,7 @@ def _compose(n: int, seed: int, style: str) -> Iterator[str]:
         if style == "mixed":
             start = "caption" if rng.random() < 0.5 else "artist"
         prompt = grammar.draw(start, rng)
-        # 64 bits take a quarter of the memory of the prompts, and among a million of them two
-        # clash once in 10^7 times; Python's own hash would differ from process to process.
-        key = int.from_bytes(blake2b(prompt.encode(), digest_size=8).digest())
+        key = text_key(prompt)
         if key in seen:
             repeats += 1
             if repeats > _MAX_REPEATS:
@@ -65,3 +63,12 @@ def _compose(n: int, seed: int, style: str) -> Iterator[str]:
         repeats = 0
         seen.add(key)
         yield prompt
+
+
+def text_key(text: str) -> int:
+    """A hash that stands for a text in a set of texts seen.
+
+    64 bits take a quarter of the memory of the prompts, and among a million of them two clash
+    once in 10^7 times; Python's own hash would differ from process to process.
+    """
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())

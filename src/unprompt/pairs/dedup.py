@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from unprompt.errors import UnpromptError
+from unprompt.pairs.approximate import approximate_search, measure_recall
 from unprompt.pairs.folding import KEEP_RULES, Items, fold
 from unprompt.pairs.neighbours import (
     MAX_PAIRS,
@@ -36,6 +37,8 @@ class Deduplication:
         items: rows folded to items.
         pairs: all pairs of items whose cosine is at least ``searched``, in items.
         prompts: the prompts, where they are known.
+        recall: share of the pairs that an approximate search found, measured on a sample; None
+            for an exact one, which finds all.
     """
 
     threshold: float
@@ -44,6 +47,7 @@ class Deduplication:
     items: Items
     pairs: NeighbourPairs
     prompts: Sequence[str] | None = None
+    recall: float | None = None
 
     def __len__(self) -> int:
         return len(self.items.item_of)
@@ -111,13 +115,11 @@ class Deduplication:
                 f"searched from {self.searched} up, so {threshold} needs a new search; "
                 "call deduplicate with the lower threshold"
             )
-        return Deduplication(
-            threshold, self.searched, self.keep, self.items, self.pairs, self.prompts
-        )
+        return replace(self, threshold=threshold)
 
     def summary(self) -> dict[str, float | int | str]:
         """Counts: rows, distinct items, pairs, groups, the largest group, kept and removed."""
-        return {
+        counts: dict[str, float | int | str] = {
             "threshold": self.threshold,
             "keep": self.keep,
             "rows": len(self),
@@ -128,6 +130,7 @@ class Deduplication:
             "kept": len(self.kept),
             "removed": len(self.removed),
         }
+        return counts if self.recall is None else {**counts, "recall": self.recall}
 
     def examples(self, count: int = 10) -> list[tuple[int, int, float]]:
         """Removed rows nearest to the threshold: where a wrong decision would show first.
@@ -178,6 +181,7 @@ def deduplicate(
     block_size: int = BLOCK_SIZE,
     max_pairs: int = MAX_PAIRS,
     device: str = "auto",
+    approximate: bool = False,
     progress: bool = False,
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
@@ -194,6 +198,8 @@ def deduplicate(
         block_size: rows multiplied at a time; bounds the memory, never changes the answer.
         max_pairs: pairs the result may hold, at 12 bytes each.
         device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
+        approximate: search by Faiss IVF instead, for five million rows and more; pairs are missed,
+            and ``recall`` tells how many.
         progress: show a bar.
 
     Raises:
@@ -209,9 +215,13 @@ def deduplicate(
     if keep == "longest" and prompts is None:
         raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
     folded = fold(items, prompts, keep, name)
-    found = search(folded.vectors, threshold, None, block_size, progress, device)
+    if approximate:
+        found = approximate_search(folded.vectors, threshold, progress=progress)
+    else:
+        found = search(folded.vectors, threshold, None, block_size, progress, device)
     pairs = collect(found, max_pairs)
-    return Deduplication(threshold, threshold, keep, folded, pairs, prompts)
+    recall = measure_recall(folded.vectors, threshold, pairs) if approximate else None
+    return Deduplication(threshold, threshold, keep, folded, pairs, prompts, recall)
 
 
 def _rank(

@@ -88,7 +88,7 @@ def fold(
             len(prompts),
         )
     rows = _standing_rows(item_of, prompts, keep)
-    vectors = normalise(embeddings[rows], name)
+    vectors = normalise(embeddings, name, rows)
     same = _equal_rows(vectors)
     if same.max(initial=-1) + 1 < len(vectors):
         vectors = vectors[np.unique(same, return_index=True)[1]]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -13,14 +16,15 @@ from typing import Any, Protocol
 from PIL import Image
 
 from unprompt.errors import OutputError, UnpromptError
-from unprompt.files import atomic_open, atomic_path
-from unprompt.pairs.stamp import save_stamped
+from unprompt.files import atomic_open
 from unprompt.pairs.table import Pair, PairsWriter, stream
 from unprompt.progress import track
+from unprompt.reading.infotext import format_infotext
+from unprompt.reading.writing import write_prompt
 
 TABLE = "pairs.parquet"
 _SETTINGS = "settings.json"
-_JOURNAL = ".journal.jsonl"
+_JOURNAL = ".journal-{}.jsonl"
 _ROWS_AT_ONCE = 1024
 
 
@@ -71,6 +75,10 @@ class Backend(Protocol):
         """How many jobs are handed over at once."""
         ...
 
+    def note(self, prompt: str) -> str | None:
+        """What is to be said of a prompt, as that the end of it is not seen; None mostly."""
+        ...
+
     def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:
         """One image for each job, or the reason why there is none."""
         ...
@@ -85,7 +93,8 @@ class Generation:
         made: images made by this call.
         found: images that earlier calls had made.
         failed: what went wrong, by pair id; a further call tries these again.
-        repeated: prompts left out because they stand earlier in the list.
+        repeated: prompts left out because they stand earlier in the list, or are empty.
+        notes: what the backend has to say of prompts, as that it reads only their beginning.
     """
 
     table: Path
@@ -93,11 +102,15 @@ class Generation:
     found: int
     failed: Mapping[str, str] = field(default_factory=dict)
     repeated: int = 0
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = f"{self.table}: {self.made + self.found:,} images, {self.made:,} of them made now"
         if self.repeated:
             text += f"; {self.repeated:,} repeated prompts left out"
+        if self.notes:
+            prompt, note = next(iter(self.notes.items()))
+            text += f"; {len(self.notes):,} prompts too long, as '{prompt[:60]}': {note}"
         if self.failed:
             text += f"; {len(self.failed):,} failed, run the same command again to try these"
         return text
@@ -122,6 +135,7 @@ def generate(
     images_per_prompt: int = 1,
     seed: int = 0,
     format: str = "png",
+    share: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> Generation:
     """Make images of prompts and write them with a pairs table into a folder.
@@ -131,15 +145,19 @@ def generate(
     The table and every file are in the end those of a run that was never stopped. Prompt and
     settings stand in each file in the form of AUTOMATIC1111's web UI.
 
+    A batch of which an image is missing is made again whole, since an image of a network may
+    depend in its last bits on the batch it was in.
+
     Args:
         prompts: one image or more of each; a repeated prompt counts once.
-        folder: where ``pairs.parquet`` and ``images/`` go; one call at a time may work there. More
-            prompts can be added by a later call with the same settings; the table then holds the
-            prompts of that call.
+        folder: where ``pairs.parquet`` and ``images/`` go. More prompts can be added by a later
+            call with the same settings; the table then holds the prompts of that call.
         backend: what makes the images.
         images_per_prompt: how many, each with a seed of its own.
         seed: another seed gives other images.
         format: ``png``, ``webp`` or ``jpeg``.
+        share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in a process of its
+            own; the last process to finish completes the table.
         progress: show a bar.
 
     Raises:
@@ -157,31 +175,25 @@ def generate(
         raise UnpromptError("there are no prompts to make images of")
     _agree_on_settings(folder, backend, seed, format)
 
-    _clear_temporary(folder)
+    _clear_temporary(folder, share)
     jobs = list(_jobs(distinct, images_per_prompt, seed))
-    suffix = {"jpeg": "jpg"}.get(format, format)
-    done = _rows_done(folder)
-    wanted = {job.id for job in jobs}
-    done = {id: row for id, row in done.items() if id in wanted and (folder / row["file"]).exists()}
-    missing = [job for job in jobs if job.id not in done]
-    found, failed = len(done), {}
-    for job, image in track(
-        _draw(backend, missing), "generating", total=len(missing), show=progress
-    ):
+    failed = {job.id: reason for job in jobs if (reason := _unwritable(job.prompt))}
+    possible = [job for job in jobs if job.id not in failed]
+    starts = range(0, len(possible), backend.batch_size)
+    mine = [possible[i : i + backend.batch_size] for i in list(starts)[share[0] :: share[1]]]
+    done = _rows_done(folder, jobs).keys()
+    missing = sum(job.id not in done for batch in mine for job in batch)
+    made = 0
+    for job, image in track(_draw(backend, mine, done), "generating", total=missing, show=progress):
         if isinstance(image, UnpromptError):
             failed[job.id] = str(image)
             continue
-        row = _save(job, image, folder, backend, suffix)
-        _note(folder, row)
-        done[job.id] = row
-    table = folder / TABLE
-    with PairsWriter(table) as writer:
-        rows = (Pair(**done[job.id]) for job in jobs if job.id in done)
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            writer.write(batch)
-    # The table holds every row now, so the journal has done its work.
-    (folder / _JOURNAL).unlink(missing_ok=True)
-    return Generation(table, len(done) - found, found, failed, len(given) - len(distinct))
+        _note(folder / _JOURNAL.format(share[0]), _save(job, image, folder, backend, format))
+        made += 1
+    _write_table(folder, jobs, len(failed))
+    notes = {prompt: note for prompt in distinct if (note := backend.note(prompt))}
+    found = sum(map(len, mine)) - missing
+    return Generation(folder / TABLE, made, found, failed, len(given) - len(distinct), notes)
 
 
 def _jobs(prompts: Sequence[str], images_per_prompt: int, seed: int) -> Iterator[Job]:
@@ -191,29 +203,73 @@ def _jobs(prompts: Sequence[str], images_per_prompt: int, seed: int) -> Iterator
 
 
 def _draw(
-    backend: Backend, jobs: Sequence[Job]
+    backend: Backend, batches: Sequence[Sequence[Job]], done: Collection[str]
 ) -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
-    rest = iter(jobs)
-    while batch := list(islice(rest, backend.batch_size)):
-        yield from zip(batch, backend.draw(batch), strict=True)
+    for batch in batches:
+        if any(job.id not in done for job in batch):
+            for job, image in zip(batch, backend.draw(batch), strict=True):
+                if job.id not in done:
+                    yield job, image
+
+
+def _write_table(folder: Path, jobs: Sequence[Job], failed: int) -> None:
+    """Write the table of all images there are, whichever process made them."""
+    with _locked(folder):
+        done = _rows_done(folder, jobs)
+        with PairsWriter(folder / TABLE) as writer:
+            rows = (Pair(**done[job.id]) for job in jobs if job.id in done)
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                writer.write(batch)
+        # Where no other process is at work the table holds all that the journals do.
+        if len(done) + failed == len(jobs):
+            for journal in folder.glob(_JOURNAL.format("*")):
+                journal.unlink()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes of this computer out of the block."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _unwritable(prompt: str) -> str | None:
+    """Why a prompt cannot stand in a file, or None."""
+    try:
+        format_infotext(prompt)
+    except ValueError as error:
+        return f"'{prompt}': {error}"
+    return None
 
 
 def _save(
-    job: Job, image: Image.Image, folder: Path, backend: Backend, suffix: str
+    job: Job, image: Image.Image, folder: Path, backend: Backend, format: str
 ) -> dict[str, Any]:
     """Write one image and return its row."""
+    suffix = "jpg" if format == "jpeg" else format
     # 256 sub-folders keep each of them short enough for any file system.
     file = f"images/{job.prompt_id[:2]}/{job.id}.{suffix}"
     settings = backend.settings
-    with atomic_path(folder / file) as temporary:
-        save_stamped(image, temporary, job.prompt, job.seed, backend.name, settings)
-        digest = sha256(temporary.read_bytes()).hexdigest()
+    negative = settings.get("negative_prompt")
+    stated = {
+        "model": backend.name,
+        "seed": job.seed,
+        "width": image.width,
+        "height": image.height,
+        **{name: settings.get(name) for name in ("steps", "sampler", "guidance")},
+    }
+    options = {} if format == "png" else {"quality": 95}
+    write_prompt(image, folder / file, job.prompt, negative, stated, **options)
     return asdict(
         Pair(
             id=job.id,
             file=file,
             prompt=job.prompt,
-            negative_prompt=settings.get("negative_prompt"),
+            negative_prompt=negative,
             generator=backend.name,
             source="unprompt generate",
             licence=backend.licence,
@@ -223,7 +279,7 @@ def _save(
             steps=settings.get("steps"),
             sampler=settings.get("sampler"),
             guidance=settings.get("guidance"),
-            sha256=digest,
+            sha256=sha256((folder / file).read_bytes()).hexdigest(),
         )
     )
 
@@ -252,32 +308,41 @@ def _agree_on_settings(folder: Path, backend: Backend, seed: int, format: str) -
         )
 
 
-def _clear_temporary(folder: Path) -> None:
-    """Remove what killed processes were writing; one process at a time works in a folder."""
-    for path in [*folder.glob(".*.tmp*"), *folder.glob("images/*/.*.tmp*")]:
-        path.unlink()
+def _clear_temporary(folder: Path, share: tuple[int, int]) -> None:
+    """Remove what killed processes were writing, unless others may be at work."""
+    if share[1] == 1:
+        for path in [*folder.glob(".*.tmp*"), *folder.glob("images/*/.*.tmp*")]:
+            path.unlink()
 
 
-def _rows_done(folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of the table of an earlier call and of the journal, by id."""
+def _rows_done(folder: Path, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """Rows of images that are there, by id: from the table of an earlier call and the journals."""
+    wanted = {job.id for job in jobs}
     rows: dict[str, dict[str, Any]] = {}
     if (folder / TABLE).exists():
         for batch in stream(folder / TABLE):
-            rows.update((pair.id, asdict(pair)) for pair in batch)
-    journal = folder / _JOURNAL
-    if journal.exists():
-        lines = journal.read_bytes().split(b"\n")
-        # A line without its line break was cut off by the end of the process that wrote it.
-        if lines.pop():
-            with atomic_open(journal, "wb") as file:
-                file.write(b"".join(line + b"\n" for line in lines))
-        rows.update((row["id"], row) for row in map(json.loads, lines))
-    return rows
+            rows.update((pair.id, asdict(pair)) for pair in batch if pair.id in wanted)
+    for journal in sorted(folder.glob(_JOURNAL.format("*"))):
+        for line in journal.read_bytes().split(b"\n")[:-1]:
+            # A process that was killed may have left half a line, and its follower the rest of it.
+            row = _parse(line)
+            if row is not None and row["id"] in wanted:
+                rows[row["id"]] = row
+    return {id: row for id, row in rows.items() if (folder / row["file"]).exists()}
 
 
-def _note(folder: Path, row: Mapping[str, Any]) -> None:
+def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        with (folder / _JOURNAL).open("ab") as file:
-            file.write(json.dumps(row).encode() + b"\n")
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return row
+
+
+def _note(journal: Path, row: Mapping[str, Any]) -> None:
+    try:
+        with journal.open("ab") as file:
+            # Begun with a line break, a line is whole whatever a killed process left before it.
+            file.write(b"\n" + json.dumps(row).encode() + b"\n")
     except OSError as error:
-        raise OutputError(f"cannot write {folder / _JOURNAL}: {error.strerror}") from error
+        raise OutputError(f"cannot write {journal}: {error.strerror}") from error

@@ -121,6 +121,7 @@ def find_overlap(
     prompts: Sequence[str] | None = None,
     against_prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
+    device: str = "auto",
     progress: bool = False,
 ) -> Overlap:
     """Find the rows of one set that are near-duplicate to any row of another, exactly.
@@ -132,6 +133,7 @@ def find_overlap(
         prompts: n prompts where ``items`` is an array.
         against_prompts: the other set's prompts where ``against`` is an array.
         block_size: as in `deduplicate`.
+        device: as in `deduplicate`.
         progress: show a bar.
 
     Raises:
@@ -151,7 +153,8 @@ def find_overlap(
     theirs = fold(against, against_prompts, name=other_name)
     match = np.full(len(ours), -1, np.int64)
     cosine = np.full(len(ours), -1, np.float32)
-    for found in search(ours.vectors, threshold, theirs.vectors, block_size, progress):
+    pairs = search(ours.vectors, threshold, theirs.vectors, block_size, progress, device)
+    for found in pairs:
         _keep_best(match, cosine, found)
     if prompts is not None and against_prompts is not None:
         item_by_key: dict[str, int] = {}

@@ -58,33 +58,39 @@ class NeighbourPairs:
         )
 
 
-def normalise(embeddings: np.ndarray, name: str = "embeddings") -> np.ndarray:
+def normalise(
+    embeddings: np.ndarray, name: str = "embeddings", rows: np.ndarray | None = None
+) -> np.ndarray:
     """Scale rows to unit length.
 
     Args:
         embeddings: float array of shape (n, dim).
         name: what errors call the array.
+        rows: only these rows, integers of shape (n',).
 
     Returns:
-        float32 of shape (n, dim), C-contiguous.
+        float32 of shape (n, dim), or (n', dim), C-contiguous.
 
     Raises:
         TableError: not two-dimensional, or a row is zero or holds NaN or infinity; names it.
     """
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise TableError(f"{name}: embeddings must be of shape (n, dim), not {embeddings.shape}")
-    unit = np.empty(embeddings.shape, np.float32)
-    for start in range(0, len(embeddings), _CHUNK):
-        rows = embeddings[start : start + _CHUNK].astype(np.float64)
-        length = np.sqrt((rows * rows).sum(1))
+    count = len(embeddings) if rows is None else len(rows)
+    unit = np.empty((count, embeddings.shape[1]), np.float32)
+    for start in range(0, count, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        values = embeddings[part if rows is None else rows[part]].astype(np.float64)
+        length = np.sqrt((values * values).sum(1))
         bad = ~(np.isfinite(length) & (length > 0))
         if bad.any():
             row = start + int(bad.argmax())
+            row = row if rows is None else int(rows[row])
             raise TableError(
                 f"{name}, row {row + 1}: the embedding is zero or not finite; embed it again"
             )
         # Adding zero turns -0.0 into 0.0, so that equal rows have equal bytes.
-        unit[start : start + _CHUNK] = rows / length[:, None] + 0.0
+        unit[part] = values / length[:, None] + 0.0
     return unit
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +36,8 @@ BLOCK_SIZE = 1024
 
 DEVICES = ("auto", "cpu", "cuda")
 
+_FEW = 100_000_000
+"""Pairs up to which numpy is done before torch is even imported."""
 _CUDA_BLOCKS = 16
 _PENDING = 65_536
 """Candidates that are gathered before they are confirmed, so that few calls do much."""
@@ -155,7 +159,8 @@ def _screen(
     width = choose_width(embeddings, right, axes, threshold)
     short = shorten(embeddings, axes, width)
     other_short = short if others is None else shorten(others, axes, width)
-    if importlib.util.find_spec("torch") is None:
+    few = device != "cuda" and len(embeddings) * len(right) <= _FEW
+    if few or importlib.util.find_spec("torch") is None:
         if device == "cuda":
             raise MissingExtraError("torch", "train")
         return FloatScreen(short, other_short, threshold, block_size)
@@ -165,9 +170,32 @@ def _screen(
         raise UnpromptError("torch finds no CUDA device here; leave --device out, or use cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and not torch.backends.mkldnn.is_available():
+    if device == "cpu" and not _integers_are_fast():
         return FloatScreen(short, other_short, threshold, block_size)
     return IntegerScreen(short, other_short, threshold, block_size, device)
+
+
+@lru_cache(maxsize=1)
+def _integers_are_fast() -> bool:
+    """Whether this processor multiplies int8 faster than float32, by trying.
+
+    With VNNI it does, several times; without, torch may fall back to plain loops.
+    """
+    import torch
+
+    codes = torch.ones((512, 64), dtype=torch.int8)
+    floats = codes.numpy().astype(np.float32)
+
+    def seconds(product: Callable[[], Any]) -> float:
+        product()
+        spent = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            product()
+            spent.append(time.perf_counter() - begin)
+        return min(spent)
+
+    return seconds(lambda: torch._int_mm(codes, codes.T)) < seconds(lambda: floats @ floats.T)
 
 
 class FloatScreen:
@@ -204,7 +232,7 @@ class IntegerScreen:
 
         self._torch: Any = torch
         self._on_cpu = device == "cpu"
-        self.workers = len(os.sched_getaffinity(0)) if self._on_cpu else 1
+        self.workers = _cores() if self._on_cpu else 1
         self.block_size = block_size if self._on_cpu else block_size * _CUDA_BLOCKS
         self._threshold = threshold
         self._step = max(float(np.abs(half).max()) for half in (short, others)) / 127
@@ -264,6 +292,13 @@ def _at_least(scores: np.ndarray, least: int, reached: np.ndarray) -> tuple[np.n
     eights = np.flatnonzero(reached.view(np.uint64) != 0)
     which, place = np.nonzero(reached.reshape(-1, 8)[eights])
     return np.divmod(eights[which] * 8 + place, scores.shape[1])
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _in_order(

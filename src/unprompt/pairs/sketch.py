@@ -54,6 +54,10 @@ class SketchBackend:
         self.size = size
         self.settings = {"size": size}
 
+    def note(self, prompt: str) -> str | None:
+        """Nothing: a sketch reads prompts of any length."""
+        return None
+
     def draw(self, jobs: Sequence[Job]) -> list[Image.Image]:
         """One sketch for each job."""
         return [draw(job.prompt, self.size, job.seed) for job in jobs]

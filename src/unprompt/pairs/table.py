@@ -10,7 +10,6 @@ Everything else in the project takes and returns `PairsTable`; nothing else know
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +30,14 @@ from unprompt.files import atomic_path
 from unprompt.images import open_rgb
 from unprompt.pairs.schema import REQUIRED, SCHEMA, SPLITS, conform, to_arrow
 from unprompt.pairs.shards import read_member, split_member
+from unprompt.pairs.stored import (
+    ROOT_KEY,
+    existing,
+    raw_batches,
+    root_of,
+    without_null_prompts,
+)
 
-_ROOT_KEY = b"unprompt.root"
 _MAX_REPORTED = 20
 
 
@@ -221,26 +226,37 @@ def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
     """
     batches = list(stream(path, columns, batch_size=65_536))
     if not batches:
-        path = _existing(path)
-        return PairsTable(SCHEMA.empty_table(), _root(path), str(path))
+        path = existing(path)
+        return PairsTable(SCHEMA.empty_table(), root_of(path), str(path))
     data = pa.concat_tables([batch.data for batch in batches], promote_options="permissive")
     return PairsTable(data, batches[0].root, batches[0].name)
 
 
 def stream(
-    path: str | Path, columns: Sequence[str] | None = None, batch_size: int = 1024
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    batch_size: int = 1024,
+    blank_prompts: bool = False,
 ) -> Iterator[PairsTable]:
     """Read a pairs table in batches of at most ``batch_size`` rows, holding one at a time.
+
+    Args:
+        path: the table.
+        columns: as in `load`.
+        batch_size: rows in a batch, at most.
+        blank_prompts: a prompt that is null comes as an empty one instead of being refused.
 
     Raises:
         TableError: as `load`.
     """
-    path = _existing(path)
-    root, wanted = _root(path), None
+    path = existing(path)
+    root, wanted = root_of(path), None
     if columns is not None:
         wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
     first_row = 1
-    for data in _batches(path, wanted, batch_size):
+    for data in raw_batches(path, wanted, batch_size):
+        if blank_prompts and "prompt" in data.column_names:
+            data = without_null_prompts(data)
         yield PairsTable(data, root, str(path), first_row)
         first_row += data.num_rows
 
@@ -312,7 +328,7 @@ class PairsWriter:
         metadata = {}
         if self.root.resolve() != self.path.parent.resolve():
             relative = os.path.relpath(self.root.resolve(), self.path.parent.resolve())
-            metadata[_ROOT_KEY] = Path(relative).as_posix().encode()
+            metadata[ROOT_KEY] = Path(relative).as_posix().encode()
         self._schema = schema.with_metadata(metadata)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         return self._writer
@@ -387,85 +403,3 @@ def _refusal(file: str) -> str | None:
     if ".." in path.parts:
         return "leaves the table's folder; refused"
     return None
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        path = path / "pairs.parquet"
-    if not path.exists():
-        raise TableError(f"{path}: no such pairs table")
-    return path
-
-
-def _root(path: Path) -> Path:
-    if path.suffix != ".jsonl":
-        metadata = _parquet(path).schema_arrow.metadata or {}
-        if stated := metadata.get(_ROOT_KEY):
-            return Path(os.path.normpath(path.parent / stated.decode()))
-    return path.parent
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableError(f"{path}: not a readable Parquet file ({error})") from error
-
-
-def _batches(path: Path, columns: list[str] | None, batch_size: int) -> Iterator[pa.Table]:
-    if path.suffix == ".jsonl":
-        yield from _json_batches(path, columns, batch_size)
-        return
-    file = _parquet(path)
-    if columns is not None:
-        columns = [name for name in columns if name in file.schema_arrow.names]
-    try:
-        for batch in file.iter_batches(batch_size, columns=columns):
-            yield pa.Table.from_batches([batch])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableError(f"{path}: damaged Parquet file ({error})") from error
-
-
-def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
-    rows: list[dict[str, Any]] = []
-    start = 1
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TableError(f"{path}, row {number}: not a JSON object ({error})") from error
-            if not isinstance(row, dict):
-                raise TableError(f"{path}, row {number}: not a JSON object")
-            rows.append(row)
-            if len(rows) == size:
-                yield _from_rows(rows, columns, path, start)
-                rows, start = [], number + 1
-    if rows:
-        yield _from_rows(rows, columns, path, start)
-
-
-def _from_rows(
-    rows: list[dict[str, Any]], columns: list[str] | None, path: Path, start: int
-) -> pa.Table:
-    names = columns or list(dict.fromkeys(name for row in rows for name in row))
-    arrays = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if not any(name in row for row in rows):
-            continue
-        kind = SCHEMA.field(name).type if name in SCHEMA.names and name != "embedding" else None
-        try:
-            arrays[name] = pa.array(values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            for number, value in enumerate(values, start):
-                try:
-                    pa.scalar(value, kind)
-                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-                    raise TableError(
-                        f"{path}, row {number}: column '{name}' holds {value!r}, "
-                        f"which is not of type {kind or 'the rows before'}"
-                    ) from None
-            raise
-    return pa.table(arrays)

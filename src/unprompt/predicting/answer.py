@@ -11,7 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another prompt that may have made the image, and the model's estimate of its cosine."""
+    """Another prompt that may have made the image.
+
+    Attributes:
+        prompt: the prompt.
+        score: the model's estimate of its cosine; of a captioner the geometric mean of the
+            probabilities of its tokens.
+    """
 
     prompt: str
     score: float | None
@@ -24,7 +30,7 @@ class Answer:
     Attributes:
         file: the image as it was named by the caller.
         prompt: the recovered prompt; None when there is an error, or nothing was found.
-        route: how it was got: ``read`` (stated in the file) or ``embed+bank``.
+        route: how it was got: ``read`` (stated in the file), ``embed+bank`` or ``caption``.
         score: the model's own estimate of the cosine between the prompt's embedding and the true
             one; None for ``read``, and for a model that was never calibrated.
         alternatives: further prompts, best first.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
+CAPTIONER_TYPE = "coca"
 DECODING_THREADS = 4
 
 Label = TypeVar("Label")
@@ -105,7 +106,7 @@ def builtin_folder() -> Path:
 
 
 def load_model(name: str | Path = BUILTIN, device: str | None = None) -> EmbeddingModel:
-    """Load an embedder.
+    """Load an embedder, or a captioner behind an embedder's face.
 
     Args:
         name: ``builtin``, the folder of an exported or trained model, or a hub repository.
@@ -122,6 +123,10 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
         raise ModelNotFoundError(
             f"{folder}: holds neither {ONNX_FILE} nor config.json: not a model"
         )
+    if folder.is_dir() and read_config(folder).get("model_type") == CAPTIONER_TYPE:
+        from unprompt.predicting.captioner import CaptionModel
+
+        return CaptionModel.load(folder, str(name), device)
     return TorchModel.load(folder if folder.is_dir() else str(name), str(name), device)
 
 

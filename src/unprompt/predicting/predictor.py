@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
 from unprompt.models.bank import BANK_FOLDER, Bank, Match
 from unprompt.predicting.answer import Alternative, Answer
+from unprompt.predicting.captioner import CaptionModel, Search
 from unprompt.predicting.model import (
     BUILTIN,
     EmbeddingModel,
@@ -24,7 +26,7 @@ from unprompt.predicting.model import (
 from unprompt.reading import Reading, read
 
 _UNSTATED: tuple[object, ...] = (None, (), {})
-ROUTES = ("auto", "read", "embed")
+ROUTES = ("auto", "read", "embed", "caption")
 
 
 class Predictor:
@@ -33,12 +35,15 @@ class Predictor:
     Args:
         model: ``builtin``, the folder of a trained or exported model, or a hub repository.
         route: ``read`` takes the prompt that the file carries and no other; ``embed`` predicts the
-            prompt embedding and answers with the nearest prompts of the bank; ``auto`` reads where
-            the file carries a prompt and embeds where it does not.
-        top_k: how many prompts the bank gives; those after the first are alternatives.
+            prompt embedding and answers with the nearest prompts of the bank; ``caption`` lets a
+            captioner write the prompt; ``auto`` reads where the file carries a prompt and asks the
+            model, whichever kind it is, where it does not.
+        top_k: how many prompts the bank or the captioner gives; those after the first are
+            alternatives.
         bank: folder of a model whose bank to search, instead of the model's own. A model without
             one uses the built-in model's.
         device: for models that run on torch.
+        search: how a captioner seeks its captions.
 
     Raises:
         UnpromptError: there is no such route, or ``top_k`` is below 1.
@@ -51,6 +56,7 @@ class Predictor:
         top_k: int = 1,
         bank: str | Path | None = None,
         device: str | None = None,
+        search: Search | None = None,
     ):
         if route not in ROUTES:
             raise UnpromptError(f"route '{route}': must be one of {', '.join(ROUTES)}")
@@ -59,7 +65,8 @@ class Predictor:
         self.route = route
         self.top_k = top_k
         self._named = (model, bank, device)
-        self._loaded: tuple[EmbeddingModel, Bank] | None = None
+        self._search = search
+        self._loaded: tuple[EmbeddingModel, Bank | None] | None = None
         self._lock = Lock()
 
     @property
@@ -74,8 +81,11 @@ class Predictor:
 
     @property
     def bank(self) -> Bank:
-        """The bank that `model` searches; raises as `model`."""
-        return self._load()[1]
+        """The bank that `model` searches; raises as `model`, and where a captioner has none."""
+        bank = self._load()[1]
+        if bank is None:
+            raise UnpromptError(f"model {self.model.name} writes its prompts and has no bank")
+        return bank
 
     def predict(self, image: ImageSource) -> Answer:
         """The prompt of one image: path, encoded bytes, binary file object or PIL image."""
@@ -90,11 +100,11 @@ class Predictor:
             ModelNotFoundError: there is no such model.
             MissingExtraError: it needs torch, which is not installed.
         """
-        if self.route == "embed":
+        if self.route in ("embed", "caption"):
             self._load()
         preparations = (partial(self._prepare, image) for image in images)
         for answer, output in run_batches(self._run, preparations, batch_size):
-            yield answer if output is None else self._embedded(answer, output[0])
+            yield answer if output is None else self._answered(answer, *output)
 
     def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
         """The answer so far, and the pixels to embed where it is not complete."""
@@ -102,7 +112,7 @@ class Predictor:
         if hasattr(image, "read"):
             image = image.read()
         try:
-            if self.route != "embed" and (reading := read(image)):
+            if self.route in ("auto", "read") and (reading := read(image)):
                 answer = _stated(answer, reading)
                 if answer.route == "read":
                     return answer, None
@@ -113,8 +123,25 @@ class Predictor:
         except UnreadableImageError as error:
             return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
 
-    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.model.run(pixels)
+    def _run(self, pixels: np.ndarray) -> tuple[Any, Any]:
+        model = self.model
+        if isinstance(model, CaptionModel):
+            captions = model.caption(pixels, self.top_k)
+            return model.embed([best.text for best, *_ in captions]), captions
+        return model.run(pixels)
+
+    def _answered(self, answer: Answer, embedding: np.ndarray, found: Any) -> Answer:
+        if not isinstance(self.model, CaptionModel):
+            return self._embedded(answer, embedding)
+        best, *others = found
+        return replace(
+            answer,
+            prompt=best.text,
+            route="caption",
+            alternatives=tuple(Alternative(item.text, item.score) for item in others),
+            model=self.model.name,
+            embedding=embedding,
+        )
 
     def _embedded(self, answer: Answer, embedding: np.ndarray) -> Answer:
         best, *others = self.bank.search(embedding[None], self.top_k)[0]
@@ -132,12 +159,22 @@ class Predictor:
         calibration = self.bank.calibration
         return calibration(match.cosine) if calibration else None
 
-    def _load(self) -> tuple[EmbeddingModel, Bank]:
+    def _load(self) -> tuple[EmbeddingModel, Bank | None]:
         with self._lock:
             if self._loaded is None:
                 name, bank, device = self._named
                 model = load_model(name, device)
-                self._loaded = model, bank_for(model, bank)
+                if isinstance(model, CaptionModel):
+                    if self.route == "embed":
+                        raise UnpromptError(f"model {name} writes prompts; --route caption")
+                    model.search = self._search or model.search
+                    self._loaded = model, None
+                elif self.route == "caption":
+                    raise UnpromptError(
+                        f"model {name} is no captioner; name one, as a CoCa's folder"
+                    )
+                else:
+                    self._loaded = model, bank_for(model, bank)
             return self._loaded
 
 

@@ -99,7 +99,8 @@ class Reading:
         where: the fields that the answer was read from.
         declares_ai: True where the file itself says that it is AI-generated (C2PA, IPTC).
         problems: what was damaged, cut or beyond the limits, one line each.
-        raw: every text that the file carries.
+        raw: every text that the file carries; those after the pixels of a PNG only where none
+            before them held a prompt.
         exact: False where the prompt is a caption that stood beside the image.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from unprompt.reading.answer import Field
@@ -47,13 +47,26 @@ class Carrier:
     def __init__(self, fields: Iterable[Field], kind: str = ""):
         self.fields = tuple(fields)
         self.kind = kind
-        self._json: dict[str, Any] = {}
+        self._json: dict[int, Any] = {}
+        self._named: dict[str, list[Field]] = {}
+        for field in self.fields:
+            self._named.setdefault(field.name, []).append(field)
+
+    @property
+    def names(self) -> Set[str]:
+        """The names of the fields."""
+        return self._named.keys()
+
+    def named(self, *names: str) -> Iterator[Field]:
+        """Every field with one of ``names``, tried in that order."""
+        for name in names:
+            yield from self._named.get(name, ())
 
     def find(self, *names: str) -> Field | None:
         """The first whole, non-blank field with one of ``names``, tried in that order."""
         for name in names:
-            for field in self.fields:
-                if field.name == name and field.whole and field.text.strip():
+            for field in self._named.get(name, ()):
+                if field.whole and field.text.strip():
                     return field
         return None
 
@@ -66,21 +79,29 @@ class Carrier:
         """What ``field`` holds as JSON, None where it holds none."""
         if field is None or not field.whole:
             return None
-        if field.text not in self._json:
-            self._json[field.text] = parse_json(field.text)
-        return self._json[field.text]
+        key = id(field)  # the fields live as long as this does
+        if key not in self._json:
+            self._json[key] = parse_json(field.text)
+        return self._json[key]
 
-    def objects(self) -> list[tuple[Field, dict[str, Any]]]:
-        """Every field that holds a JSON object, and that object."""
-        found = ((field, self.json(field)) for field in self.fields)
-        return [(field, value) for field, value in found if isinstance(value, dict) and value]
+    def objects(self, mark: str = "", *names: str) -> Iterator[tuple[Field, dict[str, Any]]]:
+        """Yield every field that holds a JSON object, and that object.
+
+        Args:
+            mark: only those whose text holds this; so most need not be parsed.
+            names: only those of these names.
+        """
+        for field in self.named(*names) if names else self.fields:
+            if mark in field.text:
+                value = self.json(field)
+                if isinstance(value, dict) and value:
+                    yield field, value
 
     def mapping(self, *names: str) -> tuple[Field, dict[str, Any]] | None:
         """The first field with one of ``names`` that holds a JSON object, and that object."""
-        for name in names:
-            for field in self.fields:
-                if field.name == name and isinstance(value := self.json(field), dict) and value:
-                    return field, value
+        for field in self.named(*names):
+            if isinstance(value := self.json(field), dict) and value:
+                return field, value
         return None
 
 

@@ -15,6 +15,7 @@ from unprompt.reading.answer import Lora, Settings, as_float, as_int
 
 _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}?):[ \t]*")
+_PLAIN = re.compile(_KEY.pattern + r"([^\s\",\[{][^,\n]*)(?:,\s*|\n\s*|$)")
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
@@ -99,6 +100,9 @@ def parse_values(text: str) -> dict[str, str]:
     values: dict[str, str] = {}
     at = 0
     for _ in range(_MAX_PAIRS):
+        if plain := _PLAIN.match(text, at):  # nearly every pair, in one step
+            values[plain[1]], at = plain[2].rstrip(), plain.end()
+            continue
         key = _KEY.match(text, at)
         if key is None:
             at = text.find(",", at) + 1

@@ -25,8 +25,11 @@ _MAX_TEXT = 2000
 
 
 def squeeze(key: str) -> str:
-    """A key in lower case without anything but letters and digits."""
-    return re.sub(r"[^a-z0-9]", "", key.lower())
+    """A key in lower case without blanks, hyphens, underscores and dots."""
+    key = key.lower()
+    if key.isalnum():
+        return key
+    return key.replace("_", "").replace(" ", "").replace("-", "").replace(".", "")
 
 
 class Keyed:

@@ -25,27 +25,29 @@ class Family:
     """A family of generators that write their metadata alike.
 
     ``read`` gives None for a file of another family, and a `Reading` without a prompt for one of
-    its own that states none.
+    its own that states none. ``places`` are the names of the fields that it looks at: it is asked
+    only where one of them is there. None means any.
     """
 
     name: str
     read: Callable[[Carrier], Reading | None]
+    places: frozenset[str] | None = None
 
 
 FAMILIES = (
-    Family("SwarmUI", swarmui.read),
-    Family("Fooocus", fooocus.read),
-    Family("InvokeAI", invokeai.read),
-    Family("NovelAI", novelai.read),
-    Family("TensorArt, Stability Matrix", objects.read_named),
-    Family("Draw Things", objects.read_draw_things),
-    Family("Midjourney", midjourney.read),
-    Family("key per line", objects.read_lines),
-    Family("AUTOMATIC1111, Forge, SD.Next", a1111.read),
+    Family("SwarmUI", swarmui.read, frozenset(swarmui.PLACES)),
+    Family("Fooocus", fooocus.read, frozenset(fooocus.PLACES)),
+    Family("InvokeAI", invokeai.read, frozenset(invokeai.PLACES)),
+    Family("NovelAI", novelai.read, frozenset(novelai.PLACES)),
+    Family("TensorArt, Stability Matrix", objects.read_named, frozenset(objects.NAMED)),
+    Family("Draw Things", objects.read_draw_things, frozenset(objects.DRAW_THINGS_PLACES)),
+    Family("Midjourney", midjourney.read, frozenset(midjourney.PLACES)),
+    Family("key per line", objects.read_lines, frozenset(objects.LINE_PLACES)),
+    Family("AUTOMATIC1111, Forge, SD.Next", a1111.read, frozenset(a1111.PLACES)),
     Family("ComfyUI", comfyui.read),
     Family("JSON object", objects.read),
     Family("key per chunk", objects.read_chunks),
-    Family("C2PA and IPTC", declared.read),
+    Family("C2PA and IPTC", declared.read, frozenset(declared.PLACES)),
 )
 """Families with marks of their own come before those that take any text of their form."""
 
@@ -57,6 +59,8 @@ def recognise(carrier: Carrier) -> Reading | None:
     """
     silent = None
     for family in FAMILIES:
+        if family.places is not None and family.places.isdisjoint(carrier.names):
+            continue
         reading = family.read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():
             if reading.settings.seed is None and reading.generator != "ComfyUI":

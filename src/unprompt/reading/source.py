@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
 from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource
-from unprompt.reading.answer import Field, Prompt, Reading, clean
+from unprompt.reading.answer import Field, Reading, clean
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
+from unprompt.reading.containers.png import read_png_end
 from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
+
+_BUFFER = 1 << 16
+"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
 
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
@@ -46,7 +49,8 @@ def read(image: ImageSource, captions: bool = False) -> Reading | None:
     if isinstance(image, Image.Image):
         carrier, reading = _from_pillow(image, limits)
     else:
-        with _opened(image) as (file, name):
+        opened, name = _opened(image)
+        with opened as file:
             carrier, reading = _from_file(file, name, limits)
     if isinstance(image, str | Path) and (reading is None or not reading.prompt):
         beside = read_sidecar(Path(image), captions)
@@ -66,14 +70,24 @@ def read_fields(image: ImageSource) -> tuple[Field, ...]:
     limits = Limits()
     if isinstance(image, Image.Image):
         return tuple(read_pillow(image, limits))
-    with _opened(image) as (file, name):
-        return _carrier(file, name, limits).fields
+    opened, name = _opened(image)
+    with opened as file:
+        carrier = _carrier(file, name, limits)
+        late = read_png_end(file, limits) if carrier.kind == "PNG" else ()
+        return (*carrier.fields, *late)
 
 
 def _from_file(file: IO[bytes], name: str, limits: Limits) -> tuple[Carrier, Reading | None]:
     carrier = _carrier(file, name, limits)
     reading = recognise_family(carrier)
-    if (reading is None or reading.prompt is None) and carrier.kind in ("PNG", "WebP"):
+    if reading is not None and reading.prompt is not None:
+        return carrier, reading
+    if carrier.kind == "PNG" and (late := tuple(read_png_end(file, limits))):
+        carrier = Carrier((*carrier.fields, *late), carrier.kind)
+        reading = recognise_family(carrier)
+        if reading is not None and reading.prompt is not None:
+            return carrier, reading
+    if carrier.kind in ("PNG", "WebP"):
         hidden = tuple(read_stealth(file, carrier.kind, limits))
         if hidden:
             carrier = Carrier((*carrier.fields, *hidden), carrier.kind)
@@ -114,9 +128,23 @@ def _from_pillow(image: Image.Image, limits: Limits) -> tuple[Carrier, Reading |
     return carrier, reading
 
 
-def _open_file(path: Path) -> IO[bytes]:
+def _opened(
+    image: str | Path | bytes | IO[bytes],
+) -> tuple[AbstractContextManager[IO[bytes]], str]:
+    """A context that gives the file and closes what was opened here, and a name for errors."""
+    if isinstance(image, str | Path):
+        return _open_file(image), str(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return io.BytesIO(image), "image"
+    name = str(getattr(image, "name", "image"))
+    if image.seekable():
+        return nullcontext(image), name
+    return io.BytesIO(image.read()), name
+
+
+def _open_file(path: str | Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return open(path, "rb", _BUFFER)  # noqa: PTH123 - a Path costs as much as the reading
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -125,32 +153,22 @@ def _open_file(path: Path) -> IO[bytes]:
         raise UnreadableImageError(f"{path}: cannot be opened ({error})") from error
 
 
-@contextmanager
-def _opened(image: str | Path | bytes | IO[bytes]) -> Iterator[tuple[IO[bytes], str]]:
-    if isinstance(image, bytes | bytearray | memoryview):
-        yield io.BytesIO(image), "image"
-    elif isinstance(image, str | Path):
-        with _open_file(Path(image)) as file:
-            yield file, str(image)
-    else:
-        name = str(getattr(image, "name", "image"))
-        if not image.seekable():
-            yield io.BytesIO(image.read()), name
-        else:
-            yield image, name
-
-
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
-    """The reading with its raw texts and problems, and every prompt valid Unicode."""
-    prompts = tuple(Prompt(clean(p.text), p.role, p.source) for p in reading.prompts)
-    raw = tuple(replace(field, text=clean(field.text)) for field in carrier.fields)
-    return replace(
-        reading,
-        prompt=None if reading.prompt is None else clean(reading.prompt),
-        negative_prompt=(
-            None if reading.negative_prompt is None else clean(reading.negative_prompt)
-        ),
-        prompts=prompts,
-        raw=raw,
-        problems=(*reading.problems, *limits.problems),
-    )
+    """The reading with its raw texts and problems, and every text valid Unicode."""
+    # Only the escapes of JSON can state lone surrogates.
+    if any("\\ud" in field.text or "\\uD" in field.text for field in carrier.fields):
+        reading = _cleaned(replace(reading, raw=()))
+    return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
+
+
+def _cleaned(value: Any) -> Any:
+    """A copy in which every text is valid Unicode: JSON may state lone surrogates."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _cleaned(getattr(value, f.name)) for f in fields(value)})
+    return value

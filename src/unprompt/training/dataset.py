@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 
@@ -23,11 +24,22 @@ class PairsDataset(Dataset[dict[str, torch.Tensor]]):
 
     Each item is ``pixels``, uint8 of shape (3, size, size), and ``labels``, the unit-norm prompt
     embedding, float32 of shape (dim,).
+
+    Raises:
+        TableError: a pair has no prompt embedding, or one without a direction.
     """
 
     def __init__(self, table: PairsTable, preprocessing: Preprocessing, augment: str = "none"):
-        embeddings = table.embeddings
-        self._labels = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        norms = np.linalg.norm(table.embeddings, axis=1, keepdims=True)
+        # One of them would turn the loss, and with it every weight, into NaN.
+        useless = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+        if len(useless):
+            name = table.column("id")[useless[0]]
+            raise TableError(
+                f"{table.name}: {len(useless)} embeddings are zero or not finite, that of pair "
+                f"'{name}' for one; embed the table again"
+            )
+        self._labels = table.embeddings / norms
         self._table = table
         self._preprocessing = preprocessing
         self._augmentation = _mild(preprocessing.size) if augment == "mild" else None

@@ -43,14 +43,16 @@ def export(
         OutputError: the folder cannot be written.
     """
     embedder = Embedder.from_pretrained(model)
-    export_onnx(embedder, folder, half)
     if prompts is None:
         bank = bank_for(load_model(model))
     else:
         lines = read_lines(prompts)
         encoder = embedder.architecture.encoder
         bank = Bank.build(lines, encode(lines, encoder, progress=progress), encoder)
-    if held_out is not None:
-        bank, _ = calibrate(bank, evaluate(load_model(folder), load(held_out), "val"))
+    pairs = None if held_out is None else load(held_out)
+    # Whatever can be refused has been by now, so that no half of a model is left.
+    export_onnx(embedder, folder, half)
+    if pairs is not None:
+        bank, _ = calibrate(bank, evaluate(load_model(folder), pairs, "val"))
     bank.save(folder)
     return bank

@@ -7,11 +7,12 @@ Every field has a default but the table. ``key=value`` overrides use dotted keys
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from unprompt.errors import RecipeError
@@ -59,6 +60,8 @@ class Model:
     """The embedder to fine-tune.
 
     Attributes:
+        start: a trained embedder to go on from, ``builtin``, a folder or a hub repository; its
+            backbone and input size then stand in place of the keys below that say them.
         backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
         checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
         pretrained: start from pretrained weights; false starts from random ones.
@@ -71,6 +74,7 @@ class Model:
         encoder: the target encoder.
     """
 
+    start: str | None = None
     backbone: str = "timm/vit_base_patch16_clip_224.openai"
     checkpoint: str | None = None
     pretrained: bool = True
@@ -91,6 +95,7 @@ class Optimiser:
         head_learning_rate: peak learning rate of the head.
         weight_decay: of weight matrices; biases and norms have none.
         warmup: share of the steps in which the rate rises from zero.
+        warmup_steps: the same as a number of steps, which then goes before the share.
         max_grad_norm: gradients are clipped to this norm; 0 does not clip.
         frozen_statistics: batch norms keep the running statistics of the pretrained weights.
     """
@@ -99,6 +104,7 @@ class Optimiser:
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
+    warmup_steps: int | None = None
     max_grad_norm: float = 1.0
     frozen_statistics: bool = False
 
@@ -130,6 +136,36 @@ class Schedule:
 
 
 @dataclass
+class Captioner:
+    """The captioner to fine-tune; its presence in a recipe makes the run a captioner's.
+
+    Attributes:
+        model: folder or hub repository of a CoCa saved by unprompt; or ``open_clip/NAME``, a model
+            of open_clip, with ``pretrained``; or empty for random weights of ``arguments``.
+        pretrained: tag or file of the weights of an ``open_clip/`` model.
+        arguments: fields of `unprompt.models.coca.CoCaConfig` for random weights.
+        caption_weight: of the captioning loss.
+        contrastive_weight: of the contrastive loss; at 0 its branch is not computed.
+        freeze: for ``image``, ``text`` and ``decoder`` the number of first blocks that do not
+            learn; -1 freezes the whole tower.
+        lora_rank: adapt attention by matrices of this rank instead of the weights; 0 does not.
+            The saved model has them merged.
+        gradient_checkpointing: recompute activations to save memory.
+        num_beams: beams of the captions that are evaluated.
+    """
+
+    model: str = ""
+    pretrained: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    caption_weight: float = 1.0
+    contrastive_weight: float = 0.0
+    freeze: dict[str, int] = field(default_factory=dict)
+    lora_rank: int = 0
+    gradient_checkpointing: bool = False
+    num_beams: int = 4
+
+
+@dataclass
 class Recipe:
     """A training run, whole.
 
@@ -137,6 +173,7 @@ class Recipe:
         output: the run folder.
         seed: of initialisation, split, order and augmentation.
         report_to: ``none``, ``tensorboard`` or ``wandb``.
+        captioner: fine-tune a captioner instead of the embedder of ``model``.
     """
 
     output: str = "runs/unnamed"
@@ -146,6 +183,7 @@ class Recipe:
     model: Model = field(default_factory=Model)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
+    captioner: Captioner | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -161,14 +199,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except Exception as error:  # YAML's own errors differ by parser
-        raise RecipeError(f"{path}: not YAML: {error}") from error
-    for item in overrides or []:
-        if "=" not in item:
-            raise RecipeError(f"override '{item}': must be key=value, as schedule.epochs=8")
-    schema = OmegaConf.structured(Recipe)
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(stated):
+        raise RecipeError(f"{path}: not a mapping of keys to values")
+    changes = _parse(overrides or [])
     try:
-        with_file = OmegaConf.merge(schema, stated)
-        merged = OmegaConf.merge(with_file, OmegaConf.from_dotlist(overrides or []))
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), stated, changes)
         recipe = OmegaConf.to_object(merged)
     except MissingMandatoryValue as error:
         raise RecipeError(f"{path}: {error.full_key} is missing") from error
@@ -177,8 +213,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise RecipeError(f"{path}: {where}{str(error).splitlines()[0]}") from error
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(f"{path}: not a mapping of keys to values")
+    assert isinstance(recipe, Recipe)  # noqa: S101 - what a merge with the schema gives
     _check(recipe, path)
     return recipe
 
@@ -187,6 +222,18 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe with every value as it was resolved."""
     with atomic_open(path) as file:
         file.write(OmegaConf.to_yaml(OmegaConf.structured(recipe)))
+
+
+def _parse(overrides: list[str]) -> DictConfig:
+    for item in overrides:
+        if not item.partition("=")[0] or "=" not in item:
+            raise RecipeError(f"override '{item}': must be key=value, as schedule.epochs=8")
+        try:
+            OmegaConf.from_dotlist([item])
+        except Exception as error:  # YAML's own errors differ by parser
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"override '{item}': not YAML: {reason}") from error
+    return OmegaConf.from_dotlist(overrides)
 
 
 def _unknown_key(path: Path, error: ConfigKeyError) -> RecipeError:
@@ -222,17 +269,32 @@ def _check(recipe: Recipe, path: Path) -> None:
         "data.threshold": 0 < recipe.data.threshold <= 1,
         "data.workers": recipe.data.workers >= 0,
         "data.train_size": recipe.data.train_size is None or recipe.data.train_size > 0,
+        "seed": 0 <= recipe.seed < 2**32,
         "model.size": recipe.model.size is None or recipe.model.size > 0,
         "model.mean": recipe.model.mean is None or len(recipe.model.mean) == 3,
-        "model.std": recipe.model.std is None or len(recipe.model.std) == 3,
+        "model.std": recipe.model.std is None
+        or (len(recipe.model.std) == 3 and min(recipe.model.std) > 0),
+        "model.head.hidden": recipe.model.head.hidden > 0,
+        "model.head.dropout": 0 <= recipe.model.head.dropout < 1,
         "schedule.batch_size": recipe.schedule.batch_size > 0,
         "schedule.accumulation": recipe.schedule.accumulation > 0,
         "schedule.evaluations": recipe.schedule.evaluations > 0,
         "schedule.keep": recipe.schedule.keep > 0,
-        "schedule.epochs": recipe.schedule.epochs > 0,
+        "schedule.epochs": 0 < recipe.schedule.epochs < math.inf,
+        "schedule.max_steps": recipe.schedule.max_steps == -1 or recipe.schedule.max_steps > 0,
+        "optimiser.learning_rate": 0 <= recipe.optimiser.learning_rate < math.inf,
+        "optimiser.head_learning_rate": 0 <= recipe.optimiser.head_learning_rate < math.inf,
+        "optimiser.weight_decay": 0 <= recipe.optimiser.weight_decay < math.inf,
+        "optimiser.max_grad_norm": recipe.optimiser.max_grad_norm >= 0,
         "optimiser.warmup": 0 <= recipe.optimiser.warmup < 1,
+        "optimiser.warmup_steps": (recipe.optimiser.warmup_steps or 0) >= 0,
     }
     for key, fine in bounds.items():
         if not fine:
             value = OmegaConf.select(OmegaConf.structured(recipe), key)
             raise RecipeError(f"{path}: {key}={value} is out of range")
+    if recipe.schedule.probe and recipe.model.head.kind != "linear":
+        raise RecipeError(
+            f"{path}: schedule.probe fits a linear head; set model.head.kind=linear or "
+            "schedule.probe=false"
+        )

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from unprompt.encoding import encode
-from unprompt.errors import RecipeError
+from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
 from unprompt.files import atomic_open
@@ -20,7 +20,7 @@ from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
-from unprompt.predicting.model import load_model
+from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.probe import fit_head
 from unprompt.training.recipe import Recipe, save_recipe
@@ -60,11 +60,18 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
         RecipeError: the run folder holds the run of another recipe.
         TableError: the table cannot be used: not there, no pairs for a split, unreadable images.
         ModelNotFoundError: the backbone cannot be had.
+        MissingExtraError: what ``report_to`` names is not installed.
     """
+    if recipe.report_to != "none":
+        need("all", recipe.report_to)
     folder = Path(recipe.output)
     _claim(folder, recipe, fresh)
     transformers.set_seed(recipe.seed)
     table = prepare(recipe, folder, progress)
+    if recipe.captioner is not None:
+        from unprompt.training.captioner import train_captioner
+
+        return Run(folder, folder / "model", train_captioner(recipe, table, folder, progress))
     model = build(recipe, dim=table.embeddings.shape[1])
     crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
     train_set = PairsDataset(table.of_split("train"), crops, recipe.data.augment)
@@ -74,7 +81,11 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     if recipe.schedule.probe and checkpoint is None:
         strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
         trainer.log({"probe_penalty": strength, "probe_cosine": cosine})
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except TableError as error:
+        # One of a decoding process brings its traceback as text; the last line is the message.
+        raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error
     model.save_pretrained(folder / "model")
     return Run(folder, folder / "model", _measure(folder, table, progress))
 
@@ -104,13 +115,15 @@ def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
 def build(recipe: Recipe, dim: int) -> Embedder:
     """The embedder that a recipe starts from."""
     settings = recipe.model
+    head = HeadConfig(settings.head.kind, settings.head.hidden, settings.head.dropout)
+    if settings.start is not None:
+        return _go_on_from(settings.start, head, dim, recipe)
     backbone = create_backbone(
         BackboneConfig(settings.backbone, settings.arguments),
         settings.pretrained,
         settings.checkpoint,
         settings.size,
     )
-    head = HeadConfig(settings.head.kind, settings.head.hidden, settings.head.dropout)
     config = EmbedderConfig(backbone.config, head, dim, settings.encoder)
     preprocessing = backbone.preprocessing
     if settings.mean is not None:
@@ -119,6 +132,17 @@ def build(recipe: Recipe, dim: int) -> Embedder:
         preprocessing = replace(preprocessing, std=tuple(settings.std))
     model = Embedder(config, backbone, preprocessing)
     # Convolutions run faster on this layout; for everything else it makes no difference.
+    return model.to(memory_format=torch.channels_last)
+
+
+def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embedder:
+    """An embedder with the weights of another; its head too where that is of the same shape."""
+    before = Embedder.from_pretrained(builtin_folder() if start == BUILTIN else start)
+    config = replace(before.architecture, head=head, dim=dim, encoder=recipe.model.encoder)
+    size = recipe.model.size or before.preprocessing.size
+    model = Embedder(config, before.backbone, replace(before.preprocessing, size=size))
+    if config == before.architecture:
+        model.head.load_state_dict(before.head.state_dict())
     return model.to(memory_format=torch.channels_last)
 
 

@@ -17,6 +17,8 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from unprompt.errors import RecipeError
+from unprompt.files import atomic_open
 from unprompt.models.embedder import Embedder
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.recipe import Recipe
@@ -32,7 +34,9 @@ class EmbedderTrainer(transformers.Trainer):
         self._recipe = recipe
         super().__init__(
             model=model,
-            args=_arguments(recipe, steps_per_epoch=math.ceil(len(train) / _step_size(recipe))),
+            args=training_arguments(
+                recipe, steps_per_epoch=math.ceil(len(train) / _step_size(recipe))
+            ),
             train_dataset=train,
             eval_dataset=val,
             compute_metrics=_mean_cosine,
@@ -91,6 +95,22 @@ class RunLog(TrainerCallback):
 
     def __init__(self, path: Path):
         self._path = path
+
+    def on_train_begin(
+        self,
+        args: transformers.TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Drop what a killed call logged after its last checkpoint: those steps come again."""
+        if not self._path.exists():
+            return
+        with atomic_open(self._path) as file:
+            for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
+                # The kill may have cut off the last line.
+                if line.endswith("\n") and json.loads(line)["step"] <= state.global_step:
+                    file.write(line)
 
     def on_log(
         self,
@@ -158,22 +178,26 @@ def _step_size(recipe: Recipe) -> int:
     return recipe.schedule.batch_size * recipe.schedule.accumulation
 
 
-def _arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.TrainingArguments:
+def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.TrainingArguments:
+    """The recipe as Hugging Face's trainer takes it."""
     schedule = recipe.schedule
     steps = schedule.max_steps
     if steps < 0:
         steps = math.ceil(schedule.epochs * steps_per_epoch)
     interval = max(1, math.ceil(steps / schedule.evaluations))
+    warmup = recipe.optimiser.warmup_steps
     precision = schedule.precision
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16() else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise RecipeError("schedule.precision=fp16 needs a CUDA device; take bf16, fp32 or auto")
     return transformers.TrainingArguments(
         output_dir=str(Path(recipe.output) / "checkpoints"),
         per_device_train_batch_size=schedule.batch_size,
         per_device_eval_batch_size=schedule.batch_size,
         gradient_accumulation_steps=schedule.accumulation,
         max_steps=steps,
-        warmup_steps=round(recipe.optimiser.warmup * steps),
+        warmup_steps=round(recipe.optimiser.warmup * steps) if warmup is None else warmup,
         lr_scheduler_type="cosine",
         learning_rate=recipe.optimiser.learning_rate,
         max_grad_norm=recipe.optimiser.max_grad_norm,

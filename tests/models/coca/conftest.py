@@ -87,7 +87,7 @@ def pixels() -> torch.Tensor:
 def open_clip_model(seed: int, **changes: dict) -> CoCa:
     """A random CoCa of open_clip."""
     torch.manual_seed(seed)
-    stated = {key: value for key, value in OPEN_CLIP.items()}
+    stated = dict(OPEN_CLIP)
     for section, values in changes.items():
         stated[section] = stated[section] | values if isinstance(values, dict) else values
     theirs = CoCa(**stated).eval()

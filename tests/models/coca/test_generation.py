@@ -30,7 +30,9 @@ for parameter in MODEL.parameters():
     data=st.data(),
 )
 @torch.no_grad()
-def test_logits_of_every_step_equal_the_full_forward(images, rows_per_image, steps, seed, grouped, data):
+def test_logits_of_every_step_equal_the_full_forward(
+    images, rows_per_image, steps, seed, grouped, data
+):
     """Any chunks of tokens, any beams an image, any padding on the left, beams reordered between.
 
     The reference is the full text with copies of the images, one a row, and no cache.
@@ -219,7 +221,9 @@ def test_packed_weights_generate_the_same(model, pixels):
     logits = model(captions[:3, :16], pixels).logits
     packed = pack(copy.deepcopy(model))
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
-    torch.testing.assert_close(packed(captions[:3, :16], pixels).logits, logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        packed(captions[:3, :16], pixels).logits, logits, atol=1e-5, rtol=1e-5
+    )
     assert torch.equal(packed.generate(pixels, **search), captions)
 
 

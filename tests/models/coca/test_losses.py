@@ -8,7 +8,7 @@ from open_clip.loss import CoCaLoss
 
 from tests.models.coca.conftest import CONFIG, EOS, open_clip_model, texts
 from unprompt.models.coca import CoCaForConditionalGeneration
-from unprompt.models.coca.losses import IGNORED, caption_loss
+from unprompt.models.coca.losses import IGNORED, caption_loss, next_tokens
 from unprompt.models.coca.open_clip import load_open_clip, to_open_clip
 from unprompt.models.coca.towers import TextTower
 
@@ -85,9 +85,9 @@ def test_labels_are_shifted_once():
     ids = torch.tensor([[5, 1, 4, 2, 6]])
     states = torch.nn.functional.one_hot(ids.roll(-1, dims=1), 8).float() * 50
     head = torch.nn.Identity()
-    assert caption_loss(states, head, ids).item() < 1e-6
+    assert caption_loss(states, head, next_tokens(ids)).item() < 1e-6
     for shift in (-1, 1):
-        assert caption_loss(states.roll(shift, dims=1), head, ids).item() > 10
+        assert caption_loss(states.roll(shift, dims=1), head, next_tokens(ids)).item() > 10
 
 
 def test_what_is_ignored_does_not_count():
@@ -101,10 +101,9 @@ def test_what_is_ignored_does_not_count():
             for row, t in ((0, 0), (0, 1), (1, 0), (1, 2))
         ]
     )
-    torch.testing.assert_close(caption_loss(states, head, labels), expected.mean())
-    items = torch.tensor(8)
-    torch.testing.assert_close(caption_loss(states, head, labels, items), expected.sum() / 8)
-    nothing = torch.full_like(labels, IGNORED)
+    targets = next_tokens(labels)
+    torch.testing.assert_close(caption_loss(states, head, targets), expected.mean())
+    nothing = torch.full_like(targets, IGNORED)
     assert caption_loss(states, head, nothing).item() == 0
 
 
@@ -131,7 +130,9 @@ def test_the_filler_is_an_ordinary_token_inside_a_text(model, pixels):
     other = ids.clone()
     other[:, 4] = 7
     with torch.no_grad():
-        assert not torch.allclose(model(ids, pixels).logits[:, 5:], model(other, pixels).logits[:, 5:])
+        assert not torch.allclose(
+            model(ids, pixels).logits[:, 5:], model(other, pixels).logits[:, 5:]
+        )
         loss, changed = (model(x, pixels, labels=x).loss for x in (ids, other))
         features = [model.model.get_text_features(x) for x in (ids, other)]
     assert loss != changed

@@ -192,7 +192,7 @@ def test_what_is_not_there(arguments, message):
 
 
 def test_a_folder_without_weights(tmp_path):
-    with pytest.raises(ModelNotFoundError, match="open_clip_config.json is missing"):
+    with pytest.raises(ModelNotFoundError, match=r"open_clip_config\.json is missing"):
         from_open_clip(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": OPEN_CLIP}))
     with pytest.raises(ModelNotFoundError, match="holds none of"):

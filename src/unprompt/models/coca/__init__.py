@@ -4,12 +4,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
-from unprompt.models.coca.modeling import (
-    CoCaForConditionalGeneration,
-    CoCaImageOutput,
-    CoCaModel,
-    CoCaOutput,
-)
+from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaModel
+from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.processing import CoCaProcessor
 
 AutoConfig.register(CoCaConfig.model_type, CoCaConfig)

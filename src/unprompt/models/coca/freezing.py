@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaModel
 
-Tower = Literal["image", "text", "decoder"]
+TOWERS = ("image", "text", "decoder")
 
 
 def freeze(
-    model: CoCaModel | CoCaForConditionalGeneration, tower: Tower, blocks: int | None = None
+    model: CoCaModel | CoCaForConditionalGeneration, tower: str, blocks: int | None = None
 ) -> None:
     """Keep a tower, or its lower part, as it is.
 
     Args:
         model: changed in place.
-        tower: which one.
+        tower: ``image``, ``text`` or ``decoder``.
         blocks: freeze the first so many blocks and what lies below them (embeddings, patches);
             for the decoder a block is a pair of self- and cross-attention. None freezes the whole
             tower, pooler and projection included.
 
     Raises:
-        ValueError: the tower has no such number of blocks.
+        ValueError: there is no such tower, or it has no such number of blocks.
     """
+    if tower not in TOWERS:
+        raise ValueError(f"'{tower}': must be one of {', '.join(TOWERS)}")
     towers: nn.Module = getattr(model, "model", model)
-    part: nn.Module = getattr(towers, tower)
+    part: Any = getattr(towers, tower)
     if blocks is None:
         part.requires_grad_(False)
         return

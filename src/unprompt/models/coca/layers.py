@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unprompt.models.coca.cache import CoCaCache, KeysValues
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.texts import Ragged
 
 
 class Mlp(nn.Module):
@@ -53,18 +54,21 @@ class SelfAttention(nn.Module):
         mask: torch.Tensor | None = None,
         causal: bool = False,
         cache: CoCaCache | None = None,
+        ragged: Ragged | None = None,
     ) -> torch.Tensor:
         """Attend.
 
         Args:
-            x: (rows, length, width).
+            x: (rows, length, width), or (tokens, width) with ``ragged``.
             mask: True where a query (second last axis) may see a key (last axis).
             causal: without a mask, let each position see itself and the ones before.
             cache: keys and values of earlier positions, extended by those of ``x``; the mask is
                 then as `CoCaCache.spread` gives it.
+            ragged: where the tokens belong, if they are laid end to end.
         """
-        rows, length, width = x.shape
-        query, key, value = self.qkv(x).view(rows, length, 3, self.heads, -1).unbind(2)
+        qkv = self.qkv(x) if ragged is None else ragged.spread(self.qkv(x))
+        rows, length, _ = qkv.shape
+        query, key, value = qkv.view(rows, length, 3, self.heads, -1).unbind(2)
         key, value = key.transpose(1, 2), value.transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
@@ -75,7 +79,8 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal
         )
-        result: torch.Tensor = self.out(attended.transpose(1, 2).reshape(rows, length, width))
+        attended = attended.transpose(1, 2).reshape(rows, length, -1)
+        result: torch.Tensor = self.out(attended if ragged is None else ragged.gather(attended))
         return result
 
 
@@ -96,19 +101,26 @@ class CrossAttention(nn.Module):
         key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
         return key, value
 
-    def forward(self, x: torch.Tensor, keys_values: KeysValues) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, keys_values: KeysValues, ragged: Ragged | None = None
+    ) -> torch.Tensor:
         """Attend.
 
         Args:
-            x: (rows, length, width); rows r * n to (r + 1) * n - 1 look at image r, where n is
-                rows over images. No copy of the image's keys and values is made for them.
+            x: (rows, length, width), or (tokens, width) with ``ragged``. Rows r * n to
+                (r + 1) * n - 1 look at image r, where n is rows over images; no copy of the
+                image's keys and values is made for them.
             keys_values: from `keys_values`.
+            ragged: where the tokens belong, if they are laid end to end.
         """
         key, value = keys_values
         images, heads, _, head_width = key.shape
-        query = self.query(x).view(images, -1, heads, head_width).transpose(1, 2)
+        query = self.query(x) if ragged is None else ragged.spread(self.query(x))
+        shape = query.shape
+        query = query.view(images, -1, heads, head_width).transpose(1, 2)
         attended = F.scaled_dot_product_attention(query, key, value)
-        result: torch.Tensor = self.out(attended.transpose(1, 2).reshape(x.shape))
+        attended = attended.transpose(1, 2).reshape(shape)
+        result: torch.Tensor = self.out(attended if ragged is None else ragged.gather(attended))
         return result
 
 
@@ -127,10 +139,11 @@ class SelfBlock(GradientCheckpointingLayer):
         x: torch.Tensor,
         mask: torch.Tensor | None = None,
         causal: bool = False,
+        ragged: Ragged | None = None,
         past_key_values: CoCaCache | None = None,
     ) -> torch.Tensor:
         """See `SelfAttention.forward`."""
-        x = x + self.attention(self.norm_1(x), mask, causal, past_key_values)
+        x = x + self.attention(self.norm_1(x), mask, causal, past_key_values, ragged)
         result: torch.Tensor = x + self.mlp(self.norm_2(x))
         return result
 
@@ -155,13 +168,14 @@ class CrossBlock(GradientCheckpointingLayer):
         x: torch.Tensor,
         image_states: torch.Tensor | None = None,
         keys_values: KeysValues | None = None,
+        ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """(rows, length, width) to the same shape, given image tokens or their keys and values."""
+        """As `CrossAttention.forward`, given image tokens or their keys and values."""
         if keys_values is None:
             if image_states is None:
                 raise ValueError("a cross-attention block needs image_states or keys_values")
             keys_values = self.keys_values(image_states)
-        x = x + self.attention(self.norm_1(x), keys_values)
+        x = x + self.attention(self.norm_1(x), keys_values, ragged)
         result: torch.Tensor = x + self.mlp(self.norm_2(x))
         return result
 

@@ -9,28 +9,28 @@ from torch.nn import functional as F
 IGNORED = -100
 
 
-def caption_loss(
-    states: torch.Tensor, head: nn.Module, labels: torch.Tensor, items: torch.Tensor | None = None
-) -> torch.Tensor:
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """What each position is to foresee: the labels shifted by one, (rows, length)."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def caption_loss(states: torch.Tensor, head: nn.Module, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each next token, averaged over the tokens that count.
 
-    The vocabulary projection, the widest of the model, is computed only where a label counts.
+    The vocabulary projection, the widest of the model, is computed only where a target counts.
 
     Args:
-        states: decoder states (rows, length, width); position t foresees token t + 1.
+        states: decoder states, (…, width).
         head: projection to the vocabulary.
-        labels: the input's own tokens (rows, length), unshifted: the shift is done here, once.
-            `IGNORED` marks what does not count.
-        items: tokens to average over, where a step spans several batches; this batch's by default.
+        targets: the token that each state is to foresee, (…); `IGNORED` does not count.
 
     Returns:
-        A scalar; 0 where no label counts.
+        A scalar; 0 where no target counts.
     """
-    targets = labels[:, 1:]
     counted = targets != IGNORED
-    logits = head(states[:, :-1][counted])
+    logits = head(states[counted])
     total = F.cross_entropy(logits.float(), targets[counted], reduction="sum")
-    return total / (counted.sum().clamp(min=1) if items is None else items)
+    return total / counted.sum().clamp(min=1)
 
 
 def contrastive_loss(

@@ -6,7 +6,7 @@ Written from the paper (Yu et al. 2022, arXiv 2205.01917), weight-compatible wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,54 +14,21 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.generic import ModelOutput
 
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
-from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss
-from unprompt.models.coca.texts import causal_mask, lengths_of, step_mask, step_positions, to_prompt
+from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
+from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
+from unprompt.models.coca.texts import (
+    Ragged,
+    causal_mask,
+    lengths_of,
+    step_mask,
+    step_positions,
+    to_prompt,
+)
 from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
-
-
-@dataclass
-class CoCaImageOutput(ModelOutput):
-    """Encoded images.
-
-    Attributes:
-        states: what the decoder looks at, (images, tokens, width).
-        pooled: the contrastive token before its projection, (images, width).
-    """
-
-    states: torch.Tensor | None = None
-    pooled: torch.Tensor | None = None
-
-
-@dataclass
-class CoCaOutput(ModelOutput):
-    """What the models return; absent is what was not computed.
-
-    Attributes:
-        loss: weighted sum of the two losses, where labels were given.
-        caption_loss: the captioning loss, unweighted.
-        contrastive_loss: the contrastive loss, unweighted; only where its weight is not 0.
-        logits: of the next token, (rows, length, vocabulary); only where no labels were given.
-        last_hidden_state: of the decoder, (rows, length, width).
-        image_embeds: unit-norm (images, width); with the contrastive branch.
-        text_embeds: unit-norm (rows, width); with the contrastive branch.
-        past_key_values: the cache, extended.
-        image_outputs: the encoded images, to be given again in the next call.
-    """
-
-    loss: torch.Tensor | None = None
-    caption_loss: torch.Tensor | None = None
-    contrastive_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    image_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    past_key_values: CoCaCache | None = None
-    image_outputs: CoCaImageOutput | None = None
 
 
 class CoCaPreTrainedModel(PreTrainedModel):
@@ -71,7 +38,7 @@ class CoCaPreTrainedModel(PreTrainedModel):
     config: CoCaConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["SelfBlock", "CrossBlock", "AttentionalPooler"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
@@ -86,14 +53,14 @@ class CoCaPreTrainedModel(PreTrainedModel):
             width, hidden = module.mlp.contract.weight.shape
             layers = config.vision_layers if width != config.hidden_size else config.text_layers
             residual = width**-0.5 * (2 * layers) ** -0.5
-            for linear in module.attention.children():
+            for linear in _linears(module.attention):
                 init.normal_(linear.weight, std=width**-0.5)
             init.normal_(module.attention.out.weight, std=residual)
             init.normal_(module.mlp.expand.weight, std=(2 * width) ** -0.5)
             init.normal_(module.mlp.contract.weight, std=residual * (4 * width / hidden) ** 0.5)
         elif isinstance(module, AttentionalPooler):
             init.normal_(module.query, std=1.0)
-            for linear in module.attention.children():
+            for linear in _linears(module.attention):
                 init.xavier_uniform_(linear.weight)
         elif isinstance(module, (ImageTower, TextTower)):
             std = config.vision_hidden_size**-0.5 if isinstance(module, ImageTower) else 0.01
@@ -121,9 +88,9 @@ class CoCaModel(CoCaPreTrainedModel):
         """The token embedding."""
         return self.text.token_embedding
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        self.text.token_embedding = value
+        self.text.token_embedding = value  # type: ignore[assignment]
 
     def encode_images(self, pixel_values: torch.Tensor) -> CoCaImageOutput:
         """Normalised pixels (images, 3, size, size) to what the decoder looks at."""
@@ -150,6 +117,43 @@ class CoCaModel(CoCaPreTrainedModel):
 
     def _embed_images(self, image_outputs: CoCaImageOutput) -> torch.Tensor:
         return F.normalize(self.image.projection(image_outputs.pooled), dim=-1)
+
+    def read(
+        self,
+        ragged: Ragged,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        image_outputs: CoCaImageOutput | None = None,
+    ) -> CoCaOutput:
+        """Read texts beside images at no cost for padding; for training.
+
+        Args:
+            ragged: which tokens of ``input_ids`` to read.
+            input_ids: (rows, length), padded on the right, a text an image.
+            pixel_values: see `forward`.
+            image_outputs: see `forward`.
+
+        Returns:
+            ``last_hidden_state`` of the tokens read, (tokens, width).
+        """
+        if ragged.length > self.config.context_length:
+            raise self._too_long(ragged.length)
+        if image_outputs is None:
+            if pixel_values is None:
+                raise ValueError("training needs pixel_values or image_outputs")
+            image_outputs = self.encode_images(pixel_values)
+        tokens, positions = ragged.gather(input_ids), ragged.places % ragged.length
+        x = self.text(tokens, positions, ragged=ragged)
+        return CoCaOutput(
+            last_hidden_state=self.decoder(x, image_outputs.states, ragged=ragged),
+            image_outputs=image_outputs,
+        )
+
+    def _too_long(self, length: int) -> ValueError:
+        return ValueError(
+            f"{length} tokens exceed the context of {self.config.context_length}; "
+            "truncate texts, or lower max_length"
+        )
 
     def forward(
         self,
@@ -180,10 +184,7 @@ class CoCaModel(CoCaPreTrainedModel):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         length = input_ids.shape[1]
         if past + length > self.config.context_length:
-            raise ValueError(
-                f"{past + length} tokens exceed the context of {self.config.context_length}; "
-                "truncate texts, or lower max_length"
-            )
+            raise self._too_long(past + length)
         if image_outputs is None and pixel_values is not None:
             image_outputs = self.encode_images(pixel_values)
         image_embeds = text_embeds = None
@@ -254,7 +255,6 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         use_cache: bool = False,
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
-        num_items_in_batch: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> CoCaOutput:
         """Losses where labels are given, logits of the next token otherwise.
@@ -270,12 +270,11 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             labels: ``input_ids`` again, unshifted (the shift is done here, once); -100 does not
                 count, and neither does padding.
             logits_to_keep: compute logits for this many last positions; 0 for all.
-            num_items_in_batch: tokens to average the captioning loss over, where a step
-                accumulates several batches.
             return_dict: accepted for the library's sake; the output is always a `CoCaOutput`.
         """
+        output: CoCaOutput
         if labels is None:
-            output: CoCaOutput = self.model(
+            output = self.model(
                 input_ids,
                 pixel_values,
                 attention_mask,
@@ -287,26 +286,32 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             states = output.last_hidden_state
             output.logits = self.head(states[:, -logits_to_keep:])
             return output
-        weights = self.config.caption_weight, self.config.contrastive_weight
-        output = self.model(
-            input_ids,
-            pixel_values,
-            attention_mask,
-            position_ids,
-            image_outputs,
-            contrastive=bool(weights[1]),
-        )
         if attention_mask is not None:
             labels = labels.masked_fill(attention_mask == 0, IGNORED)
-        output.caption_loss = caption_loss(
-            output.last_hidden_state, self.head, labels, num_items_in_batch
-        )
-        output.loss = weights[0] * output.caption_loss
-        if weights[1]:
+        targets = next_tokens(labels)
+        if self.config.contrastive_weight:
+            output = self.model(
+                input_ids,
+                pixel_values,
+                attention_mask,
+                image_outputs=image_outputs,
+                contrastive=True,
+            )
+            assert output.image_embeds is not None and output.text_embeds is not None  # noqa: S101, PT018
             output.contrastive_loss = contrastive_loss(
                 output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
             )
-            output.loss = output.loss + weights[1] * output.contrastive_loss
+        else:
+            # Tokens after the last target foresee nothing and are seen by nothing that does.
+            index = torch.arange(1, targets.shape[1] + 1, device=targets.device)
+            lengths = torch.where(targets != IGNORED, index, 0).amax(dim=1)
+            ragged = Ragged.of(lengths, targets.shape[1])
+            targets = ragged.gather(targets)
+            output = self.model.read(ragged, input_ids, pixel_values, image_outputs)
+        output.caption_loss = caption_loss(output.last_hidden_state, self.head, targets)
+        output.loss = self.config.caption_weight * output.caption_loss
+        if output.contrastive_loss is not None:
+            output.loss = output.loss + self.config.contrastive_weight * output.contrastive_loss
         return output
 
     @torch.no_grad()
@@ -343,15 +348,19 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
             input_ids, attention_mask = to_prompt(input_ids, attention_mask, self.config)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        return super().generate(
+        return super().generate(  # type: ignore[misc]
             input_ids=input_ids,
             attention_mask=attention_mask,
             image_outputs=image_outputs,
             **arguments,
         )
 
-    def _prepare_cache_for_generation(
+    def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
     ) -> None:
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))
+
+
+def _linears(attention: nn.Module) -> Iterator[nn.Linear]:
+    return (child for child in attention.children() if isinstance(child, nn.Linear))

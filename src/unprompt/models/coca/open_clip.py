@@ -40,13 +40,13 @@ _TEXT = {
 }
 _DECODER = {"layers": "decoder_layers", "heads": "decoder_heads"}
 # Settings that must have these values, which are open_clip's own for both CoCa models.
-_REQUIRED = {
+_REQUIRED: dict[str, dict[str, Any]] = {
     "vision_cfg": {"attentional_pool": True, "output_tokens": True, "mlp_ratio": 4.0},
     "text_cfg": {"embed_cls": True, "output_tokens": True, "hf_model_name": None, "mlp_ratio": 4.0},
     "multimodal_cfg": {"mlp_ratio": 4.0},
 }
 # Settings without effect on a model of this kind, or read on their own.
-_NO_EFFECT = {
+_NO_EFFECT: dict[str, set[str]] = {
     "vision_cfg": {"head_width"},
     "text_cfg": {"eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"},
     "multimodal_cfg": {

@@ -12,6 +12,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, CLIPTokenizer, Pro
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.preprocessing import Preprocessing
 
 # Tokens beside the merged byte pairs: single bytes, within and at the end of words, and two
 # special ones.
@@ -33,7 +34,18 @@ class CoCaProcessor(ProcessorMixin):
     ):
         super().__init__(image_processor, tokenizer)
 
-    def __call__(  # type: ignore[override]
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The same images as uint8 pixels, for pipelines that normalise on the device."""
+        images = self.image_processor
+        return Preprocessing(
+            size=images.crop_size["height"],
+            mean=tuple(images.image_mean),
+            std=tuple(images.image_std),
+            resize="crop",
+        )
+
+    def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
     ) -> BatchFeature:
         """Images, texts or both to model input; ``arguments`` as for any processor.
@@ -80,7 +92,7 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
     file = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         merges = lines.read().split("\n")[1 : vocab_size - _UNMERGED + 1]
-    pairs = [tuple(merge.split()) for merge in merges]
+    pairs: Any = [tuple(merge.split()) for merge in merges]  # as the tokenizers library has it
     characters = list(bytes_to_unicode().values())
     tokens = characters + [character + "</w>" for character in characters]
     tokens += ["".join(pair) for pair in pairs]

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from unprompt.models.coca.configuration import CoCaConfig
+
+
+class Ragged(NamedTuple):
+    """Texts of different lengths laid end to end, so that padding costs nothing.
+
+    Everything but attention works token by token; attention spreads the tokens out and gathers
+    them again.
+
+    Attributes:
+        places: of the tokens in the padded batch, flattened: row * length + position.
+        rows: texts.
+        length: of the padded batch.
+    """
+
+    places: torch.Tensor
+    rows: int
+    length: int
+
+    @classmethod
+    def of(cls, lengths: torch.Tensor, length: int) -> Ragged:
+        """The first ``lengths[r]`` tokens of each row of a batch ``length`` wide."""
+        held = torch.arange(length, device=lengths.device) < lengths[:, None]
+        return cls(held.flatten().nonzero()[:, 0], len(lengths), length)
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, …) to (rows, length, …), zeros where there is no token."""
+        padded = x.new_zeros(self.rows * self.length, *x.shape[1:])
+        return padded.index_copy(0, self.places, x).unflatten(0, (self.rows, self.length))
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, length, …) to (tokens, …)."""
+        return x.flatten(0, 1)[self.places]
 
 
 def lengths_of(

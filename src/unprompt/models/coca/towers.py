@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from unprompt.models.coca.cache import CoCaCache, KeysValues
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
+from unprompt.models.coca.texts import Ragged
 
 
 class ImageTower(nn.Module):
@@ -70,18 +73,20 @@ class TextTower(nn.Module):
         positions: torch.Tensor,
         mask: torch.Tensor | None = None,
         cache: CoCaCache | None = None,
+        ragged: Ragged | None = None,
     ) -> torch.Tensor:
         """Token states for the decoder; the class token, which they never see, is left out.
 
         Args:
-            input_ids: (rows, length).
-            positions: of the tokens in their texts, (rows, length) or (1, length).
+            input_ids: (rows, length), or (tokens,) with ``ragged``.
+            positions: of the tokens in their texts, as ``input_ids``, or (1, length).
             mask: as in `SelfAttention.forward`; causal by default.
             cache: of earlier positions.
+            ragged: where the tokens belong, if they are laid end to end.
         """
         x = self.token_embedding(input_ids) + self.position_embedding[positions]
         for block in self.blocks:
-            x = block(x, mask, True, past_key_values=cache)
+            x = block(x, mask, True, ragged, past_key_values=cache)
         return x
 
     def with_class(
@@ -143,26 +148,29 @@ class MultimodalDecoder(nn.Module):
         image_states: torch.Tensor | None,
         mask: torch.Tensor | None = None,
         cache: CoCaCache | None = None,
+        ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """Token states (rows, length, width) to the same, each informed by its image.
+        """Token states to the same shape, each informed by its image.
 
         Args:
-            x: from the text tower.
+            x: from the text tower, (rows, length, width), or (tokens, width) with ``ragged``.
             image_states: (images, tokens, width), rows a multiple of images; not read where the
                 cache already holds what the blocks need of it.
             mask: as in `SelfAttention.forward`; causal by default.
             cache: of earlier positions and of the images.
+            ragged: where the tokens belong, if they are laid end to end.
         """
         if cache is not None and not cache.image:
             if image_states is None:
                 raise ValueError("the first step of a cache needs image_states")
-            cache.image = [_kept(block.keys_values(image_states)) for block in self.cross_blocks]
+            blocks: Any = self.cross_blocks
+            cache.image = [_kept(block.keys_values(image_states)) for block in blocks]
         known = cache.image if cache is not None else [None] * len(self.cross_blocks)
         for self_block, cross_block, keys_values in zip(
             self.self_blocks, self.cross_blocks, known, strict=True
         ):
-            x = self_block(x, mask, True, past_key_values=cache)
-            x = cross_block(x, image_states, keys_values)
+            x = self_block(x, mask, True, ragged, past_key_values=cache)
+            x = cross_block(x, image_states, keys_values, ragged)
         result: torch.Tensor = self.norm(x)
         return result
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NamedTuple
+
+from unprompt.reading.comfyui.names import Names
 
 MAX_NODES = 20_000
 
@@ -16,18 +18,19 @@ class Link(NamedTuple):
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node: its class, and its inputs by name, each a `Link` or a plain value."""
+class Node(NamedTuple):
+    """One node: its class, its inputs by name, and those of them that other nodes feed."""
 
     id: str
     kind: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    title: str = ""
+    inputs: Mapping[str, Any]
+    links: tuple[tuple[str, Link], ...]
 
-    def links(self) -> Iterator[tuple[str, Link]]:
-        """The inputs that other nodes feed."""
-        return ((name, value) for name, value in self.inputs.items() if isinstance(value, Link))
+    @classmethod
+    def of(cls, key: str, kind: str, inputs: Mapping[str, Any]) -> Node:
+        """A node whose links are found among its inputs."""
+        links = tuple((name, v) for name, v in inputs.items() if isinstance(v, Link))
+        return cls(key, kind, inputs, links)
 
     def text(self, name: str) -> str | None:
         """The text of a widget, None where it is a link or no text."""
@@ -35,7 +38,12 @@ class Node:
         return value if isinstance(value, str) else None
 
 
-Graph = dict[str, Node]
+class Graph(dict[str, Node]):
+    """Nodes by id; ``names`` keeps what the names of their inputs tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Names()
 
 
 def is_api_prompt(value: object) -> bool:
@@ -48,35 +56,37 @@ def is_api_prompt(value: object) -> bool:
 
 def from_api_prompt(value: Mapping[str, Any]) -> Graph:
     """The graph of an API prompt; what is no node is left out."""
-    kinds = {
+    nodes = {
         str(key): node
-        for key, node in list(value.items())[:MAX_NODES]
+        for key, node in islice(value.items(), MAX_NODES)
         if isinstance(node, dict) and isinstance(node.get("class_type"), str)
     }
-    graph: Graph = {}
-    for key, node in kinds.items():
-        inputs = node.get("inputs")
-        meta = node.get("_meta")
-        title = meta.get("title") if isinstance(meta, dict) else ""
-        graph[key] = Node(
-            key,
-            node["class_type"],
-            {
-                name: _input(item, kinds)
-                for name, item in (inputs.items() if isinstance(inputs, dict) else ())
-            },
-            title if isinstance(title, str) else "",
-        )
+    graph = Graph()
+    for key, node in nodes.items():
+        stated = node.get("inputs")
+        inputs: dict[str, Any] = {}
+        links = []
+        for name, item in stated.items() if isinstance(stated, dict) else ():
+            if isinstance(item, (list, dict)):
+                item = _input(item, nodes)
+                if isinstance(item, Link):
+                    links.append((name, item))
+            inputs[name] = item
+        graph[key] = Node(key, node["class_type"], inputs, tuple(links))
     return graph
 
 
 def _input(value: Any, nodes: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
-        if len(value) == 2 and isinstance(value[0], str | int) and str(value[0]) in nodes:
-            return Link(str(value[0]), value[1] if isinstance(value[1], int) else 0)
+        if len(value) == 2:
+            source, slot = value
+            if isinstance(source, int):
+                source = str(source)
+            if isinstance(source, str) and source in nodes:
+                return Link(source, slot if isinstance(slot, int) else 0)
         return None
-    if isinstance(value, dict):
-        # Some front ends wrap values, and some widgets are objects; only plain ones matter.
-        inner = value.get("__value__", value.get("content"))
-        return _input(inner, nodes) if isinstance(inner, str | int | float | list) else None
-    return value
+    # Some front ends wrap values, and some widgets are objects; only plain ones matter.
+    inner = value.get("__value__", value.get("content"))
+    if isinstance(inner, list):
+        return _input(inner, nodes)
+    return inner if isinstance(inner, (str, int, float)) else None

@@ -23,7 +23,7 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
     def value(*names: str) -> Any:
         for node in near:
             for name in names:
-                if (found := _plain(graph, node, name)) is not None:
+                if name in node.inputs and (found := _plain(graph, node, name)) is not None:
                     return found
         return None
 
@@ -57,10 +57,11 @@ def _behind(graph: Graph, start: Node, towards: tuple[str, ...]) -> Iterator[Nod
     while queue and len(seen) < _MAX_NODES:
         node = queue.popleft()
         yield node
-        links = list(node.links())
-        for name, link in links:
+        for name, link in node.links:
             # A node with one input only hands it on, whatever its name: a reroute.
-            onward = name.lower().startswith(towards) or (len(links) == 1 and node is not start)
+            onward = name.lower().startswith(towards) or (
+                len(node.links) == 1 and node is not start
+            )
             if onward and link.node in graph and link.node not in seen:
                 seen.add(link.node)
                 queue.append(graph[link.node])
@@ -83,18 +84,19 @@ def _plain(graph: Graph, node: Node, name: str) -> Any:
 def _size(graph: Graph, latents: list[Node]) -> tuple[int | None, int | None]:
     """Size of the empty latent; a later resize is not what was asked of the model."""
     for node in reversed(latents):
-        width = as_int(_plain(graph, node, "width"))
-        height = as_int(_plain(graph, node, "height"))
-        if width and height:
-            return width, height
+        if "width" in node.inputs:
+            width = as_int(_plain(graph, node, "width"))
+            height = as_int(_plain(graph, node, "height"))
+            if width and height:
+                return width, height
     return None, None
 
 
 def _distilled(graph: Graph, sampler: Node) -> float | None:
     """Guidance that stands in the conditioning, as with Flux."""
     for node in _behind(graph, sampler, ("positive", "guider", "conditioning")):
-        if (guidance := as_float(_plain(graph, node, "guidance"))) is not None:
-            return guidance
+        if "guidance" in node.inputs:
+            return as_float(_plain(graph, node, "guidance"))
     return None
 
 

@@ -14,39 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Link, Node
+from unprompt.reading.comfyui.names import of_sampler
 
 _MAX_DEPTH = 150
-_MAX_STEPS = 200_000
+_MAX_STEPS = 100_000
 _MAX_TEXT = 4 << 20
 
-_POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
-_NEGATIVE = re.compile(
-    r"(?:^|[^a-z])(?:negative|neg|uncond\w*)(?:$|[^a-z])|^negative|^uncond", re.IGNORECASE
-)
-_CONDITIONING = re.compile(
-    r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
-)
-_BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
-_TEXT = re.compile(
-    r"(?:^|[^a-z])(?:text|prompt|string|str|caption|wildcard|tags?|description|value|content"
-    r"|clip_[lgh]|t5\w*|llama\w*|bert|mt5xl|gemma\w*|qwen\w*|byt5|populated|words|lyrics)"
-    r"(?:$|[^a-z])|text$|prompt$|string$",
-    re.IGNORECASE,
-)
-_OPTION = re.compile(
-    r"mode|type|template|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
-    r"|language|action|model|device|sampler|scheduler|seed|format|find|replace|system|control"
-    r"|(?:^|_)style$|weight|dtype|title|color",
-    re.IGNORECASE,
-)
-_ELSEWHERE = re.compile(
-    r"^(?:model|clip|vae|unet|noise|sigmas|sampler|seed|width|height|steps|cfg|denoise)"
-    r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
-    re.IGNORECASE,
-)
-_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
-_SAMPLES = re.compile(r"^(?:model|guider|noise_?seed|seed|sampler)$|pipe", re.IGNORECASE)
-_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
@@ -82,7 +55,8 @@ def origins(graph: Graph) -> list[Origin]:
         positive = tracer.texts_of(node, "positive")
         if positive:
             negative = tracer.texts_of(node, "negative")
-            found.append(Origin(node, tuple(positive), tuple(negative), is_sampler(node)))
+            samples = of_sampler(node.inputs)
+            found.append(Origin(node, tuple(positive), tuple(negative), samples))
     if not found:
         found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
     return found
@@ -110,38 +84,31 @@ def main_origin(graph: Graph, found: list[Origin]) -> Origin:
 
 def _picture_before(graph: Graph, node: Node) -> Node | None:
     """The one node that gives ``node`` the picture it works on."""
-    links = {link.node for name, link in node.links() if _PICTURE.search(name)}
-    for name, link in node.links():
+    links = {link.node for name, link in node.links if graph.names[name].picture}
+    for name, link in node.links:
         # Stable Cascade hands the first stage's latent to the second inside its conditioning.
-        before = graph.get(link.node) if _POSITIVE.search(name) else None
+        before = graph.get(link.node) if graph.names[name].positive else None
         stage = before.inputs.get("stage_c") if before else None
         if isinstance(stage, Link):
             links = {stage.node}
     return graph.get(links.pop()) if len(links) == 1 else None
 
 
-def is_sampler(node: Node) -> bool:
-    """Whether a node makes a picture: it takes a model, a guider or a seed."""
-    return any(_SAMPLES.search(name) for name in node.inputs)
-
-
 def first_sampler(graph: Graph) -> Node | None:
     """The sampler nearest to the first output, whether or not any text reaches it."""
     for node in _behind_outputs(graph):
-        if is_sampler(node) and any(
-            _POSITIVE.search(n) or _CONDITIONING.search(n) for n, _ in node.links()
-        ):
+        if of_sampler(node.inputs) and any(graph.names[n].towards_text for n, _ in node.links):
             return node
     return None
 
 
 def outputs(graph: Graph) -> list[Node]:
     """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
-    feeding = {link.node for node in graph.values() for _, link in node.links()}
-    ends = [n for n in graph.values() if n.id not in feeding and any(True for _ in n.links())]
+    feeding = {link.node for node in graph.values() for _, link in node.links}
+    ends = [node for node in graph.values() if node.links and node.id not in feeding]
 
     def rank(node: Node) -> int:
-        pictures = any("image" in name or "video" in name for name, _ in node.links())
+        pictures = any("image" in name or "video" in name for name, _ in node.links)
         if _SAVES.search(node.kind) and pictures:
             return 0
         if pictures:
@@ -159,18 +126,15 @@ def _behind_outputs(graph: Graph) -> Iterator[Node]:
         queue = deque([start] if start else conditioning)
         while queue:
             node = queue.popleft()
-            if node is not start or is_sampler(node):  # some samplers save by themselves
+            # Some samplers save by themselves; behind conditioning only samplers matter.
+            if (start is not None and node is not start) or of_sampler(node.inputs):
                 yield node
-            for name, link in node.links():
+            for name, link in node.links:
                 if link.node in seen or link.node not in graph:
                     continue
                 seen.add(link.node)
-                aside = start and (_CONDITIONING.search(name) or _is_sided(name))
+                aside = start and graph.names[name].towards_text
                 (conditioning if aside else queue).append(graph[link.node])
-
-
-def _is_sided(name: str) -> bool:
-    return bool(_POSITIVE.search(name) or _NEGATIVE.search(name))
 
 
 class Tracer:
@@ -179,29 +143,41 @@ class Tracer:
     def __init__(self, graph: Graph):
         self._graph = graph
         self._steps = 0
+        self._names = graph.names
+        self._answers: dict[tuple[str, str, bool], list[Found]] = {}
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
-        mine, other = _sides(side)
-        sided = [link for name, link in sampler.links() if mine.search(name)]
+        links = [(self._names[name], link) for name, link in sampler.links]
+        if not any(traits.towards_text or traits.bundle for traits, _ in links):
+            return []
+        sided = [link for traits, link in links if traits.mine(side)]
         for link in sided:
-            if found := self._conditioning(link, side, True, set(), 0):
+            if found := self._began(link, side, True):
                 return found
         if sided:
             return []
-        for name, link in sampler.links():
-            if other.search(name) or not (_CONDITIONING.search(name) or _BUNDLE.search(name)):
+        for traits, link in links:
+            if traits.other(side) or not (traits.conditioning or traits.bundle):
                 continue
-            if found := self._conditioning(link, side, side == "positive", set(), 0):
+            if found := self._began(link, side, side == "positive"):
                 return found
         return []
+
+    def _began(self, link: Link, side: str, free: bool) -> list[Found]:
+        """The texts behind a link of a sampler; samplers of one graph mostly share theirs."""
+        key = (link.node, side, free)
+        if key not in self._answers:
+            self._answers[key] = self._conditioning(link, side, free, set(), 0)
+        return self._answers[key]
 
     def prompted(self, node: Node) -> Iterator[Origin]:
         """The texts of inputs that are called prompts, for pipelines without conditioning."""
         texts: dict[str, list[Found]] = {"positive": [], "negative": []}
         for name in node.inputs:
-            if "prompt" in name.lower() and _is_text(name):
-                side = "negative" if _NEGATIVE.search(name) else "positive"
+            traits = self._names[name]
+            if "prompt" in name.lower() and traits.text:
+                side = "negative" if traits.negative else "positive"
                 found = self._text_input(node, name, side, set(), 0)
                 if found is not None and found.text.strip():
                     texts[side].append(found)
@@ -217,25 +193,28 @@ class Tracer:
         no negative text, although its conditioning leads to one.
         """
         node = self._enter(link, seen, depth)
-        if node is None or re.search(r"zero_?out", node.kind, re.IGNORECASE):
+        if node is None or "zeroout" in node.kind.lower().replace("_", ""):
             return []
-        mine, other = _sides(side)
-        sided = [name for name in node.inputs if mine.search(name) and not other.search(name)]
+        named = [(name, self._names[name]) for name in node.inputs]
+        sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
         found = self._gather(node, sided, side, True, seen, depth)
         if found:
             return found
-        neutral = [n for n in node.inputs if not mine.search(n) and not other.search(n)]
-        first = [n for n in neutral if _CONDITIONING.search(n)]
+        neutral = [(n, traits) for n, traits in named if not (traits.positive or traits.negative)]
+        first = [name for name, traits in neutral if traits.conditioning]
         found = self._gather(node, self._selected(node, first), side, free, seen, depth)
-        texts = [n for n in neutral if n not in first and _is_text(n)]
+        texts = [name for name, traits in neutral if traits.text and not traits.conditioning]
         if free and (own := self._encoded(node, texts, side, seen, depth)):
             if found:  # a text that is added to another's conditioning: a region, a detail
                 own = [Found(item.text, item.node, item.role or "region") for item in own]
             found = [*found, *own]
         if found:
             return found
-        rest = [n for n in neutral if n not in first and n not in texts]
-        rest = [n for n in rest if not _ELSEWHERE.search(n)]
+        rest = [
+            name
+            for name, traits in neutral
+            if not (traits.conditioning or traits.text or traits.elsewhere)
+        ]
         for name in self._selected(node, rest):
             value = node.inputs[name]
             if isinstance(value, Link) and (
@@ -252,7 +231,7 @@ class Tracer:
             value = node.inputs[name]
             if isinstance(value, Link):
                 found += self._conditioning(value, side, free, seen, depth + 1)
-            elif isinstance(value, str) and not _OPTION.search(name):
+            elif isinstance(value, str) and not self._names[name].option:
                 found.append(Found(value, node.id))
         return found
 
@@ -262,6 +241,8 @@ class Tracer:
         """The texts of an encoder: one, or one for each of its text models."""
         named = {name: self._text_input(node, name, side, seen, depth) for name in names}
         texts = {name: found for name, found in named.items() if found is not None}
+        if len(texts) < 2:
+            return list(texts.values())
         populated = {name: item for name, item in texts.items() if "populated" in name}
         if any(item.text.strip() for item in populated.values()):
             texts = populated
@@ -287,14 +268,13 @@ class Tracer:
         node = self._enter(link, seen, depth)
         if node is None:
             return None
-        mine, other = _sides(side)
-        names = [n for n in node.inputs if not other.search(n)]
-        sided = [n for n in names if mine.search(n)]
-        if sided and len(names) < len(node.inputs):
-            names = sided
-        texts = [n for n in names if _is_text(n) or mine.search(n)]
+        named = [(n, traits) for n in node.inputs if not (traits := self._names[n]).other(side)]
+        sided = [n for n, traits in named if traits.mine(side)]
+        if sided and len(named) < len(node.inputs):
+            named = [(n, traits) for n, traits in named if traits.mine(side)]
+        texts = [n for n, traits in named if traits.text or traits.mine(side)]
         if not texts:
-            texts = [n for n in names if not _OPTION.search(n) and not _ELSEWHERE.search(n)]
+            texts = [n for n, traits in named if not (traits.option or traits.elsewhere)]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
         texts = populated or self._selected(node, _ordered(texts))
         parts = [
@@ -312,34 +292,29 @@ class Tracer:
 
     def _selected(self, node: Node, names: list[str]) -> list[str]:
         """Of a switch with a number, the input of that number; else all."""
+        if len(names) < 2:
+            return names
         for name, value in node.inputs.items():
-            if _SELECTOR.match(name) and isinstance(value, int) and not isinstance(value, bool):
+            if self._names[name].selector and value.__class__ is int:
                 chosen = [n for n in names if re.search(rf"(?<!\d){value}$", n)]
                 if chosen:
                     return chosen
         return names
 
     def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
+        self._steps += 1
         node = self._graph.get(link.node)
-        if node is None or link.node in seen or depth > _MAX_DEPTH:
+        if node is None or link.node in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
             return None
-        self._steps += 1 + len(node.inputs)
-        if self._steps > _MAX_STEPS:
-            return None
+        self._steps += len(node.inputs)
         seen.add(link.node)
         return node
 
 
-def _sides(side: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    return (_POSITIVE, _NEGATIVE) if side == "positive" else (_NEGATIVE, _POSITIVE)
-
-
-def _is_text(name: str) -> bool:
-    return bool(_TEXT.search(name)) and not _OPTION.search(name)
-
-
 def _ordered(names: list[str]) -> list[str]:
     """``text_a, text_b`` or ``string1, string2`` in their own order, other names as they stand."""
+    if len(names) < 2:
+        return names
     numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
     stems = {match[1] for match in numbered if match}
     if all(numbered) and len(stems) == 1:

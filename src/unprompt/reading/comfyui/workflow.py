@@ -154,7 +154,7 @@ class _Builder:
             if str(raw.get("type")) in ("SetNode", "easy setNode")
         }
         self._setters = setters
-        graph: Graph = {}
+        graph = Graph()
         for key, raw in self._raw.items():
             if raw.get("mode") in (_MUTED, _BYPASSED):
                 continue
@@ -167,8 +167,7 @@ class _Builder:
                     if socket.get("widget"):
                         # Values of widgets that became inputs are what was typed before.
                         inputs.pop("text_0" if name == "text" else name + "_0", None)
-            title = raw.get("title")
-            graph[key] = Node(key, str(raw.get("type")), inputs, str(title or ""))
+            graph[key] = Node.of(key, str(raw.get("type")), inputs)
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:

@@ -17,31 +17,53 @@ from unprompt.reading.containers.xmp import read_xmp
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 200_000
-_WANTED = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"caBX")
+_WANTED = frozenset((b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"caBX"))
+_HEADER = struct.Struct(">I4s")
 
 
 def read_png(file: IO[bytes], limits: Limits) -> Iterator[Field]:
-    """Yield the texts of a PNG file that stands at its start; pixels are passed over unread.
+    """Yield the texts of a PNG file that stand before its pixels.
 
     A wrong check sum is of no consequence: what a bit error spoils is rarely the prompt. A chunk
     that the end of the file cuts is given with ``whole`` false.
     """
     file.seek(len(SIGNATURE))
+    for kind, data, whole in _chunks(file, limits):
+        if kind == b"IDAT":
+            return
+        yield from _read_chunk(kind, data, whole, limits)
+
+
+def read_png_end(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+    """Yield the texts that stand after the pixels, which are passed over unread."""
+    file.seek(len(SIGNATURE))
+    behind = False
+    for kind, data, whole in _chunks(file, limits):
+        if kind == b"IDAT":
+            behind = True
+        elif behind:
+            yield from _read_chunk(kind, data, whole, limits)
+
+
+def _chunks(file: IO[bytes], limits: Limits) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield kind, content and wholeness of the chunks that hold text; of IDAT the kind alone."""
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
             return
-        length, kind = struct.unpack(">I4s", header)
+        length, kind = _HEADER.unpack(header)
+        if kind in _WANTED and length <= MAX_TEXT:
+            data = file.read(length)
+            file.seek(4, 1)
+            yield kind, data, len(data) == length
+            continue
         if kind == b"IEND":
             return
-        if kind not in _WANTED or length > MAX_TEXT:
-            if kind in _WANTED:
-                limits.note(f"PNG {kind.decode()}: a chunk of {length:,} bytes; skipped")
-            file.seek(length + 4, 1)
-            continue
-        data = file.read(length)
-        file.seek(4, 1)
-        yield from _read_chunk(kind, data, len(data) == length, limits)
+        if kind == b"IDAT":
+            yield kind, b"", True
+        elif kind in _WANTED:
+            limits.note(f"PNG {kind.decode()}: a chunk of {length:,} bytes; skipped")
+        file.seek(length + 4, 1)
     limits.note(f"PNG: more than {_MAX_CHUNKS:,} chunks; the rest is skipped")
 
 

@@ -13,14 +13,14 @@ def decode(data: bytes) -> str:
         with suppress(UnicodeDecodeError):
             return data.decode("utf-16")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
 
 def decode_utf8(data: bytes) -> str:
     """UTF-8 where the standard demands it (iTXt, XMP); what is invalid becomes U+FFFD."""
-    return data.decode("utf-8-sig", "replace")
+    return data.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
 def decode_user_comment(data: bytes, big_endian: bool) -> str:
@@ -54,7 +54,7 @@ def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = Fa
     nuls = text.count(0)
     if nuls == 0 or (not expect_utf16 and nuls * 8 < len(text)):
         with suppress(UnicodeDecodeError):
-            return text.decode("utf-8-sig")
+            return text.decode().removeprefix("\ufeff")
         if not expect_utf16:
             return text.decode("latin-1")
     before, after = text[0::2].count(0), text[1::2].count(0)

@@ -8,7 +8,7 @@ from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_f
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.infotext import Infotext, has_settings, parse_infotext, settings_of
 
-_PLACES = (
+PLACES = (
     "parameters",
     "Parameters",
     "UserComment",
@@ -39,10 +39,9 @@ _EXTRA_PROMPTS = {
 
 def read(carrier: Carrier) -> Reading | None:
     """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
-    for name in _PLACES:
-        for field in carrier.fields:
-            if field.name == name and (reading := _read_field(carrier, field)):
-                return reading
+    for field in carrier.named(*PLACES):
+        if reading := _read_field(carrier, field):
+            return reading
     return None
 
 

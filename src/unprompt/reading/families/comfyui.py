@@ -31,13 +31,15 @@ def read(carrier: Carrier) -> Reading | None:
 
 def graphs(carrier: Carrier) -> Iterator[tuple[Field, Graph]]:
     """Every graph of a file, API prompts first."""
-    values = [(field, item) for field in carrier.fields for item in _values(carrier, field)]
-    for field, value in values:
-        if is_api_prompt(value):
-            yield field, from_api_prompt(value)
-    for field, value in values:
-        if is_workflow(value):
-            yield field, from_workflow(value)
+    for mark, is_graph, build in (
+        ("class_type", is_api_prompt, from_api_prompt),
+        ("nodes", is_workflow, from_workflow),
+    ):
+        for field in carrier.fields:
+            if mark in field.text:  # most texts need not be parsed to know
+                for value in _values(carrier, field):
+                    if is_graph(value):
+                        yield field, build(value)
 
 
 def _values(carrier: Carrier, field: Field) -> Iterator[dict[str, Any]]:
@@ -88,7 +90,7 @@ def _prompts(found: list[Origin]) -> Iterator[Prompt]:
 
 def _read_extra(carrier: Carrier) -> Reading | None:
     """Civitai keeps what the user asked for beside the graph it made of it."""
-    for field, value in carrier.objects():
+    for field, value in carrier.objects("extraMetadata"):
         extra = value.get("extraMetadata")
         if isinstance(extra, str):
             extra = parse_json(extra)

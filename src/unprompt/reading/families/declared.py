@@ -7,7 +7,7 @@ from unprompt.reading.carrier import Carrier
 
 # https://cv.iptc.org/newscodes/digitalsourcetype
 _AI = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia")
-_SOURCE_TYPES = ("digitalSourceType", "Iptc4xmpExt:DigitalSourceType")
+PLACES = ("digitalSourceType", "Iptc4xmpExt:DigitalSourceType")
 _MAKERS = (
     ("openai", "OpenAI"),
     ("gpt", "OpenAI"),
@@ -28,7 +28,7 @@ def read(carrier: Carrier) -> Reading | None:
     declared = [
         field
         for field in carrier.fields
-        if field.name in _SOURCE_TYPES and field.text.rstrip("/").rpartition("/")[2] in _AI
+        if field.name in PLACES and field.text.rstrip("/").rpartition("/")[2] in _AI
     ]
     if not declared:
         return None

@@ -11,6 +11,13 @@ from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import Keyed, loras_of, read_keyed, text_of
 
+PLACES = ("parameters", "UserComment", "Comment", "comment", "metadata")
+_MARKS = (
+    *("ooocus", '"styles"', '"Styles"', '"performance"', '"Performance"', '"real_prompt"'),
+    *('"full_prompt"', '"prompt_expansion"', '"sharpness"', '"Sharpness"'),
+)
+"""A text without any of these need not be parsed to know that Fooocus did not write it."""
+
 _OWN_KEYS = (
     *("metadatascheme", "promptexpansion", "fullprompt", "fooocusv2expansion", "admguidance"),
     *("realprompt", "performance", "styles", "sharpness"),
@@ -20,7 +27,10 @@ _OWN_KEYS = (
 def read(carrier: Carrier) -> Reading | None:
     """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
     scheme = carrier.text("fooocus_scheme")
-    for field, value in carrier.objects():
+    for field in carrier.named(*PLACES):
+        value = carrier.json(field) if scheme or _marked(field.text) else None
+        if not isinstance(value, dict):
+            continue
         keyed = Keyed(value)
         software = str(value.get("software", ""))
         if scheme is None and "Fooocus" not in software:
@@ -33,6 +43,10 @@ def read(carrier: Carrier) -> Reading | None:
         reading = a1111.to_reading(parse_infotext(plain.text), str(plain))
         return replace(reading, generator="Fooocus")
     return None
+
+
+def _marked(text: str) -> bool:
+    return any(mark in text for mark in _MARKS)
 
 
 def _read(

@@ -17,8 +17,11 @@ from unprompt.reading.carrier import Carrier
 from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"
+_GRAPHS = ("invokeai_graph", "invokeai_workflow")
 _IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]]{0,20000})\]")
 _OPTION = re.compile(r"-(?:([sSWHCf])([\d.]*)|(A)([a-z]\w*)?)")
+
+PLACES = ("invokeai_metadata", "invokeai", "sd-metadata", *_GRAPHS, "Dream", "dream")
 
 
 def read(carrier: Carrier) -> Reading | None:
@@ -33,7 +36,7 @@ def read(carrier: Carrier) -> Reading | None:
             reading = reader(*found)
             if reading.prompt is not None:
                 return reading
-    for name in ("invokeai_graph", "invokeai_workflow"):
+    for name in _GRAPHS:
         if (found := carrier.mapping(name)) and (reading := _read_graph(*found)).prompt is not None:
             return reading
     if field := carrier.find("Dream", "dream"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from unprompt.reading.answer import Prompt, Reading, Settings, as_int
+from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_int
 from unprompt.reading.carrier import Carrier
 
-_PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
+PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
 _JOB = re.compile(r"\s*Job ID:\s*[0-9a-fA-F-]{8,64}.{0,200}$", re.DOTALL)
 _PARAMETER = re.compile(
     r"\s(?:--|—)(v|version|niji|seed|ar|stylize|s|chaos|style|raw)\b\s*([^\s]*)"
@@ -16,29 +16,29 @@ _PARAMETER = re.compile(
 
 def read(carrier: Carrier) -> Reading | None:
     """The prompt with its parameters, as it was typed, without the id of the job."""
-    for name in _PLACES:
-        for field in carrier.fields:
-            if field.name != name or not field.whole:
-                continue
-            job = _JOB.search(field.text[-400:])
-            if not job:
-                continue
-            prompt = field.text[: max(0, len(field.text) - 400) + job.start()]
-            parameters = dict(_PARAMETER.findall(prompt[-2000:]))
-            version = parameters.get("v") or parameters.get("version")
-            if "niji" in parameters:
-                version = f"niji {parameters['niji']}".strip()
-            negative = re.search(r"\s--no\s+(.{1,2000}?)(?=\s--|$)", prompt, re.DOTALL)
-            prompts = [Prompt(prompt, "positive", str(field))]
-            if negative:
-                prompts.append(Prompt(negative[1], "negative", str(field)))
-            return Reading(
-                prompt=prompt,
-                negative_prompt=negative[1] if negative else None,
-                generator="Midjourney",
-                version=version,
-                settings=Settings(seed=as_int(parameters.get("seed")), other=parameters),
-                prompts=tuple(prompts),
-                where=(str(field),),
-            )
+    for field in carrier.named(*PLACES):
+        job = _JOB.search(field.text[-400:]) if field.whole else None
+        if job:
+            return _read(field, job.start())
     return None
+
+
+def _read(field: Field, end: int) -> Reading:
+    prompt = field.text[: max(0, len(field.text) - 400) + end]
+    parameters = dict(_PARAMETER.findall(prompt[-2000:]))
+    version = parameters.get("v") or parameters.get("version")
+    if "niji" in parameters:
+        version = f"niji {parameters['niji']}".strip()
+    negative = re.search(r"\s--no\s+(.{1,2000}?)(?=\s--|$)", prompt, re.DOTALL)
+    prompts = [Prompt(prompt, "positive", str(field))]
+    if negative:
+        prompts.append(Prompt(negative[1], "negative", str(field)))
+    return Reading(
+        prompt=prompt,
+        negative_prompt=negative[1] if negative else None,
+        generator="Midjourney",
+        version=version,
+        settings=Settings(seed=as_int(parameters.get("seed")), other=parameters),
+        prompts=tuple(prompts),
+        where=(str(field),),
+    )

@@ -9,6 +9,8 @@ from unprompt.reading.answer import Prompt, Reading, as_text
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.keyed import Keyed, read_keyed
 
+PLACES = ("Comment", "Software", "UserComment")
+
 
 def read(carrier: Carrier) -> Reading | None:
     """The base prompt; the characters' own prompts are among ``prompts``."""
@@ -17,7 +19,7 @@ def read(carrier: Carrier) -> Reading | None:
     description = carrier.text("Description")
     found = carrier.mapping("Comment")
     if found is None:
-        for field, value in carrier.objects():
+        for field, value in carrier.objects('"Comment"', "UserComment"):
             inner = value.get("Comment")
             if isinstance(inner, str) and isinstance(inner := parse_json(inner), dict):
                 found = field, inner

@@ -11,10 +11,12 @@ from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
 
+DRAW_THINGS_PLACES = ("exif:UserComment", "UserComment", "dc:description")
+LINE_PLACES = ("parameters", "UserComment", "Comment", "comment")
 _OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
 _A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
 _LINE = re.compile(r"^([A-Za-z][\w \-]{0,40}): (.*)$", re.MULTILINE)
-_CHUNK_PLACES = ("PNG", "stealth")
+_CHUNK_CONTAINERS = ("PNG", "stealth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,12 @@ _MARKS = (
     _Mark("TensorArt", ("basemodel", "ksamplername")),
     _Mark("Stability Matrix", ("positiveprompt", "cfgscale", "modelversionid")),
 )
-_NAMED = {"generation_data": "TensorArt", "parameters-json": "Stability Matrix"}
+NAMED = {"generation_data": "TensorArt", "parameters-json": "Stability Matrix"}
 
 
 def read_named(carrier: Carrier) -> Reading | None:
     """TensorArt (``generation_data``) and Stability Matrix (``parameters-json``)."""
-    for name, generator in _NAMED.items():
+    for name, generator in NAMED.items():
         if (found := carrier.mapping(name)) and is_description(Keyed(found[1])):
             return read_keyed(found[1], str(found[0]), generator)
     return None
@@ -44,8 +46,8 @@ def read_named(carrier: Carrier) -> Reading | None:
 
 def read_draw_things(carrier: Carrier) -> Reading | None:
     """Draw Things: XMP with its name as creator and JSON (``c``, ``uc``) as user comment."""
-    for field, value in carrier.objects():
-        if not field.name.endswith("UserComment") or not isinstance(value.get("c"), str):
+    for field, value in carrier.objects('"c"', *DRAW_THINGS_PLACES[:2]):
+        if not isinstance(value.get("c"), str):
             continue
         if "uc" in value or "Draw Things" in (carrier.text("xmp:CreatorTool") or ""):
             named = {("prompt" if key == "c" else key): item for key, item in value.items()}
@@ -71,7 +73,7 @@ def read(carrier: Carrier) -> Reading | None:
 
 def read_chunks(carrier: Carrier) -> Reading | None:
     """One text chunk per key: Easy Diffusion, scripts with diffusers, kohya's generator."""
-    fields = [field for field in carrier.fields if field.place.startswith(_CHUNK_PLACES)]
+    fields = [field for field in carrier.fields if field.place.startswith(_CHUNK_CONTAINERS)]
     keyed = Keyed({f.name: f.text for f in reversed(fields) if f.whole})
     prompt = keyed.get(*PROMPT)
     if not isinstance(prompt, str) or prompt.lstrip().startswith(("{", "[{")):
@@ -82,13 +84,12 @@ def read_chunks(carrier: Carrier) -> Reading | None:
 
 def read_lines(carrier: Carrier) -> Reading | None:
     """One line per key, ``Prompt: ...`` first: what Easy Diffusion writes beside its images."""
-    for name in ("parameters", "UserComment", "Comment", "comment"):
-        for field in carrier.fields:
-            if field.name == name and field.whole and _OPENING.match(field.text):
-                lines = _LINE.findall(field.text[:200_000])
-                keyed = Keyed(dict(lines))
-                if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
-                    return read_keyed(keyed, str(field), _generator(keyed))
+    for field in carrier.named(*LINE_PLACES):
+        if field.whole and _OPENING.match(field.text):
+            lines = _LINE.findall(field.text[:200_000])
+            keyed = Keyed(dict(lines))
+            if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
+                return read_keyed(keyed, str(field), _generator(keyed))
     return None
 
 

@@ -8,10 +8,12 @@ from unprompt.reading.answer import Reading, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.keyed import read_keyed
 
+PLACES = ("parameters", "UserComment", "exif:UserComment", "comment", "Comment")
+
 
 def read(carrier: Carrier) -> Reading | None:
     """The parameters as the user gave them; a graph beside them holds the prompt as expanded."""
-    for field, value in carrier.objects():
+    for field, value in carrier.objects("sui_image_params", *PLACES):
         stated = value.get("sui_image_params")
         if isinstance(stated, dict):
             version = as_text(stated.get("swarm_version"))

@@ -1,0 +1,51 @@
+"""What the models return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils.generic import ModelOutput
+
+from unprompt.models.coca.cache import CoCaCache
+
+
+@dataclass
+class CoCaImageOutput(ModelOutput):
+    """Encoded images.
+
+    Attributes:
+        states: what the decoder looks at, (images, tokens, width).
+        pooled: the contrastive token before its projection, (images, width).
+    """
+
+    states: torch.Tensor = None  # type: ignore[assignment]
+    pooled: torch.Tensor = None  # type: ignore[assignment]
+
+
+@dataclass
+class CoCaOutput(ModelOutput):
+    """What the models return; absent is what was not computed.
+
+    Attributes:
+        loss: weighted sum of the two losses, where labels were given.
+        caption_loss: the captioning loss, unweighted.
+        contrastive_loss: the contrastive loss, unweighted; only where its weight is not 0.
+        logits: of the next token, (rows, length, vocabulary); only where no labels were given.
+        last_hidden_state: of the decoder, (rows, length, width); with labels and no contrastive
+            branch only of the tokens that foresee one, (tokens, width).
+        image_embeds: unit-norm (images, width); with the contrastive branch.
+        text_embeds: unit-norm (rows, width); with the contrastive branch.
+        past_key_values: the cache, extended.
+        image_outputs: the encoded images, to be given again in the next call.
+    """
+
+    loss: torch.Tensor | None = None
+    caption_loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor = None  # type: ignore[assignment]
+    image_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    past_key_values: CoCaCache | None = None
+    image_outputs: CoCaImageOutput | None = None

@@ -1,0 +1,71 @@
+"""How many tokens CLIP's text encoder makes of a prompt; it reads 77 and cuts off the rest.
+
+The tokenizer is CLIP's byte-level BPE (Radford et al., 2021, section 2.4; the merges are those of
+openai/CLIP, MIT licence, which open_clip carries), run by the tokenizers library.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unprompt.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CONTEXT = 77
+"""Tokens that CLIP reads, start and end token included."""
+
+_MERGES = "bpe_simple_vocab_16e6.txt.gz"
+_MERGE_COUNT = 49_152 - 256 - 2
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def count_tokens(prompts: Sequence[str]) -> np.ndarray:
+    """CLIP tokens of each prompt, start and end token included: int64 of shape (n,).
+
+    Raises:
+        MissingExtraError: open_clip, whose merges are used, is not installed.
+    """
+    tokenizer = _tokenizer()
+    encodings = tokenizer.encode_batch_fast([*map(_clean, prompts)], add_special_tokens=False)
+    return np.array([len(encoding) + 2 for encoding in encodings], dtype=np.int64)
+
+
+def _clean(prompt: str) -> str:
+    """What CLIP does to a text first: mend wrong encodings, and undo HTML's escapes twice."""
+    from ftfy import fix_text
+
+    return html.unescape(html.unescape(fix_text(prompt)))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("open_clip_torch", "train")
+    path = Path(next(iter(spec.submodule_search_locations))) / _MERGES
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    merges = [(a, b) for a, b in (line.split() for line in lines[1 : _MERGE_COUNT + 1])]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges)]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return tokenizer

@@ -1,0 +1,210 @@
+"""Prompts completed by a causal language model, in batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
+
+from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the continuation of a prompt is drawn.
+
+    The defaults are those of the model card of FredZhang7/distilgpt2-stable-diffusion-v2 as
+    mddunlap924/StableDiffusion2-Image-to-Text uses them: a length of 40 to 77 tokens, drawn for
+    each prompt, top-k 8, repetition penalty 1.2, no token twice.
+
+    Attributes:
+        min_length: least length of the whole prompt in tokens, where the model does not end it.
+        max_length: greatest length of the whole prompt in tokens.
+        top_k: only this many of the likeliest tokens can be drawn.
+        temperature: above 1 evens the likelihoods out, below 1 sharpens them.
+        repetition_penalty: logits of tokens that stand in the prompt are divided by it (multiplied
+            where negative); section 4.1 of https://arxiv.org/abs/1909.05858.
+        repeat_tokens: whether a token may come twice in a prompt.
+    """
+
+    min_length: int = 40
+    max_length: int = 77
+    top_k: int = 8
+    temperature: float = 1.0
+    repetition_penalty: float = 1.2
+    repeat_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_length <= self.max_length or self.top_k < 1 or self.temperature <= 0:
+            raise UnpromptError(
+                f"{self} makes no sense: 1 <= min_length <= max_length, top_k >= 1 and "
+                "temperature > 0 are needed"
+            )
+
+
+class Completer:
+    """A causal language model that completes prompts.
+
+    Prompts are sorted by how much is missing, padded on the left, and generated with a key-value
+    cache; in half precision on a GPU.
+
+    Args:
+        model: a causal model of transformers.
+        tokenizer: its tokenizer.
+        sampling: how continuations are drawn.
+        batch_size: prompts at a time; the answers depend on it, since a batch shares its lot.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampling: Sampling | None = None,
+        batch_size: int = 64,
+    ):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.sampling = sampling or Sampling()
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        sampling: Sampling | None = None,
+        batch_size: int = 64,
+        device: str | None = None,
+    ) -> Self:
+        """Load a model by hub id or folder.
+
+        Args:
+            name: as `FredZhang7/distilgpt2-stable-diffusion-v2`.
+            sampling: how continuations are drawn.
+            batch_size: prompts at a time.
+            device: as torch names it; a GPU where there is one by default.
+
+        Raises:
+            MissingExtraError: torch or transformers is not installed.
+            ModelNotFoundError: no such model, or it cannot be loaded.
+        """
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ImportError as error:
+            raise MissingExtraError("torch and transformers", "train") from error
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelNotFoundError(
+                f"the language model '{name}' cannot be loaded ({error}); name a folder or a hub id"
+            ) from error
+        return cls(model.to(device), tokenizer, sampling, batch_size)
+
+    def complete(self, prompts: Sequence[str], seed: int = 0) -> list[str]:
+        """Complete each prompt.
+
+        Args:
+            prompts: beginnings; one that is long enough already is returned as it is.
+            seed: the same seed, prompts and batch size give the same answers on one machine.
+
+        Returns:
+            For each beginning, in order, the beginning with its continuation, on one line.
+        """
+        tokens = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
+        limits = [self._limit(prompt, seed) for prompt in prompts]
+        missing = [limit - len(ids) for limit, ids in zip(limits, tokens, strict=True)]
+        order = [row for row in range(len(prompts)) if missing[row] > 0 and tokens[row]]
+        order.sort(key=lambda row: (missing[row], len(tokens[row])))
+        completed = list(prompts)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            ending = f"{seed}/{prompts[rows[0]]}"
+            new = self._generate([tokens[row] for row in rows], missing[rows[-1]], ending)
+            for row, ids in zip(rows, new, strict=True):
+                text = self.tokenizer.decode(ids[: missing[row]], skip_special_tokens=True)
+                completed[row] = " ".join((prompts[row] + text).split())
+        return completed
+
+    def _limit(self, prompt: str, seed: int) -> int:
+        rng = random.Random(f"length/{seed}/{prompt}")  # noqa: S311 -- not for secrets
+        return rng.randint(self.sampling.min_length, self.sampling.max_length)
+
+    def _generate(self, tokens: list[list[int]], count: int, ending: str) -> list[list[int]]:
+        """At most ``count`` new tokens for each row, up to the end of text."""
+        import torch
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        config, device = self.model.config, self.model.device
+        end = config.eos_token_id
+        end = end[0] if isinstance(end, list) else end
+        # Padding is masked out, so any token serves where the model has none for it.
+        padding = next(i for i in (config.pad_token_id, end, 0) if i is not None)
+        width = max(map(len, tokens))
+        rows = [[padding] * (width - len(ids)) + ids for ids in tokens]
+        ids = torch.tensor(rows, device=device)
+        lengths = torch.tensor([len(ids) for ids in tokens], device=device)
+        mask = torch.arange(width, device=device) >= width - lengths[:, None]
+        settings = GenerationConfig(
+            do_sample=True,
+            max_new_tokens=count,
+            top_k=self.sampling.top_k,
+            temperature=self.sampling.temperature,
+            eos_token_id=end,
+            pad_token_id=padding,
+            use_cache=True,
+        )
+        seed = int.from_bytes(sha256(ending.encode()).digest()[:8]) >> 1
+        cuda = [device] if device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(cuda):
+            torch.manual_seed(seed)
+            output = self.model.generate(
+                ids,
+                attention_mask=mask.long(),
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([_discourage_seen(self.sampling, mask, end)]),
+            )
+        new: list[list[int]] = output[:, width:].tolist()
+        return [row[: row.index(end)] if end in row else row for row in new]
+
+
+def _discourage_seen(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
+    """A logits processor that penalises or forbids tokens that a row holds already.
+
+    Unlike those of transformers it leaves padding out of account (which is often the end-of-text
+    token, so that padded rows could never end), and looks at each token once.
+    """
+    import torch
+    from transformers import LogitsProcessor
+
+    class DiscourageSeen(LogitsProcessor):
+        seen: torch.Tensor | None = None
+
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            if self.seen is None:
+                # One column more takes the padding.
+                shape = (scores.shape[0], scores.shape[1] + 1)
+                self.seen = torch.zeros(shape, dtype=torch.bool, device=scores.device)
+                self.seen.scatter_(1, torch.where(mask, input_ids, scores.shape[1]), True)
+            else:
+                self.seen.scatter_(1, input_ids[:, -1:], True)
+            seen = self.seen[:, :-1]
+            if not sampling.repeat_tokens:
+                scores = scores.masked_fill(seen, -torch.inf)
+                if end is not None:
+                    # Where every other token is forbidden a row can still end.
+                    scores[:, end] = scores[:, end].nan_to_num(neginf=torch.finfo(scores.dtype).min)
+                return scores
+            penalty = sampling.repetition_penalty
+            return torch.where(
+                seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores
+            )
+
+    return DiscourageSeen()

@@ -1,0 +1,162 @@
+"""Pairs in and out of the formats of others."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unprompt.errors import TableError, UnpromptError
+from unprompt.pairs.convert import (
+    diffusiondb,
+    huggingface,
+    imagefolder,
+    kaggle,
+    openclip,
+    pairs,
+    webdataset,
+)
+from unprompt.pairs.convert.format import Format
+from unprompt.pairs.table import PairsTable
+from unprompt.progress import track
+
+__all__ = ["FORMATS", "Conversion", "Format", "convert", "recognise"]
+
+FORMATS: dict[str, Format] = {
+    known.name: known
+    for known in (
+        openclip.FORMAT,
+        kaggle.SUBMISSION_FORMAT,
+        kaggle.FORMAT,
+        diffusiondb.FORMAT,
+        imagefolder.FORMAT,
+        huggingface.FORMAT,
+        webdataset.FORMAT,
+        pairs.FORMAT,
+    )
+}
+"""Formats by name; a source is of the first that it looks like."""
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        source_format: name of the format that was read.
+        target_format: name of the format that was written.
+        rows: rows read.
+        lost: for each column that the target cannot hold, the rows that had a value in it.
+        failed: for each row that could not be written, which and why.
+    """
+
+    source_format: str
+    target_format: str
+    rows: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.rows - len(self.failed):,} of {self.rows:,} rows from {self.source_format} "
+            f"to {self.target_format}"
+        ]
+        if self.lost:
+            held = ", ".join(f"{name} ({count:,} rows)" for name, count in self.lost.items())
+            lines.append(f"{self.target_format} cannot hold: {held}")
+        return "\n".join(lines)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str | None = None,
+    source_format: str | None = None,
+    progress: bool = False,
+) -> Conversion:
+    """Read pairs in one format and write them in another, streaming.
+
+    Args:
+        source: file or folder.
+        target: file or folder to write, whole or not at all; a folder must be new or empty.
+        to: a name of `FORMATS`; by default what the target's ending says: ``.parquet`` pairs,
+            ``.csv`` or ``.tsv`` openclip-csv, ``submission.csv`` kaggle-submission.
+        source_format: a name of `FORMATS`; by default what the source looks like.
+        progress: show a bar.
+
+    Raises:
+        UnpromptError: a format is not known, or cannot be told.
+        TableError: the source is not there or damaged; names the row.
+        OutputError: the target cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    reading = _known(source_format) if source_format else recognise(source)
+    writing = _known(to) if to else _by_ending(target)
+    done = Conversion(reading.name, writing.name)
+    # Formats with images inside have them spread out: to stay, where the target points at them.
+    points = writing.name in ("pairs", "openclip-csv", "diffusiondb")
+    spool = None if points else Path(tempfile.mkdtemp(prefix="unprompt-"))
+    try:
+        batches = reading.read(source, spool or target.parent / f"{target.stem}_images")
+        writing.write(_watched(batches, writing, done, progress), target, done.failed)
+    finally:
+        if spool:
+            shutil.rmtree(spool)
+    return done
+
+
+def _watched(
+    batches: Iterator[PairsTable], writing: Format, done: Conversion, progress: bool
+) -> Iterator[PairsTable]:
+    for table in track(batches, "Converting", show=progress):
+        done.rows += len(table)
+        for name in table.data.column_names:
+            column = table.data.column(name)
+            held = name in writing.holds or (name not in _schema_names() and "*" in writing.holds)
+            if held or name == "file":
+                continue
+            values = column.to_pylist() if name == "exact" else None
+            count = values.count(False) if values else len(column) - column.null_count
+            if count:
+                done.lost[name] += count
+        yield table
+
+
+def _schema_names() -> list[str]:
+    from unprompt.pairs.schema import SCHEMA
+
+    return list(SCHEMA.names)
+
+
+def recognise(source: Path) -> Format:
+    """The format of a file or folder.
+
+    Raises:
+        TableError: it is not there, or of no known format.
+    """
+    if not source.exists():
+        raise TableError(f"{source}: no such file or folder")
+    for known in FORMATS.values():
+        if known.looks_like(source):
+            return known
+    raise TableError(f"{source}: of no known format; say which with --from: {', '.join(FORMATS)}")
+
+
+def _known(name: str) -> Format:
+    if name not in FORMATS:
+        raise UnpromptError(f"no format '{name}'; there are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _by_ending(target: Path) -> Format:
+    name = {".parquet": "pairs", ".csv": "openclip-csv", ".tsv": "openclip-csv"}.get(target.suffix)
+    if target.name == "submission.csv":
+        name = "kaggle-submission"
+    if name is None:
+        raise UnpromptError(
+            f"{target}: its ending names no format; say which with --to: {', '.join(FORMATS)}"
+        )
+    return FORMATS[name]

@@ -1,0 +1,112 @@
+"""A dataset of Hugging Face's ``datasets``, saved to disk, with the images inside."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from unprompt.errors import MissingExtraError, TableError
+from unprompt.files import atomic_folder
+from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
+from unprompt.pairs.table import PairsTable
+
+_NAMES = ("text", "prompt", "caption")
+
+
+def looks_like(path: Path) -> bool:
+    """A folder that ``Dataset.save_to_disk`` wrote."""
+    return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "data") from error
+    return datasets
+
+
+def read(path: Path, images: Path) -> Iterator[PairsTable]:
+    """Pairs of a saved dataset with an image and a text column; the images go to ``images``.
+
+    Raises:
+        TableError: no such columns.
+        MissingExtraError: ``datasets`` is not installed.
+    """
+    datasets = _datasets()
+    data = datasets.load_from_disk(str(path))
+    image = next((n for n, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
+    text = next((name for name in _NAMES if name in data.features), None)
+    if image is None or text is None:
+        raise TableError(
+            f"{path}: needs an image and one of {', '.join(_NAMES)}; it holds "
+            f"{', '.join(data.features)}"
+        )
+    data = data.cast_column(image, datasets.Image(decode=False))
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(data):
+            stored, prompt = row.pop(image), row.pop(text)
+            file = row.pop("file", None) or stored["path"] or f"{number:09}.png"
+            place = images / plain_path(file)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(stored["bytes"] or Path(stored["path"]).read_bytes())
+            yield {"id": str(number), **row, "file": plain_path(file), "prompt": prompt}
+
+    yield from batches_of(rows(), images, str(path))
+
+
+def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
+    """Save a dataset with the columns ``image``, ``text`` and those of the pairs table."""
+    datasets = _datasets()
+    first = next(batches, None)
+    if first is None:
+        raise TableError(f"{path}: there is no pair to write")
+    schema = first.data.schema
+
+    def rows() -> Iterator[dict[str, Any]]:
+        table: PairsTable | None = first
+        while table is not None:
+            for number, row in enumerate(rows_of(table, schema.names)):
+                try:
+                    content = table.read_bytes(number)
+                except TableError as error:
+                    failed.append(str(error))
+                    continue
+                image = {"bytes": content, "path": None}
+                yield {"image": image, "text": row.pop("prompt"), **row}
+            table = next(batches, None)
+
+    plain = datasets.Features.from_arrow_schema(
+        pa.schema([field for field in schema if field.name != "prompt"])
+    )
+    features = datasets.Features(
+        {"image": datasets.Image(), "text": datasets.Value("string"), **plain}
+    )
+    spool = Path(tempfile.mkdtemp(prefix="unprompt-"))
+    try:
+        data = _written(datasets, rows(), features, spool)
+        with atomic_folder(path) as folder:
+            data.save_to_disk(str(folder))
+    finally:
+        shutil.rmtree(spool)
+
+
+def _written(datasets: Any, rows: Iterator[dict[str, Any]], features: Any, spool: Path) -> Any:
+    """Rows to an Arrow file on disk, so that memory does not grow with their number."""
+    from datasets.arrow_writer import ArrowWriter
+
+    file = spool / "rows.arrow"
+    with ArrowWriter(path=str(file), features=features) as writer:
+        for row in rows:
+            writer.write(features.encode_example(row))
+        writer.finalize()
+    return datasets.Dataset.from_file(str(file))
+
+
+FORMAT = Format("huggingface", ALL, looks_like, read, write)

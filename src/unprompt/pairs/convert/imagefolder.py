@@ -1,0 +1,61 @@
+"""Hugging Face imagefolder: images and a ``metadata.jsonl`` with ``file_name`` and ``text``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unprompt.errors import TableError
+from unprompt.files import atomic_folder
+from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
+from unprompt.pairs.table import PairsTable
+
+METADATA = "metadata.jsonl"
+
+
+def looks_like(path: Path) -> bool:
+    """A folder with ``metadata.jsonl``."""
+    return (path / METADATA).is_file()
+
+
+def read(path: Path, images: Path) -> Iterator[PairsTable]:
+    """Pairs of an image folder; a row without an ``id`` has its file name as one."""
+    yield from batches_of(_rows(path / METADATA), path, str(path / METADATA))
+
+
+def _rows(metadata: Path) -> Iterator[dict[str, Any]]:
+    with metadata.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                file, prompt = row.pop("file_name"), row.pop("text")
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise TableError(
+                    f"{metadata}, row {number}: not an object with file_name and text ({error})"
+                ) from error
+            yield {"id": file, **row, "file": file, "prompt": prompt}
+
+
+def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
+    """Copy the images into a folder, with their metadata; rows whose image is not there fail."""
+    with (
+        atomic_folder(path) as folder,
+        (folder / METADATA).open("w", encoding="utf-8") as metadata,
+    ):
+        for table in batches:
+            for number, row in enumerate(rows_of(table, table.data.column_names)):
+                try:
+                    content = table.read_bytes(number)
+                except TableError as error:
+                    failed.append(str(error))
+                    continue
+                file = plain_path(row.pop("file"))
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_bytes(content)
+                line = {"file_name": file, "text": row.pop("prompt"), **row}
+                metadata.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+FORMAT = Format("imagefolder", ALL, looks_like, read, write)

@@ -1,0 +1,124 @@
+"""Kaggle's 'Stable Diffusion - Image to Prompts': prompts with images, and submissions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unprompt.errors import TableError
+from unprompt.files import atomic_folder, atomic_open
+from unprompt.pairs.convert.format import Format, batches_of, csv_header, read_csv, rows_of
+from unprompt.pairs.table import PairsTable
+
+PROMPTS = ["imgId", "prompt"]
+SUBMISSION = ["imgId_eId", "val"]
+
+
+def looks_like(path: Path) -> bool:
+    """A folder with ``prompts.csv``."""
+    return (path / "prompts.csv").is_file()
+
+
+def read(path: Path, images: Path) -> Iterator[PairsTable]:
+    """Pairs of a folder with ``prompts.csv`` and ``images/imgId.png`` (or another ending)."""
+    file_of = {file.stem: f"images/{file.name}" for file in sorted((path / "images").glob("*.*"))}
+    rows = (
+        {
+            "id": row["imgId"],
+            "file": file_of.get(row["imgId"], f"images/{row['imgId']}.png"),
+            "prompt": row["prompt"],
+        }
+        for _, row in read_csv(path / "prompts.csv", ",", PROMPTS)
+    )
+    yield from batches_of(rows, path, str(path / "prompts.csv"), first_row=2)
+
+
+def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
+    """Copy images to ``images/imgId.ext``; rows without an image, or whose id is no name, fail."""
+    with atomic_folder(path) as folder:
+        (folder / "images").mkdir()
+        with (folder / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(PROMPTS)
+            for table in batches:
+                for number, row in enumerate(rows_of(table, ["id", "file", "prompt"])):
+                    where = f"{table.name}, row {table.first_row + number}"
+                    if "/" in row["id"] or row["id"] in ("", ".", ".."):
+                        failed.append(f"{where}: the id '{row['id']}' cannot be a file's name")
+                        continue
+                    try:
+                        content = table.read_bytes(number)
+                    except TableError as error:
+                        failed.append(str(error))
+                        continue
+                    suffix = PurePosixPath(row["file"]).suffix
+                    (folder / "images" / f"{row['id']}{suffix}").write_bytes(content)
+                    writer.writerow([row["id"], row["prompt"]])
+
+
+def looks_like_submission(path: Path) -> bool:
+    """A CSV with ``imgId_eId`` and ``val``."""
+    return path.is_file() and {*SUBMISSION} <= {*csv_header(path)}
+
+
+def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
+    """Embeddings of a submission; it states no prompt, so prompts are empty and not exact."""
+    numbered = read_csv(path, ",", SUBMISSION)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        width = None
+        for image, lines in groupby(numbered, lambda line: line[1]["imgId_eId"].rpartition("_")[0]):
+            values = []
+            number = 0
+            for place, (number, row) in enumerate(lines):
+                try:
+                    if int(row["imgId_eId"].rpartition("_")[2]) != place:
+                        raise ValueError(f"{row['imgId_eId']} is not number {place} of its image")
+                    values.append(float(row["val"]))
+                except ValueError as error:
+                    raise TableError(f"{path}, row {number}: {error}") from error
+            width = width or len(values)
+            if len(values) != width:
+                raise TableError(
+                    f"{path}, row {number}: {image} has {len(values)} values, those before {width}"
+                )
+            yield {
+                "id": image,
+                "file": f"images/{image}.png",
+                "prompt": "",
+                "exact": False,
+                "embedding": values,
+            }
+
+    yield from batches_of(rows(), path.parent, str(path))
+
+
+def write_submission(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
+    """Write a line for each value of each embedding; rows without one fail."""
+    with atomic_open(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SUBMISSION)
+        for table in batches:
+            for number, row in enumerate(rows_of(table, ["id", "embedding"]), table.first_row):
+                if row["embedding"] is None:
+                    failed.append(
+                        f"{table.name}, row {number}: has no embedding; run: unprompt embed"
+                    )
+                    continue
+                writer.writerows(
+                    (f"{row['id']}_{place}", f"{float(value):.9g}")
+                    for place, value in enumerate(row["embedding"])
+                )
+
+
+FORMAT = Format("kaggle", frozenset({"id", "prompt"}), looks_like, read, write)
+SUBMISSION_FORMAT = Format(
+    "kaggle-submission",
+    frozenset({"id", "embedding"}),
+    looks_like_submission,
+    read_submission,
+    write_submission,
+)

@@ -1,0 +1,79 @@
+"""open_clip's CSV and TSV: the path of an image and its caption."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unprompt.errors import TableError
+from unprompt.files import atomic_open
+from unprompt.pairs.convert.format import Format, batches_of, csv_header, read_csv, rows_of
+from unprompt.pairs.shards import split_member
+from unprompt.pairs.table import PairsTable
+
+COLUMNS = ["filepath", "title"]
+_HOLDS = frozenset({"file", "prompt"})
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
+
+
+def looks_like(path: Path) -> bool:
+    """A file whose header has ``filepath`` and ``title``."""
+    return path.is_file() and {*COLUMNS} <= {*csv_header(path, _delimiter(path))}
+
+
+def read(path: Path, images: Path) -> Iterator[PairsTable]:
+    """Pairs of a CSV; relative paths are relative to its folder, and the path is the id.
+
+    Raises:
+        TableError: no such CSV, or relative and absolute paths are mixed.
+    """
+    absolute: bool | None = None
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal absolute
+        for number, row in read_csv(path, _delimiter(path), COLUMNS):
+            file = row["filepath"]
+            if absolute is None:
+                absolute = Path(file).is_absolute()
+            if absolute != Path(file).is_absolute():
+                raise TableError(
+                    f"{path}, row {number}: relative and absolute paths are mixed; use one kind"
+                )
+            yield {"id": file, "file": file.lstrip("/"), "prompt": row["title"]}
+
+    for batch in batches_of(rows(), path.parent, str(path), first_row=2):
+        batch.root = Path("/") if absolute else path.parent
+        yield batch
+
+
+def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
+    """Write paths relative to the CSV's folder where they lie below it, else absolute ones.
+
+    Images inside tar shards have no path; their rows fail.
+    """
+    folder = path.parent.resolve()
+    with atomic_open(path) as file:
+        writer = csv.writer(file, delimiter=_delimiter(path), lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for table in batches:
+            root = table.root.resolve()
+            below = root == folder or folder in root.parents
+            for number, row in enumerate(rows_of(table, _HOLDS), table.first_row):
+                if split_member(row["file"]):
+                    failed.append(
+                        f"{table.name}, row {number}: '{row['file']}' is inside a tar shard, which "
+                        "a CSV cannot name; convert to imagefolder first"
+                    )
+                    continue
+                place = root / row["file"]
+                written = os.path.relpath(place, folder) if below else place
+                writer.writerow([str(written), row["prompt"]])
+
+
+FORMAT = Format("openclip-csv", _HOLDS, looks_like, read, write)

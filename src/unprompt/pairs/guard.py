@@ -1,0 +1,94 @@
+"""img2dataset's downloader, kept to public http and https addresses."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import urllib.error
+import urllib.request
+from typing import Any
+
+from img2dataset.downloader import Downloader
+
+REFUSED = "refused"
+
+
+class GuardedDownloader(Downloader):
+    """Downloads a shard in a worker process that connects to public addresses only.
+
+    The address is checked when the connection is made, redirects included, and the one that was
+    checked is the one connected to, so a name that changes its address in between gains nothing.
+    """
+
+    def __call__(self, row: Any) -> Any:
+        """Download one shard; see img2dataset."""
+        urllib.request.install_opener(guarded_opener())
+        return super().__call__(row)
+
+
+def guarded_opener() -> urllib.request.OpenerDirector:
+    """Opens http and https URLs of public addresses; redirects to any other are refused."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _HTTP(),
+        _HTTPS(),
+        _Redirect(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def connect(
+    address: tuple[str, int], timeout: Any = None, source: Any = None, **_: Any
+) -> socket.socket:
+    """Connect to a host at a public address.
+
+    Raises:
+        OSError: the host has none, or cannot be reached.
+    """
+    host, port = address
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    public = [info for info in found if ipaddress.ip_address(info[4][0]).is_global]
+    if not public:
+        raise OSError(f"{REFUSED}: {host} has no public address")
+    failure: OSError | None = None
+    for *_kind, where in public:
+        try:
+            return socket.create_connection((str(where[0]), port), timeout, source)
+        except OSError as error:
+            failure = error
+    raise failure or OSError(f"{host} cannot be reached")
+
+
+class _HTTPConnection(http.client.HTTPConnection):
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        self._create_connection = connect
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    def __init__(self, *given: Any, **named: Any):
+        super().__init__(*given, **named)
+        self._create_connection = connect
+
+
+class _HTTP(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPConnection, request)
+
+
+class _HTTPS(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPSConnection, request)
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, request: Any, file: Any, code: int, *rest: Any) -> Any:
+        address = rest[-1]
+        if not address.lower().startswith(("http://", "https://")):
+            raise urllib.error.URLError(f"{REFUSED}: redirect to {address.split(':')[0]}://")
+        return super().redirect_request(request, file, code, *rest)

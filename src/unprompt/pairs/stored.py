@@ -1,0 +1,119 @@
+"""A pairs table as it lies on disk, in Parquet or JSON lines, before the schema is applied."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from unprompt.errors import TableError
+from unprompt.pairs.schema import SCHEMA
+
+ROOT_KEY = b"unprompt.root"
+"""Parquet metadata key under which a table names the folder of its images."""
+
+
+def existing(path: str | Path) -> Path:
+    """Path of the table's file; a folder is its ``pairs.parquet``.
+
+    Raises:
+        TableError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "pairs.parquet"
+    if not path.exists():
+        raise TableError(f"{path}: no such pairs table")
+    return path
+
+
+def root_of(path: Path) -> Path:
+    """The folder that image paths are relative to."""
+    if path.suffix != ".jsonl":
+        metadata = _parquet(path).schema_arrow.metadata or {}
+        if stated := metadata.get(ROOT_KEY):
+            return Path(os.path.normpath(path.parent / stated.decode()))
+    return path.parent
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path}: not a readable Parquet file ({error})") from error
+
+
+def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Iterator[pa.Table]:
+    """Yield batches of at most ``batch_size`` rows, of the columns that are there.
+
+    Raises:
+        TableError: the file is damaged; for JSON lines with the row.
+    """
+    if path.suffix == ".jsonl":
+        yield from _json_batches(path, columns, batch_size)
+        return
+    file = _parquet(path)
+    if columns is not None:
+        columns = [name for name in columns if name in file.schema_arrow.names]
+    try:
+        for batch in file.iter_batches(batch_size, columns=columns):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
+    rows: list[dict[str, Any]] = []
+    start = 1
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TableError(f"{path}, row {number}: not a JSON object ({error})") from error
+            if not isinstance(row, dict):
+                raise TableError(f"{path}, row {number}: not a JSON object")
+            rows.append(row)
+            if len(rows) == size:
+                yield _from_rows(rows, columns, path, start)
+                rows, start = [], number + 1
+    if rows:
+        yield _from_rows(rows, columns, path, start)
+
+
+def _from_rows(
+    rows: list[dict[str, Any]], columns: list[str] | None, path: Path, start: int
+) -> pa.Table:
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    arrays = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if not any(name in row for row in rows):
+            continue
+        kind = SCHEMA.field(name).type if name in SCHEMA.names and name != "embedding" else None
+        try:
+            arrays[name] = pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            for number, value in enumerate(values, start):
+                try:
+                    pa.scalar(value, kind)
+                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                    raise TableError(
+                        f"{path}, row {number}: column '{name}' holds {value!r}, "
+                        f"which is not of type {kind or 'the rows before'}"
+                    ) from None
+            raise
+    return pa.table(arrays)
+
+
+def without_null_prompts(data: pa.Table) -> pa.Table:
+    """The same rows, with empty prompts for those that are null."""
+    prompts = data.column("prompt")
+    filled = pc.fill_null(prompts.cast(pa.string()), "") if prompts.null_count else prompts
+    return data.set_column(data.schema.get_field_index("prompt"), "prompt", filled)

@@ -1,0 +1,186 @@
+"""A loaded captioner: prompts written rather than looked up, behind an embedder's face too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from unprompt.encoding import DEFAULT_ENCODER, encode
+from unprompt.errors import MissingExtraError, UnpromptError
+
+if TYPE_CHECKING:
+    import torch
+
+    from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
+
+# Tokens of written text that are scored at a time, to bound memory.
+_SCORED = 4096
+
+
+@dataclass(frozen=True)
+class Search:
+    """How captions are sought.
+
+    Attributes:
+        num_beams: beams of beam search; 1 is greedy.
+        top_p: sample from the smallest set of tokens with this probability instead; None does
+            not sample.
+    """
+
+    num_beams: int = 4
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise UnpromptError(f"num_beams={self.num_beams}: must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UnpromptError(f"top_p={self.top_p}: must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A written prompt.
+
+    Attributes:
+        text: the prompt.
+        score: geometric mean of its tokens' probabilities under the model, in (0, 1].
+    """
+
+    text: str
+    score: float
+
+
+class CaptionModel:
+    """A CoCa, ready to write prompts.
+
+    It is an `EmbeddingModel` too: the embedding of an image is that of its caption, the features
+    those of the contrastive branch.
+    """
+
+    def __init__(
+        self,
+        model: CoCaForConditionalGeneration,
+        processor: CoCaProcessor,
+        name: str,
+        folder: Path,
+        search: Search | None = None,
+    ):
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.folder = folder
+        self.search = search or Search()
+        self.encoder = DEFAULT_ENCODER
+        self.preprocessing = processor.preprocessing
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | Path,
+        name: str,
+        device: str | None = None,
+        search: Search | None = None,
+    ) -> Self:
+        """Load from a folder; on a CPU its weights are packed for speed.
+
+        Raises:
+            MissingExtraError: torch or transformers is not installed.
+        """
+        try:
+            import torch
+
+            from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
+            from unprompt.models.coca.packing import pack
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train") from error
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model: Any = CoCaForConditionalGeneration.from_pretrained(name_or_folder)
+        model = model.to(device)
+        if device == "cpu":
+            model = pack(model)
+        processor = CoCaProcessor.from_pretrained(name_or_folder)
+        return cls(model.eval(), processor, name, Path(name_or_folder), search)
+
+    def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
+        """Write prompts for images.
+
+        Args:
+            pixels: uint8 (images, 3, size, size).
+            top_k: different prompts to write for each image; where the search finds fewer, fewer
+                are given.
+
+        Returns:
+            For each image its captions, the most probable first.
+        """
+        import torch
+
+        with torch.inference_mode():
+            return self._caption(self.model.model.encode_images(self._normalised(pixels)), top_k)
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `EmbeddingModel.run`."""
+        import torch
+
+        with torch.inference_mode():
+            images = self.model.model.encode_images(self._normalised(pixels))
+            captions = self._caption(images, 1)
+        return self.embed([best.text for best, *_ in captions]), images.pooled.float().cpu().numpy()
+
+    def embed(self, prompts: list[str]) -> np.ndarray:
+        """Prompt embeddings of captions, float32 (n, dim)."""
+        return encode(prompts, self.encoder)
+
+    def _caption(self, images: Any, top_k: int) -> list[list[Caption]]:
+        search = self.search
+        if search.top_p is None:
+            settings: dict[str, Any] = {"num_beams": max(search.num_beams, top_k)}
+        else:
+            settings = {"do_sample": True, "top_p": search.top_p, "top_k": 0}
+        ids = self.model.generate(image_outputs=images, num_return_sequences=top_k, **settings)
+        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
+        scores = self._scores(ids, images).tolist()
+        captions = []
+        for start in range(0, len(texts), top_k):
+            found: dict[str, float] = {}
+            for text, score in zip(
+                texts[start : start + top_k], scores[start : start + top_k], strict=True
+            ):
+                found[text] = max(score, found.get(text, 0.0))
+            ranked = sorted(found.items(), key=lambda item: -item[1])
+            captions.append([Caption(text, score) for text, score in ranked])
+        return captions
+
+    def _scores(self, ids: torch.Tensor, images: Any) -> torch.Tensor:
+        """Geometric mean of the probabilities of each row's tokens, the end token included."""
+        import torch
+
+        per_image = len(ids) // len(images.states)
+        at_a_time = max(1, _SCORED // (ids.shape[1] * per_image))
+        scores = []
+        for start in range(0, len(images.states), at_a_time):
+            rows = ids[start * per_image : (start + at_a_time) * per_image]
+            part = type(images)(
+                states=images.states[start : start + at_a_time],
+                pooled=images.pooled[start : start + at_a_time],
+            )
+            logits = self.model(rows[:, :-1], image_outputs=part).logits.float()
+            targets = rows[:, 1:]
+            chosen = logits.gather(2, targets[..., None])[..., 0] - logits.logsumexp(dim=-1)
+            ended = (rows[:, :-1] == self.model.config.eos_token_id).cumsum(dim=1) > 0
+            counted = (~ended).sum(dim=1).clamp(min=1)
+            scores.append((chosen.masked_fill(ended, 0).sum(dim=1) / counted).exp())
+        return torch.cat(scores)
+
+    def _normalised(self, pixels: np.ndarray) -> torch.Tensor:
+        import torch
+
+        device, dtype = self.model.device, self.model.dtype
+        batch = torch.from_numpy(pixels).to(device, dtype) / 255
+        mean, std = (
+            torch.tensor(values, device=device, dtype=dtype)[:, None, None]
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        return (batch - mean) / std

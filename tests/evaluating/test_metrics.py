@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
+
+
+def by_hand(one: np.ndarray, other: np.ndarray) -> float:
+    dot = math.fsum(float(a) * float(b) for a, b in zip(one, other, strict=True))
+    norms = math.hypot(*map(float, one)) * math.hypot(*map(float, other))
+    return dot / norms if norms else 0.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 20),
+    dim=st.integers(1, 8),
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_cosines_are_those_by_hand(count, dim, seed, scale):
+    random = np.random.default_rng(seed)
+    one = (scale * random.normal(size=(count, dim))).astype(np.float32)
+    other = random.normal(size=(count, dim)).astype(np.float16)
+    one[0] = 0
+    found = cosines(one, other)
+    assert found.dtype == np.float64
+    expected = [by_hand(a, b) for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert found[0] == 0
+
+
+def test_cosines_of_zero_rows_are_zero():
+    zero, one = np.zeros((2, 3)), np.ones((2, 3))
+    assert cosines(zero, one).tolist() == cosines(one, zero).tolist() == [0, 0]
+    assert cosines(zero, zero).tolist() == [0, 0]
+    np.testing.assert_allclose(cosines(one, -2 * one), -1)
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    values = np.random.default_rng(1).normal(0.5, 0.2, size=200)
+    score = mean_with_interval(values)
+    assert score.mean == pytest.approx(values.mean())
+    assert score.count == 200
+    error = values.std() / math.sqrt(200)
+    assert score.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert score.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
+    random = np.random.default_rng(2)
+    covered = 0
+    for _ in range(60):
+        score = mean_with_interval(random.normal(0.4, 0.1, size=50))
+        covered += score.low <= 0.4 <= score.high
+    assert 51 <= covered <= 60
+
+
+def test_near_duplicates_widen_the_interval():
+    random = np.random.default_rng(3)
+    centres = random.normal(0.5, 0.2, size=20)
+    groups = np.repeat(np.arange(20), 10)
+    values = centres[groups] + random.normal(0, 0.01, size=200)
+    alone, grouped = mean_with_interval(values), mean_with_interval(values, groups)
+    assert grouped.mean == alone.mean
+    widening = (grouped.high - grouped.low) / (alone.high - alone.low)
+    # Ten equal values carry the information of one: the square root of ten.
+    assert widening == pytest.approx(math.sqrt(10), rel=0.25)
+    # The names of the groups do not matter.
+    renamed = mean_with_interval(values, 1000 - 7 * groups)
+    assert renamed.high - renamed.low == pytest.approx(grouped.high - grouped.low, rel=0.1)
+
+
+def test_intervals_are_the_same_each_time_and_follow_the_seed():
+    values = np.random.default_rng(4).random(30)
+    assert mean_with_interval(values) == mean_with_interval(values)
+    assert mean_with_interval(values) != mean_with_interval(values, seed=1)
+
+
+def test_one_group_has_no_spread():
+    score = mean_with_interval(np.array([0.25, 0.75]), np.array([3, 3]))
+    assert (score.mean, score.low, score.high) == (0.5, 0.5, 0.5)
+    assert str(Score(0.5, 0.25, 0.75, 2)) == "0.5000 [0.2500, 0.7500]"

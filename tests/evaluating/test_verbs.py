@@ -1,0 +1,149 @@
+"""The verbs evaluate and export, once as the installed command and else through its entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluating.conftest import COUNT, EVIL
+from unprompt.cli import main
+from unprompt.models.bank import Bank
+from unprompt.pairs.table import load, save
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call the entry of the installed command: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["unprompt", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_installed_command_writes_scores_and_report(tmp_path, model_folder, table_file):
+    script = Path(sys.executable).with_name("unprompt")
+    report = tmp_path / "report.html"
+    command = [script, "evaluate", model_folder, table_file, "--report", report, "--baselines"]
+    done = subprocess.run(
+        [*map(str, command), "--format", "json", "--device", "cpu"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    assert scores["split"] == "test"
+    assert scores["model"]["pairs"] == COUNT["test"]
+    assert [baseline["name"][:4] for baseline in scores["baselines"]] == ["mean", "rand", "kNN "]
+    page = report.read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64," in page
+    assert f"{scores['model']['cosine']:.2f}" in page
+    assert "<script" not in page
+
+
+def test_scores_as_text(call, model_folder, table_file):
+    code, out, _ = call("evaluate", model_folder, table_file, "--split", "all", "--device", "cpu")
+    assert code == 0
+    assert "all pairs" in out
+    assert "mean training embedding" not in out
+    assert str(sum(COUNT.values())) in out
+
+
+def test_a_bad_image_is_named_and_the_exit_code_says_so(call, tmp_path, model_folder, table):
+    for file in table.column("file"):
+        shutil.copy(table.root / file, tmp_path / file)
+    bad = table.column("file")[COUNT["train"] + 2]
+    (tmp_path / bad).write_bytes(b"")
+    save(type(table)(table.data, tmp_path, table.name), tmp_path / "pairs.parquet")
+    code, out, err = call(
+        "evaluate", model_folder, tmp_path / "pairs.parquet", "--split", "val", "--format", "json"
+    )
+    assert code == 1
+    assert json.loads(out)["model"]["pairs"] == COUNT["val"] - 1
+    assert f"image '{bad}'" in err
+    assert len(json.loads(out)["failures"]) == 1
+
+
+def test_wrong_calls_end_with_two(call, offline, tmp_path, model_folder, table_file):
+    def refused(*arguments: object) -> str:
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        return err
+
+    assert "no such pairs table" in refused("evaluate", model_folder, tmp_path / "no.parquet")
+    assert "no such folder" in refused("evaluate", tmp_path / "no-model", table_file)
+    assert "not a model" in refused("evaluate", tmp_path, table_file)
+    message = refused("evaluate", model_folder, table_file, "--split", "exam")
+    assert "no row of the split 'exam'; it holds test, train, val" in message
+    assert "--batch-size" in refused("evaluate", model_folder, table_file, "--batch-size", 0)
+    assert "cannot be used" in refused("evaluate", model_folder, table_file, "--device", "toaster")
+    assert "--format" in refused("evaluate", model_folder, table_file, "--format", "xml")
+    (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\n")
+    (tmp_path / "none.txt").write_text("\n\n")
+    output = ("-o", tmp_path / "onnx")
+    assert "no such folder" in refused("export", tmp_path / "no-model", *output)
+    prompts = ("export", model_folder, *output, "--prompts")
+    assert "cannot be read" in refused(*prompts, tmp_path / "nowhere.txt")
+    assert "bad.txt, line 2: not UTF-8" in refused(*prompts, tmp_path / "bad.txt")
+    assert "holds no prompts" in refused(*prompts, tmp_path / "none.txt")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_an_export_answers_as_the_model_does(call, tmp_path, model_folder, table_file):
+    folder = tmp_path / "onnx"
+    code, out, err = call("export", model_folder, "-o", folder, "--calibrate", table_file)
+    assert (code, out) == (0, "")
+    assert f"{folder}: the model, and a bank of 25 prompts" in err
+    assert f"(on {COUNT['val']} held-out pairs)" in err
+    bank = Bank.load(folder)
+    assert EVIL in bank.prompts
+    assert bank.calibration is not None
+    _, ours, _ = call("evaluate", folder, table_file, "--format", "json")
+    _, theirs, _ = call("evaluate", model_folder, table_file, "--format", "json")
+    mine, yours = json.loads(ours)["model"], json.loads(theirs)["model"]
+    assert mine["cosine"] == pytest.approx(yours["cosine"], abs=1e-3)
+
+
+def test_an_export_with_a_bank_of_its_own(tmp_path, model_folder):
+    from unprompt.encoding import encode
+    from unprompt.models.bank import quantise
+    from unprompt.training.export import export
+
+    (tmp_path / "prompts.txt").write_text("a red cube\n\na blue ball\na red cube\n")
+    bank = export(model_folder, tmp_path / "onnx", tmp_path / "prompts.txt", half=False)
+    assert list(bank.prompts) == ["a red cube", "a blue ball"]
+    expected = quantise(encode(list(bank.prompts), bank.encoder))
+    assert np.abs(bank.rows.astype(int) - expected).max() <= 1
+    loaded = Bank.load(tmp_path / "onnx")
+    np.testing.assert_array_equal(loaded.rows, bank.rows)
+    assert loaded.calibration is None
+
+
+def test_every_verb_shows_examples(call):
+    for verb in ("train", "evaluate", "export"):
+        code, out, _ = call(verb, "--help")
+        assert code == 0
+        assert "Examples" in out
+        assert f"unprompt {verb} " in out
+
+
+def test_the_table_of_the_fixture_is_as_it_says(table_file):
+    table = load(table_file)
+    assert {split: table.column("split").count(split) for split in COUNT} == COUNT

@@ -1,0 +1,42 @@
+"""The ONNX graphs foresee what the model foresees."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from tests.models.coca.conftest import CONFIG, texts
+from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration
+from unprompt.models.coca.onnx import export_onnx
+
+
+def test_the_graphs_step_by_step(model, pixels, tmp_path):
+    export_onnx(model, tmp_path)
+    encoder = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
+    decoder = onnxruntime.InferenceSession(tmp_path / "decoder.onnx")
+    ids = texts([16, 16, 16])
+    with torch.no_grad():
+        expected = model(ids, pixels).logits.numpy()
+    image_keys, image_values = encoder.run(None, {"pixels": pixels.numpy()})
+    heads, width = CONFIG.decoder_heads, CONFIG.hidden_size // CONFIG.decoder_heads
+    layers = CONFIG.text_layers + CONFIG.decoder_layers
+    keys = values = np.zeros((layers, 3, heads, 0, width), np.float32)
+    for step in range(16):
+        logits, keys, values = decoder.run(
+            None,
+            {
+                "input_ids": ids[:, step : step + 1].numpy(),
+                "image_keys": image_keys,
+                "image_values": image_values,
+                "past_keys": keys,
+                "past_values": values,
+            },
+        )
+        assert keys.shape[3] == step + 1
+        np.testing.assert_allclose(logits, expected[:, step], atol=1e-4, rtol=1e-4)
+
+
+def test_towers_of_different_heads_are_refused(tmp_path):
+    other = CoCaConfig(**CONFIG.to_diff_dict() | {"text_heads": 2})
+    with pytest.raises(ValueError, match="heads must be as many"):
+        export_onnx(CoCaForConditionalGeneration(other), tmp_path)

@@ -1,0 +1,80 @@
+"""The real samples: true prompts, negative prompts and settings (see their README)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unprompt.reading import Reading, read
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def rows(shared: Path) -> list[tuple[Row, Reading | None]]:
+    folder = shared / "metadata"
+    with (folder / "expected.jsonl").open() as lines:
+        wanted = [json.loads(line) for line in lines]
+    return [(row, read(folder / row["file"])) for row in wanted]
+
+
+def bare(text: str | None) -> str:
+    return (text or "").strip(" \t\r\n,")
+
+
+def is_right(row: Row, reading: Reading | None) -> bool:
+    found = reading.prompt if reading else None
+    if row["prompt"] is None:
+        return not bare(found)
+    return bare(found) in [bare(text) for text in (row["prompt"], *(row.get("prompt_alt") or ()))]
+
+
+def test_prompts(rows: list[tuple[Row, Reading | None]]) -> None:
+    clear = [(row, reading) for row, reading in rows if not row["ambiguous"]]
+    wrong = [row["file"] for row, reading in clear if not is_right(row, reading)]
+    assert len(clear) >= 100
+    assert len(wrong) <= 0.01 * len(clear), wrong
+
+
+def test_negative_prompts_and_settings(rows: list[tuple[Row, Reading | None]]) -> None:
+    names = {"model": "model", "seed": "seed", "steps": "steps", "sampler": "sampler"}
+    names["cfg"] = "guidance"
+    wrong = defaultdict(list)
+    for row, reading in rows:
+        if row["ambiguous"] or reading is None:
+            continue
+        if row["negative_prompt"] and bare(reading.negative_prompt) != bare(row["negative_prompt"]):
+            wrong[row["file"]].append("negative_prompt")
+        for key, name in names.items():
+            if row.get(key) is not None and getattr(reading.settings, name) != row[key]:
+                wrong[row["file"]].append(key)
+    assert not wrong
+
+
+def test_every_answer_can_be_written(rows: list[tuple[Row, Reading | None]]) -> None:
+    for _, reading in rows:
+        if reading is not None:
+            json.dumps(reading.to_dict(), allow_nan=False).encode()
+
+
+def test_the_workflow_alone_gives_the_same_as_the_prompt_that_was_run(shared: Path) -> None:
+    """ComfyUI files hold both; without the first the second must do."""
+    from unprompt.reading import read_fields
+    from unprompt.reading.carrier import Carrier
+    from unprompt.reading.registry import recognise
+
+    folder = shared / "metadata" / "files" / "comfyui"
+    compared = 0
+    for path in sorted(folder.glob("comfyanonymous__*.png")):
+        fields = read_fields(path)
+        run = recognise(Carrier([f for f in fields if f.name == "prompt"]))
+        drawn = recognise(Carrier([f for f in fields if f.name == "workflow"]))
+        if run is None or drawn is None:
+            continue
+        compared += 1
+        assert (drawn.prompt, drawn.settings.seed) == (run.prompt, run.settings.seed), path.name
+    assert compared > 10

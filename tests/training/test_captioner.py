@@ -1,0 +1,222 @@
+"""A captioner's recipe, from pairs to a model that predicts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from unprompt.errors import RecipeError, UnpromptError
+from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
+from unprompt.predicting.captioner import CaptionModel, Search
+from unprompt.predicting.model import load_model
+from unprompt.predicting.predictor import Predictor
+from unprompt.training.captioner import build_captioner, exact_matches
+from unprompt.training.recipe import Captioner, load_recipe
+from unprompt.training.run import train
+
+UNPROMPT = [str(Path(sys.executable).with_name("unprompt"))]
+TINY = {
+    "image_size": 32,
+    "patch_size": 16,
+    "vision_hidden_size": 32,
+    "vision_layers": 1,
+    "vision_heads": 2,
+    "pooler_queries": 5,
+    "pooler_heads": 2,
+    "hidden_size": 32,
+    "text_layers": 1,
+    "text_heads": 2,
+    "decoder_layers": 1,
+    "decoder_heads": 2,
+    "vocab_size": 700,
+    "bos_token_id": 698,
+    "eos_token_id": 699,
+    "pad_token_id": 699,
+}
+
+
+@pytest.fixture(scope="module")
+def table(shared, tmp_path_factory):
+    """24 real pairs with short prompts, split by hand."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = []
+    for line in (shared / "pairs" / "pairs.jsonl").open(encoding="utf-8"):
+        row = json.loads(line)
+        if len(row["prompt"]) < 40 and row["prompt"] not in [known["prompt"] for known in rows]:
+            image = folder / row["file"]
+            image.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(shared / "pairs" / row["file"], image)
+            split = "val" if len(rows) % 4 == 3 else "train"
+            rows.append(row | {"split": split})
+        if len(rows) == 24:
+            break
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def recipe_file(table, folder, **captioner):
+    recipe = {
+        "output": str(folder / "run"),
+        "data": {"table": str(table), "workers": 0, "augment": "none"},
+        "captioner": {"arguments": TINY, "num_beams": 2} | captioner,
+        "optimiser": {"learning_rate": 1e-3},
+        "schedule": {"max_steps": 4, "batch_size": 6, "evaluations": 2, "precision": "fp32"},
+    }
+    path = folder / "recipe.yaml"
+    OmegaConf.save(OmegaConf.create(recipe), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("captioner")
+    command = [*UNPROMPT, "train", str(recipe_file(table, folder))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_a_run_leaves_a_model_and_its_scores(finished):
+    model = CoCaForConditionalGeneration.from_pretrained(finished / "model")
+    assert model.config.hidden_size == 32
+    scores = json.loads((finished / "scores.json").read_text())["val"]
+    assert scores["model"]["pairs"] == 6
+    assert -1 <= scores["model"]["cosine"] <= 1
+    assert 0 <= scores["exact_match"] <= 1
+    assert 0 < scores["token_loss"] < 10
+    logged = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    assert sum("eval_loss" in entry for entry in logged) == 2
+
+
+def test_the_run_goes_on_where_it_was_stopped(finished, table, tmp_path):
+    """The finished run again: no step is made anew, and the model stays the same."""
+    folder = tmp_path / "again"
+    shutil.copytree(finished.parent, folder)
+    text = (folder / "recipe.yaml").read_text().replace(str(finished), str(folder / "run"))
+    (folder / "recipe.yaml").write_text(text)
+    asked = (folder / "run" / "recipe.yaml").read_text()
+    (folder / "run" / "recipe.yaml").write_text(asked.replace(str(finished), str(folder / "run")))
+    train(load_recipe(folder / "recipe.yaml"))
+    before = CoCaForConditionalGeneration.from_pretrained(finished / "model").state_dict()
+    after = CoCaForConditionalGeneration.from_pretrained(folder / "run" / "model").state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_lora_trains_and_is_merged(table, tmp_path):
+    path = recipe_file(table, tmp_path, lora_rank=2, gradient_checkpointing=True)
+    finished = train(load_recipe(path))
+    names = CoCaForConditionalGeneration.from_pretrained(finished.model).state_dict()
+    assert not any("lora" in name for name in names)
+    assert finished.scores["val"].model.overall.count == 6
+
+
+@pytest.mark.parametrize("how", [["--num-beams", "3"], ["--top-p", "0.95"]])
+def test_the_caption_route(finished, table, how):
+    image = next(table.parent.rglob("*.webp"))
+    command = [*UNPROMPT, "predict", str(image), "--route", "caption"]
+    command += ["--model", str(finished / "model"), "--top-k", "3", "--format", "json", *how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["route"] == "caption"
+    assert answer["error"] is None
+    assert isinstance(answer["prompt"], str)
+    assert answer["score"] is None
+    prompts = [answer["prompt"], *(item["prompt"] for item in answer["alternatives"] or [])]
+    assert len(set(prompts)) == len(prompts) >= 2
+    scores = [item["score"] for item in answer["alternatives"]]
+    assert all(0 < score <= 1 for score in scores)
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_scores_are_the_probabilities_of_the_tokens(finished, table):
+    """The score is what the steps of generation themselves say."""
+    model = load_model(finished / "model", "cpu")
+    assert isinstance(model, CaptionModel)
+    model.search = Search(num_beams=1)
+    images = [Image.open(path).convert("RGB") for path in sorted(table.parent.rglob("*.webp"))[:3]]
+    pixels = torch.stack([torch.from_numpy(model.preprocessing(image)) for image in images])
+    embeddings, features = model.run(pixels.numpy())
+    assert embeddings.shape == (3, 384)
+    assert features.shape == (3, 32)
+
+    network = CoCaForConditionalGeneration.from_pretrained(finished / "model").eval()
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (model.preprocessing.mean, model.preprocessing.std)
+    )
+    written = network.generate(
+        (pixels / 255 - mean) / std, return_dict_in_generate=True, output_scores=True
+    )
+    probabilities = network.compute_transition_scores(
+        written.sequences, written.scores, normalize_logits=True
+    )
+    for [caption], ids, row in zip(
+        model.caption(pixels.numpy()), written.sequences, probabilities, strict=True
+    ):
+        ends = (ids[1:] == 699).nonzero()
+        length = int(ends[0]) + 1 if len(ends) else len(row)
+        assert caption.text == model.processor.decode(ids, skip_special_tokens=True)
+        assert caption.score == pytest.approx(row[:length].mean().exp().item(), rel=1e-3)
+
+
+def test_models_and_routes_that_do_not_go_together(finished, table):
+    image = next(table.parent.rglob("*.webp"))
+    with pytest.raises(UnpromptError, match="is no captioner"):
+        Predictor(route="caption").predict(image)
+    with pytest.raises(UnpromptError, match="writes prompts"):
+        Predictor(finished / "model", route="embed").predict(image)
+    captioner = Predictor(finished / "model")
+    assert captioner.predict(image).route == "caption"
+    with pytest.raises(UnpromptError, match="has no bank"):
+        _ = captioner.bank
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": {"head": 1}}, r"captioner\.freeze\.head"),
+        ({"freeze": {"image": 9}}, r"freeze\.image: the image tower has 1 blocks"),
+        ({"arguments": {"text_heads": 7}}, "text_heads=7 does not divide"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        build_captioner(Captioner(**{"arguments": TINY} | settings))
+
+
+def test_a_captioner_starts_from_a_folder_or_from_open_clip(finished, tmp_path):
+    model, processor = build_captioner(
+        Captioner(model=str(finished / "model"), freeze={"image": -1, "text": 1})
+    )
+    assert not any(p.requires_grad for p in model.model.image.parameters())
+    assert len(processor.tokenizer) == 700
+    with pytest.raises(UnpromptError, match="no such model"):
+        build_captioner(Captioner(model="open_clip/coca_nothing"))
+
+
+def test_matches_are_counted_as_the_tokenizer_spells():
+    processor = CoCaProcessor.from_config(CoCaConfig())
+    captions = ["a cat , sitting", "a dog"]
+    assert exact_matches(captions, ["A cat, sitting", "a dogs"], processor) == 0.5
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_searches_that_cannot_be(settings):
+    with pytest.raises(UnpromptError, match="must be"):
+        Search(**settings)
+
+
+@pytest.mark.parametrize("name", ["coca_vit_l14", "coca_vit_l14_improved"])
+def test_the_recipes_load(name):
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    assert recipe.captioner is not None
+    assert recipe.captioner.model == "open_clip/coca_ViT-L-14"
+    assert recipe.captioner.contrastive_weight == 0
