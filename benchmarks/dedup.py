@@ -21,8 +21,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from unprompt.pairs.dedup import Deduplication
 
 SHARED = Path(__file__).parents[2] / "shared"
 THRESHOLD = 0.9
@@ -75,10 +79,21 @@ def ours(rows: np.ndarray) -> dict:
     found = deduplicate(rows, THRESHOLD)
     kept, groups = found.kept, found.groups
     spent = clock.read()
-    first, second = found.items.rows[found.pairs.first], found.items.rows[found.pairs.second]
-    np.save(f"{sys.argv[3]}.pairs.npy", np.stack([first, second]))
+    np.save(f"{sys.argv[3]}.pairs.npy", row_pairs(found))
     np.save(f"{sys.argv[3]}.kept.npy", kept)
     return {**spent, "kept": len(kept), "groups": len(groups)}
+
+
+def row_pairs(found: Deduplication) -> np.ndarray:
+    """Pairs of rows: those of the items, and those of rows that were folded to one item."""
+    order = np.argsort(found.items.item_of, kind="stable")
+    members = np.split(order, np.cumsum(found.items.sizes)[:-1])
+    parts = [np.stack(np.triu_indices(len(rows), 1)) for rows in members]
+    parts = [rows[part] for rows, part in zip(members, parts, strict=True)]
+    for i, j in zip(found.pairs.first.tolist(), found.pairs.second.tolist(), strict=True):
+        one, other = np.meshgrid(members[i], members[j])
+        parts.append(np.sort(np.stack([one.ravel(), other.ravel()]), axis=0))
+    return np.concatenate(parts, axis=1)
 
 
 def starting_point(rows: np.ndarray) -> dict:

@@ -51,7 +51,7 @@ def clusters(seed: int, count: int, dim: int, spread: float) -> np.ndarray:
     return rows + spread * draw.normal(size=(count, dim))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 40),
@@ -67,7 +67,7 @@ def test_is_its_twin_on_random_sets(seed, count, dim, spread, threshold, keep, d
     check(clusters(seed, count, dim, spread), threshold, keep, prompts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     rows=arrays(
         np.float32,
@@ -93,6 +93,16 @@ def test_decides_to_the_last_bit_at_the_threshold(dim, threshold):
         near = threshold + step * np.spacing(np.float32(threshold)) / 2
         rows += [x, near * x + np.sqrt(1 - near**2) * y]
     check(np.array(rows), threshold)
+
+
+def test_a_threshold_near_zero_counts_no_pair_twice():
+    # There even the zeros that fill up a block of codes reach the least product.
+    rows = np.full((8, 4), 0.25)
+    rows[[0, 1, 2], 0] = -1, -0.5, 0
+    rows[[5, 6, 4], 1] = -1, -0.5, 0
+    rows[3, 2] = -1
+    check(rows, 0.01)
+    check(rows, 0.01, "central")
 
 
 def test_a_chain_is_one_group_though_its_ends_are_far_apart():

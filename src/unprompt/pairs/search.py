@@ -277,9 +277,11 @@ class IntegerScreen:
         else:
             scores = self._torch._int_mm(rows, columns)
             i, j = (half.cpu().numpy() for half in (scores >= least).nonzero(as_tuple=True))
-        i, j = i + top, j + left
-        real = (i < self._count) & (j < self._other_count)
-        return i[real], j[real]
+        # Below a product of zero, what fills up the blocks passes too.
+        real = (i < min(self.block_size, self._count - top)) & (
+            j < min(self.block_size, self._other_count - left)
+        )
+        return i[real] + top, j[real] + left
 
 
 def _at_least(scores: np.ndarray, least: int, reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
