@@ -26,6 +26,7 @@ def test_the_graphs_step_by_step(model, pixels, tmp_path):
             None,
             {
                 "input_ids": ids[:, step : step + 1].numpy(),
+                "positions": np.full((3, 1), step),
                 "image_keys": image_keys,
                 "image_values": image_values,
                 "past_keys": keys,

@@ -73,7 +73,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
         # The rows of a group, beams of one image, look at one set of keys: see `CoCaCache`.
-        query = query.reshape(len(key), -1, *query.shape[2:]).transpose(1, 2)
+        query = query.reshape(key.shape[0], -1, *query.shape[2:]).transpose(1, 2)
         # A single new position sees every key: `is_causal` would show it the first one only.
         causal = causal and mask is None and length > 1
         attended = F.scaled_dot_product_attention(
@@ -197,7 +197,9 @@ class AttentionalPooler(nn.Module):
         key, value = attention.keys_values(self.norm_image(tokens))
         # The queries are the same for every image: projected once, not once per image.
         query = attention.query(self.norm_query(self.query))
-        query = query.view(len(self.query), attention.heads, -1).transpose(0, 1)
-        attended = F.scaled_dot_product_attention(query.expand(len(tokens), -1, -1, -1), key, value)
+        query = query.view(self.query.shape[0], attention.heads, -1).transpose(0, 1)
+        attended = F.scaled_dot_product_attention(
+            query.expand(tokens.shape[0], -1, -1, -1), key, value
+        )
         result: torch.Tensor = attention.out(attended.transpose(1, 2).flatten(2))
         return result

@@ -4,9 +4,10 @@ The graphs need ONNX Runtime only. The first is run once an image, the second on
 
 - ``encoder.onnx``: ``pixels`` (images, 3, size, size) → ``image_keys``, ``image_values``
   (layers, images, heads, tokens, width of a head).
-- ``decoder.onnx``: ``input_ids`` (images, 1), ``image_keys``, ``image_values``, ``past_keys`` and
-  ``past_values`` (layers of both towers, images, heads, past, width of a head; past is 0 at the
-  start) → ``logits`` (images, vocabulary), ``keys`` and ``values``, the past of the next step.
+- ``decoder.onnx``: ``input_ids`` and their ``positions`` in the text (images, 1), ``image_keys``,
+  ``image_values``, ``past_keys`` and ``past_values`` (layers of both towers, images, heads, past,
+  width of a head; past is 0 at the start) → ``logits`` (images, vocabulary), ``keys`` and
+  ``values``, the past of the next step.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     encoder, decoder = _Encoder(model).eval(), _Decoder(model).eval()
     with torch.no_grad():
         image_keys, image_values = encoder(pixels)
+    token = torch.zeros(2, 1, dtype=torch.long)
     images, length = torch.export.Dim("images"), torch.export.Dim("past")
     _export(
         encoder,
@@ -56,11 +58,18 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     )
     _export(
         decoder,
-        (torch.zeros(2, 1, dtype=torch.long), image_keys, image_values, past, past),
+        (token, token, image_keys, image_values, past, past),
         Path(folder) / DECODER_FILE,
-        ["input_ids", "image_keys", "image_values", "past_keys", "past_values"],
+        ["input_ids", "positions", "image_keys", "image_values", "past_keys", "past_values"],
         ["logits", "keys", "values"],
-        ({0: images}, {1: images}, {1: images}, {1: images, 3: length}, {1: images, 3: length}),
+        (
+            {0: images},
+            {0: images},
+            {1: images},
+            {1: images},
+            {1: images, 3: length},
+            {1: images, 3: length},
+        ),
     )
 
 
@@ -120,14 +129,14 @@ class _Decoder(nn.Module):
     def forward(
         self,
         input_ids: torch.Tensor,
+        positions: torch.Tensor,
         image_keys: torch.Tensor,
         image_values: torch.Tensor,
         past_keys: torch.Tensor,
         past_values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         past: Any = _Past(past_keys, past_values)
-        position = torch.full_like(input_ids, past_keys.shape[3])
-        x = self.text(input_ids, position, cache=past)
+        x = self.text(input_ids, positions, cache=past)
         towers: Any = self.decoder
         for layer, (block, cross) in enumerate(
             zip(towers.self_blocks, towers.cross_blocks, strict=True)

@@ -42,7 +42,7 @@ class ImageTower(nn.Module):
             (images, queries - 1, width) that the decoder looks at.
         """
         patches = self.patches(pixels.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
-        start = self.class_embedding.expand(len(pixels), 1, -1)
+        start = self.class_embedding.expand(pixels.shape[0], 1, -1)
         x = self.norm_pre(torch.cat([start, patches], dim=1) + self.position_embedding)
         for block in self.blocks:
             x = block(x)
@@ -112,7 +112,7 @@ class TextTower(nn.Module):
         ids = nn.functional.pad(input_ids, (0, padded - length))
         ids = torch.where(index < lengths[:, None], ids, config.filler_token_id)
         tokens = self.token_embedding(ids) + self.position_embedding[:padded]
-        last = (self.class_embedding + self.position_embedding[-1]).expand(len(ids), 1, -1)
+        last = (self.class_embedding + self.position_embedding[-1]).expand(ids.shape[0], 1, -1)
         x = torch.cat([tokens, last], dim=1)
         mask = self._class_mask(lengths, padded)
         for block in self.blocks:
