@@ -115,7 +115,6 @@ def test_an_unknown_library_names_the_known_ones(name):
         "open_clip/local-dir:nowhere",
         "hf/./no/such/folder",
         "timm/test_resnet.no_such_tag",
-        "open_clip/RN50",
     ],
 )
 def test_weights_that_cannot_be_had_are_one_clear_line(offline, monkeypatch, tmp_path, name):

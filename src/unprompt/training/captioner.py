@@ -28,7 +28,7 @@ from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import CaptionModel, Search
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.recipe import Captioner, Recipe
-from unprompt.training.trainer import RunLog, last_checkpoint, training_arguments
+from unprompt.training.trainer import RunLog, go_on, last_checkpoint, training_arguments
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")
@@ -68,7 +68,7 @@ def train_captioner(
         Collator(processor, preprocessing),
     )
     checkpoint = last_checkpoint(folder / "checkpoints")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    go_on(trainer, checkpoint)
     trained: Any = trainer.accelerator.unwrap_model(trainer.model)
     if settings.lora_rank:
         trained = trained.merge_and_unload()

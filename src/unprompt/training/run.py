@@ -24,7 +24,7 @@ from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.probe import fit_head
 from unprompt.training.recipe import Recipe, save_recipe
-from unprompt.training.trainer import EmbedderTrainer, last_checkpoint
+from unprompt.training.trainer import EmbedderTrainer, go_on, last_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
 TABLE_FILE = "pairs.parquet"
@@ -82,7 +82,7 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
         strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
         trainer.log({"probe_penalty": strength, "probe_cosine": cosine})
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        go_on(trainer, checkpoint)
     except TableError as error:
         # One of a decoding process brings its traceback as text; the last line is the message.
         raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error

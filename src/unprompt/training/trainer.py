@@ -158,6 +158,23 @@ def parameter_groups(model: Embedder, recipe: Recipe) -> list[dict[str, Any]]:
     return groups
 
 
+def go_on(trainer: transformers.Trainer, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint where there is one, and load the best weights.
+
+    A checkpoint of the last step is the end already; the trainer would take a step beyond it.
+    """
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint / _STATE_FILE))
+    if state.global_step < trainer.args.max_steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return
+    state.best_model_checkpoint = state.best_model_checkpoint or str(checkpoint)
+    trainer.state = state
+    trainer._load_best_model()  # what the trainer does at its end
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run; half-written ones, left by a kill, are removed.
 
