@@ -285,7 +285,7 @@ def _fetch(folder: Path, options: Options) -> None:
     from unprompt.pairs.guard import GuardedDownloader
 
     # The package has a function of the same name as this module.
-    img2dataset = import_module("img2dataset.main")
+    img2dataset: Any = import_module("img2dataset.main")
     downloader = img2dataset.Downloader
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
