@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.resources import files
@@ -285,14 +285,14 @@ def _fetch(folder: Path, options: Options) -> None:
     from unprompt.pairs.guard import GuardedDownloader
 
     # The package has a function of the same name as this module.
-    img2dataset = import_module("img2dataset.main")
+    img2dataset: Any = import_module("img2dataset.main")
     downloader = img2dataset.Downloader
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
     # The library that it scales images with would look for updates of itself in every process.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
-        with redirect_stdout(sys.stderr):
+        with _talking_to_stderr():
             img2dataset.download(
                 url_list=str(folder / _LIST),
                 input_format="parquet",
@@ -322,6 +322,20 @@ def _fetch(folder: Path, options: Options) -> None:
         )
     with atomic_open(folder / _COMPLETE) as file:
         file.write(f"{rows}\n")
+
+
+@contextmanager
+def _talking_to_stderr() -> Iterator[None]:
+    """What this process and those it starts print goes to standard error; results go to stdout."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _rounds(folder: Path) -> list[Path]:
