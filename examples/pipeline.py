@@ -1,44 +1,56 @@
-"""The whole pipeline on drawings: compose, generate, dedup, split, train, evaluate, predict.
+"""The whole pipeline on drawings: compose, dedup, generate, split, train, evaluate, predict.
 
 The drawings stand in for the images of Stable Diffusion, so that every step runs anywhere within
-minutes. Each step is one verb of the command line; an interrupted run goes on where it stopped.
+minutes. They show a dozen things only, so that 450 of them are enough to learn from. Each step is
+one verb of the command line; an interrupted run goes on where it stopped.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+from unprompt.pairs.scene import strokes
 from unprompt.pairs.table import load
+from unprompt.pairs.text import read_lines, write_lines
 
-FOLDER = Path("demo")
-STEPS = """
-compose -n 600 --style sketch --seed 1 -o {demo}/scenes.txt
-dedup {demo}/scenes.txt -o {demo}/prompts.txt --threshold 0.98
-generate {demo}/prompts.txt --backend sketch --size 160 -o {demo}/sketches
-split {demo}/sketches/pairs.parquet -o {demo}/split.parquet --val 0.1 --test 0.15
-train recipes/sketches.yaml
-evaluate {demo}/run/model {demo}/run/pairs.parquet --baselines --report {demo}/report.html
-predict {images} --route embed --model {demo}/run/model
-"""
+DEMO = Path("demo")
+DRAWINGS = 600
+THINGS = "house tree fish heart car boat flower cat umbrella rocket mushroom clock".split()
 SHOWN = 4
 
 
 def main() -> None:
     """Run each step as a person would type it."""
-    FOLDER.mkdir(exist_ok=True)
-    for line in STEPS.strip().splitlines():
-        images = " ".join(unseen()) if "{images}" in line else ""
-        command = line.format(demo=FOLDER, images=images)
-        print(f"\n$ unprompt {command}", flush=True)
-        unprompt = Path(sys.executable).parent / "unprompt"
-        subprocess.run([unprompt, *command.split()], check=True)
-    print(f"\nOpen {FOLDER / 'report.html'} to see pictures with their true and predicted prompts.")
+    DEMO.mkdir(exist_ok=True)
+    unprompt(f"compose -n 10000 --style sketch --seed 1 -o {DEMO}/composed.txt")
+    keep_simple(DEMO / "composed.txt", DEMO / "scenes.txt")
+    unprompt(f"dedup {DEMO}/scenes.txt -o {DEMO}/prompts.txt --threshold 0.99")
+    unprompt(f"generate {DEMO}/prompts.txt --backend sketch --size 160 -o {DEMO}/sketches")
+    unprompt(f"split {DEMO}/sketches/pairs.parquet -o {DEMO}/split.parquet --val 0.1 --test 0.15")
+    unprompt("train recipes/sketches.yaml")
+    model = DEMO / "run" / "model"
+    unprompt(f"evaluate {model} {DEMO}/run/pairs.parquet --baselines --report {DEMO}/report.html")
+    table = load(DEMO / "split.parquet").of_split("test")
+    images = [str(table.root / file) for file in table.column("file")[:SHOWN]]
+    unprompt(f"predict {' '.join(images)} --route embed --model {model}")
+    print(f"\nOpen {DEMO / 'report.html'} to see pictures with their true and predicted prompts.")
 
 
-def unseen() -> list[str]:
-    """A few drawings of the test split; their files carry the true prompts."""
-    table = load(FOLDER / "split.parquet").of_split("test")
-    return [str(table.root / file) for file in table.column("file")[:SHOWN]]
+def unprompt(command: str) -> None:
+    """Run the command line, and show what was typed."""
+    print(f"\n$ unprompt {command}", flush=True)
+    subprocess.run([Path(sys.executable).parent / "unprompt", *command.split()], check=True)
+
+
+def keep_simple(composed: Path, scenes: Path) -> None:
+    """Keep the first prompts that name none but the dozen things."""
+    names = [heading.split(" / ") for heading in strokes("things")]
+    others = [name for pair in names if pair[0] not in THINGS for name in pair]
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, others))})\b")
+    simple = [prompt for prompt in read_lines(composed) if not pattern.search(prompt)]
+    write_lines(simple[:DRAWINGS], scenes)
+    print(f"{scenes}: {min(len(simple), DRAWINGS)} prompts", file=sys.stderr)
 
 
 if __name__ == "__main__":
