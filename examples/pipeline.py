@@ -16,7 +16,20 @@ from unprompt.pairs.text import read_lines, write_lines
 
 DEMO = Path("demo")
 DRAWINGS = 600
-THINGS = "house tree fish heart car boat flower cat umbrella rocket mushroom clock".split()
+THINGS = [
+    "house",
+    "tree",
+    "fish",
+    "heart",
+    "car",
+    "boat",
+    "flower",
+    "cat",
+    "umbrella",
+    "rocket",
+    "mushroom",
+    "clock",
+]
 SHOWN = 4
 
 
