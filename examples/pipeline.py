@@ -16,7 +16,10 @@ from unprompt.pairs.text import read_lines, write_lines
 
 DEMO = Path("demo")
 DRAWINGS = 600
-THINGS = [
+THINGS = {
+    *("house", "tree", "flower", "mushroom", "cat", "fish"),
+    *("car", "boat", "rocket", "heart", "umbrella", "clock"),
+}
     "house",
     "tree",
     "fish",

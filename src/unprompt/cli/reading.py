@@ -67,7 +67,8 @@ def read(
             problem, failed = str(error), failed + 1
             typer.echo(f"unprompt: {problem}", err=True)
         if output_format is ReadFormat.JSON:
-            typer.echo(to_json(str(path), reading, problem, raw=everything))
+            # Not echo, which flushes: that would take half of the time of a long run.
+            sys.stdout.write(to_json(str(path), reading, problem, raw=everything) + "\n")
         elif reading is not None and (reading.prompt is not None or everything):
             text = to_text(reading, everything)
             if len(paths) > 1:
