@@ -99,6 +99,7 @@ def test_wrong_calls_end_with_two(call, offline, tmp_path, model_folder, table_f
     (tmp_path / "none.txt").write_text("\n\n")
     output = ("-o", tmp_path / "onnx")
     assert "no such folder" in refused("export", tmp_path / "no-model", *output)
+    assert "is the model itself" in refused("export", model_folder, "-o", model_folder)
     prompts = ("export", model_folder, *output, "--prompts")
     assert "cannot be read" in refused(*prompts, tmp_path / "nowhere.txt")
     assert "bad.txt, line 2: not UTF-8" in refused(*prompts, tmp_path / "bad.txt")

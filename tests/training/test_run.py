@@ -18,7 +18,7 @@ from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import load, save
 from unprompt.training.recipe import Recipe, load_recipe, save_recipe
-from unprompt.training.run import prepare, train
+from unprompt.training.run import build, prepare, train
 
 
 def steps_of(run: Path) -> list[int]:
@@ -227,9 +227,30 @@ def test_fresh_deletes_nothing_but_runs(recipe):
     assert (folder / "thesis.txt").read_text() == "precious"
 
 
-def test_the_models_own_mean_and_std(recipe: Recipe):
-    from unprompt.training.run import build
+def test_a_run_goes_on_from_another_model(recipe, tmp_path):
+    torch.manual_seed(1)
+    before = build(recipe, 12)
+    before.save_pretrained(tmp_path / "before")
+    recipe.model.start = str(tmp_path / "before")
+    recipe.model.backbone = "timm/not_looked_at"
+    after = build(recipe, 12)
+    same(before.state_dict(), after.state_dict())
+    wider = build(recipe, 13)
+    same(before.backbone.state_dict(), wider.backbone.state_dict())
+    assert wider.head[-1].out_features == 13
+    recipe.model.size = 48
+    assert build(recipe, 12).preprocessing.size == 48
 
+
+def test_training_crops_may_be_smaller_than_the_models_input(recipe):
+    recipe.model.size, recipe.data.train_size, recipe.data.augment = 64, 32, "mild"
+    recipe.schedule.max_steps, recipe.schedule.evaluations = 2, 1
+    recipe.optimiser.warmup_steps = 1
+    finished = train(recipe)
+    assert Embedder.from_pretrained(finished.model).preprocessing.size == 64
+
+
+def test_the_models_own_mean_and_std(recipe: Recipe):
     recipe.model.mean, recipe.model.std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
     model = build(recipe, 12)
     assert model.preprocessing.mean == (0.1, 0.2, 0.3)

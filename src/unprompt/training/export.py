@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unprompt.encoding import encode
+from unprompt.errors import OutputError
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.models.bank import Bank
@@ -40,8 +41,13 @@ def export(
     Raises:
         ModelNotFoundError: there is no such model, or it has no bank and none was named.
         TableError: ``prompts`` or ``held_out`` cannot be read.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or is the model's own.
     """
+    if Path(model).resolve() == Path(folder).resolve():
+        raise OutputError(
+            f"{folder} is the model itself, whose weights an export would overwrite with rounded "
+            "ones; name another folder"
+        )
     embedder = Embedder.from_pretrained(model)
     if prompts is None:
         bank = bank_for(load_model(model))
