@@ -20,19 +20,6 @@ THINGS = {
     *("house", "tree", "flower", "mushroom", "cat", "fish"),
     *("car", "boat", "rocket", "heart", "umbrella", "clock"),
 }
-    "house",
-    "tree",
-    "fish",
-    "heart",
-    "car",
-    "boat",
-    "flower",
-    "cat",
-    "umbrella",
-    "rocket",
-    "mushroom",
-    "clock",
-]
 SHOWN = 4
 
 
