@@ -46,6 +46,7 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     encoder, decoder = _Encoder(model).eval(), _Decoder(model).eval()
     with torch.no_grad():
         image_keys, image_values = encoder(pixels)
+    # The exporter takes one tensor given twice for one input: give copies.
     token = torch.zeros(2, 1, dtype=torch.long)
     images, length = torch.export.Dim("images"), torch.export.Dim("past")
     _export(
@@ -58,7 +59,7 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     )
     _export(
         decoder,
-        (token, token, image_keys, image_values, past, past),
+        (token, token.clone(), image_keys, image_values, past, past.clone()),
         Path(folder) / DECODER_FILE,
         ["input_ids", "positions", "image_keys", "image_values", "past_keys", "past_values"],
         ["logits", "keys", "values"],
