@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -175,27 +173,16 @@ def _screen(
     return IntegerScreen(short, other_short, threshold, block_size, device)
 
 
-@lru_cache(maxsize=1)
 def _integers_are_fast() -> bool:
-    """Whether this processor multiplies int8 faster than float32, by trying.
+    """Whether torch multiplies int8 faster than float32 on this processor.
 
-    With VNNI it does, several times; without, torch may fall back to plain loops.
+    With AVX-512 it does, and several times where there is VNNI; elsewhere it may fall back to
+    plain loops. Asked of torch, not tried: a trial on a busy machine goes wrong now and then.
     """
     import torch
 
-    codes = torch.ones((512, 64), dtype=torch.int8)
-    floats = codes.numpy().astype(np.float32)
-
-    def seconds(product: Callable[[], Any]) -> float:
-        product()
-        spent = []
-        for _ in range(5):
-            begin = time.perf_counter()
-            product()
-            spent.append(time.perf_counter() - begin)
-        return min(spent)
-
-    return seconds(lambda: torch._int_mm(codes, codes.T)) < seconds(lambda: floats @ floats.T)
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return wide and torch.backends.mkldnn.is_available()
 
 
 class FloatScreen:
