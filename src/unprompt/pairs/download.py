@@ -304,6 +304,8 @@ def _fetch(folder: Path, options: Options) -> None:
                 resize_mode=options.resize_mode,
                 resize_only_if_bigger=options.resize_mode != "border",
                 encode_format=options.encode_format,
+                # For PNG it is the effort of the compression, 0 to 9.
+                encode_quality=6 if options.encode_format == "png" else 95,
                 processes_count=options.processes,
                 thread_count=options.threads,
                 timeout=options.timeout,
