@@ -53,8 +53,8 @@ def test_real_prompts_come_back_word_for_word(shared):
     batch = processor(images=images, text=prompts, padding=True, return_tensors="pt")
     model = CoCaForConditionalGeneration(SMALL)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=160, pct_start=0.1)
-    for _ in range(160):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=280, pct_start=0.1)
+    for _ in range(280):
         loss = model(**batch, labels=batch["input_ids"]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
