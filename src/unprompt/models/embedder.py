@@ -102,15 +102,23 @@ class Embedder(nn.Module):
         """Pixels as in `features` to unit-norm prompt embeddings, float32 of (batch, dim)."""
         return self.embed(self.features(pixels))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
         """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json``.
+
+        Args:
+            folder: made where missing.
+            half: store matrices and kernels as float16, half the size; vectors (biases,
+                statistics of batch norms) would save little and may leave float16's range.
 
         Raises:
             OutputError: the folder cannot be written; files there before stay as they were.
         """
         folder = Path(folder)
         with atomic_path(folder / WEIGHTS_FILE) as path:
-            weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+            weights = {
+                name: (value.half() if half and _is_matrix(value) else value).contiguous()
+                for name, value in self.state_dict().items()
+            }
             save_file(weights, path, metadata={"format": "pt"})
         self.preprocessing.save(folder)
         with atomic_open(folder / CONFIG_FILE) as file:
@@ -158,6 +166,10 @@ class Embedder(nn.Module):
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+
+
+def _is_matrix(value: torch.Tensor) -> bool:
+    return value.ndim > 1 and value.is_floating_point()
 
 
 def _head(config: HeadConfig, width: int, dim: int) -> nn.Module:

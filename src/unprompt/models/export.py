@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from unprompt.files import atomic_path
 from unprompt.models.embedder import WEIGHTS_FILE, Embedder
@@ -51,9 +50,7 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
     from onnxscript import optimizer
 
     folder = Path(folder)
-    embedder.save_pretrained(folder)
-    if half:
-        _halve(embedder, folder / WEIGHTS_FILE)
+    embedder.save_pretrained(folder, half)
     size = embedder.preprocessing.size
     program = torch.onnx.export(
         _TwoOutputs(embedder.to("cpu")).eval(),
@@ -76,16 +73,6 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
     with atomic_path(folder / ONNX_FILE) as path:
         onnx.save(model, path)
     return folder / ONNX_FILE
-
-
-def _halve(embedder: Embedder, path: Path) -> None:
-    weights = {
-        name: value.half() if value.ndim > 1 and value.is_floating_point() else value
-        for name, value in embedder.state_dict().items()
-    }
-    with atomic_path(path) as temporary:
-        contiguous = {name: value.contiguous() for name, value in weights.items()}
-        save_file(contiguous, temporary, metadata={"format": "pt"})
 
 
 def _forget_sources(graph: Any) -> None:
