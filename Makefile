@@ -30,7 +30,7 @@ demo: $(VENV)/.light ## Predict prompts for sample pictures, then run the whole 
 	$(BIN)/python examples/pipeline.py
 
 test: $(VENV)/.dev ## Run the tests with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and the import rules
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Small CoCa models of the real architecture, ours and open_clip's."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from open_clip.coca_model import CoCa
@@ -68,10 +70,15 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+def our_model() -> CoCaForConditionalGeneration:
+    """A random CoCa of ours, with a configuration of its own that a test may change."""
+    return CoCaForConditionalGeneration(deepcopy(CONFIG))
+
+
 @pytest.fixture
 def model() -> CoCaForConditionalGeneration:
     torch.manual_seed(0)
-    model = CoCaForConditionalGeneration(CONFIG).eval()
+    model = our_model().eval()
     # Large enough that captions depend on the image, and that mistakes show.
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, texts
+from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, our_model, texts
 from unprompt.errors import UnpromptError
-from unprompt.models.coca import CoCaCache, CoCaForConditionalGeneration
+from unprompt.models.coca import CoCaCache
 from unprompt.models.coca.layers import CrossAttention
 from unprompt.models.coca.open_clip import load_open_clip
 from unprompt.models.coca.packing import pack
 
-MODEL = CoCaForConditionalGeneration(CONFIG).eval()
+MODEL = our_model().eval()
 torch.manual_seed(0)
 for parameter in MODEL.parameters():
     torch.nn.init.normal_(parameter, std=0.2)
@@ -99,7 +99,7 @@ def test_generate_with_and_without_cache(beams, max_length, images, sample, seed
 def test_greedy_tokens_are_open_clips(seed):
     """Greedy search over open_clip's own forward, which is what its `generate` would do."""
     theirs = open_clip_model(seed)
-    ours = CoCaForConditionalGeneration(CONFIG).eval()
+    ours = our_model().eval()
     load_open_clip(ours, theirs.state_dict())
     pixels = torch.randn(4, 3, 32, 32)
     expected = torch.full((4, 1), BOS)
@@ -174,7 +174,7 @@ def test_encoded_images_can_be_given(model, pixels):
 
 
 def test_half_precision(pixels):
-    model = CoCaForConditionalGeneration(CONFIG).eval().to(torch.bfloat16)
+    model = our_model().eval().to(torch.bfloat16)
     cached = model.generate(pixels, num_beams=3, max_length=12)
     assert torch.equal(cached, model.generate(pixels.bfloat16(), num_beams=3, max_length=12))
     assert torch.isfinite(model(cached[:, :5], pixels).logits).all()

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.loss import CoCaLoss
 
-from tests.models.coca.conftest import CONFIG, EOS, open_clip_model, texts
-from unprompt.models.coca import CoCaForConditionalGeneration
+from tests.models.coca.conftest import EOS, open_clip_model, our_model, texts
 from unprompt.models.coca.losses import IGNORED, caption_loss, next_tokens
 from unprompt.models.coca.open_clip import load_open_clip, to_open_clip
 from unprompt.models.coca.towers import TextTower
@@ -22,7 +21,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_losses_and_gradients_are_open_clips(caption, contrastive, lengths):
     """Open_clip pads to its whole context, we to the batch's longest: the numbers agree."""
     theirs = open_clip_model(0)
-    ours = CoCaForConditionalGeneration(CONFIG)
+    ours = our_model()
     load_open_clip(ours, theirs.state_dict())
     ours.config.update({"caption_weight": caption, "contrastive_weight": contrastive})
     pixels, padded = torch.randn(4, 3, 32, 32), texts(lengths, longest=16)
@@ -62,7 +61,7 @@ def test_losses_and_gradients_are_open_clips(caption, contrastive, lengths):
 )
 def test_padding_changes_neither_loss_nor_gradient(lengths, extra, pad, contrastive):
     torch.manual_seed(0)
-    model = CoCaForConditionalGeneration(CONFIG)
+    model = our_model()
     model.config.contrastive_weight = float(contrastive)
     pixels = torch.randn(len(lengths), 3, 32, 32)
     results = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.models.coca.conftest import CONFIG, OPEN_CLIP, open_clip_model, texts
+from tests.models.coca.conftest import OPEN_CLIP, open_clip_model, our_model, texts
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca import CoCaForConditionalGeneration
 from unprompt.models.coca.open_clip import (
@@ -108,7 +108,7 @@ def test_the_published_architectures(name):
 
 def test_every_problem_is_named():
     theirs = open_clip_model(0)
-    ours = CoCaForConditionalGeneration(CONFIG)
+    ours = our_model()
     state = theirs.state_dict()
     state["text.surprise"] = torch.zeros(1)
     state["visual.proj"] = torch.zeros(3, 3)
@@ -122,7 +122,7 @@ def test_every_problem_is_named():
 
 def test_old_checkpoints_carry_masks():
     theirs = open_clip_model(0)
-    ours = CoCaForConditionalGeneration(CONFIG)
+    ours = our_model()
     state = theirs.state_dict()
     state["text.attn_mask"] = theirs.text.attn_mask
     load_open_clip(ours, state)

@@ -41,7 +41,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     with atomic_folder(path) as folder:
         (folder / "images").mkdir()
         with (folder / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv.writer(file)
             writer.writerow(PROMPTS)
             for table in batches:
                 for number, row in enumerate(rows_of(table, ["id", "file", "prompt"])):
@@ -99,7 +99,7 @@ def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
 def write_submission(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     """Write a line for each value of each embedding; rows without one fail."""
     with atomic_open(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file)
         writer.writerow(SUBMISSION)
         for table in batches:
             for number, row in enumerate(rows_of(table, ["id", "embedding"]), table.first_row):

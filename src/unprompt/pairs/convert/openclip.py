@@ -59,7 +59,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     """
     folder = path.parent.resolve()
     with atomic_open(path) as file:
-        writer = csv.writer(file, delimiter=_delimiter(path), lineterminator="\n")
+        writer = csv.writer(file, delimiter=_delimiter(path))
         writer.writerow(COLUMNS)
         for table in batches:
             root = table.root.resolve()
