@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,31 +52,22 @@ def read(
 
       unprompt read --format json -r pictures > prompts.jsonl
     """
-    from unprompt.errors import UnreadableImageError
     from unprompt.images import find_images
-    from unprompt.reading import read as read_image
-    from unprompt.reading.output import to_json, to_text, visible
+    from unprompt.reading import read_many
+    from unprompt.reading.output import show, visible
 
     failed = 0
     paths = find_images(images, recursive)
-    shown = visible if sys.stdout.isatty() else str
-    for path in paths:
-        reading, problem = None, None
-        try:
-            reading = read_image(path, captions=captions)
-        except UnreadableImageError as error:
-            problem, failed = str(error), failed + 1
-            typer.echo(f"unprompt: {problem}", err=True)
-        if output_format is ReadFormat.JSON:
+    printed = visible if sys.stdout.isatty() else str
+    as_json = output_format is ReadFormat.JSON
+    finish = partial(show, as_json=as_json, everything=everything, named=len(paths) > 1)
+    for text, note, has_failed in read_many(paths, finish, captions):
+        failed += has_failed
+        if note is not None:
+            typer.echo(note, err=True)
+        if text is not None:
             # Not echo, which flushes: that would take half of the time of a long run.
-            sys.stdout.write(to_json(str(path), reading, problem, raw=everything) + "\n")
-        elif reading is not None and (reading.prompt is not None or everything):
-            text = to_text(reading, everything)
-            if len(paths) > 1:
-                text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
-            typer.echo(shown(text))
-        elif problem is None:
-            typer.echo(f"{path}: no prompt found", err=True)
+            sys.stdout.write((text if as_json else printed(text)) + "\n")
     if not paths:
         typer.echo("unprompt: no images found", err=True)
     if failed or not paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 
@@ -122,10 +122,22 @@ class Reading:
         Args:
             raw: also give every text of the file.
         """
-        plain = asdict(self if raw else replace(self, raw=()))
-        if not raw:
+        # Not `dataclasses.asdict`, whose deep copies would take longer than the reading.
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["settings"] = settings = _plain(self.settings)
+        settings["loras"] = [_plain(lora) for lora in self.settings.loras]
+        settings["other"] = dict(self.settings.other)
+        plain["prompts"] = [_plain(prompt) for prompt in self.prompts]
+        plain["where"], plain["problems"] = list(self.where), list(self.problems)
+        if raw:
+            plain["raw"] = [_plain(item) for item in self.raw]
+        else:
             del plain["raw"]
         return plain
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 def as_int(value: object) -> int | None:
@@ -150,7 +162,7 @@ def as_int(value: object) -> int | None:
 
 def as_float(value: object) -> float | None:
     """The finite number that ``value`` states, None where it states none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str) and len(value) > 400:
         return None

@@ -11,6 +11,9 @@ from unprompt.reading.answer import Field
 MAX_TEXT = 8 << 20
 """Most bytes of one text, compressed or not; ComfyUI workflows stay below 2 MB."""
 
+_AROUND = "\ufeff \t\r\n\0"
+_OPENING = frozenset("{[")
+
 MAX_TOTAL = 16 << 20
 """Most bytes of all texts of a file together."""
 
@@ -52,6 +55,7 @@ class Carrier:
         self.kind = kind
         self.surrogates = False
         self._json: dict[int, Any] = {}
+        self._maybe = [field for field in self.fields if _may_be_json(field.text)]
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
             self._named.setdefault(field.name, []).append(field)
@@ -102,8 +106,8 @@ class Carrier:
             mark: only those whose text holds this; so most need not be parsed.
             names: only those of these names.
         """
-        for field in self.named(*names) if names else self.fields:
-            if mark in field.text:
+        for field in self._maybe:
+            if (not names or field.name in names) and mark in field.text:
                 value = self.json(field)
                 if isinstance(value, dict) and value:
                     yield field, value
@@ -116,16 +120,19 @@ class Carrier:
         return None
 
 
+def _may_be_json(text: str) -> bool:
+    return text[:1] in _OPENING or text[:100].lstrip(_AROUND)[:1] in _OPENING
+
+
 def parse_json(text: str) -> Any:
     """Parse a JSON object or array; None where it is damaged, too deep or something else.
 
     ``NaN`` is accepted, since ComfyUI writes it. Depth is bounded by the interpreter's recursion
     limit, and everything that walks the result bounds its own.
     """
-    start = text.lstrip("\ufeff \t\r\n\0")
-    if not start.startswith(("{", "[")):
+    if not _may_be_json(text):
         return None
     try:
-        return json.loads(start.rstrip("\0 \t\r\n"))
+        return json.loads(text.strip(_AROUND))
     except (ValueError, RecursionError):
         return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from unprompt.reading.answer import Lora, Settings, as_float, as_int
 
 _NEGATIVE = "Negative prompt:"
-_KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}?):[ \t]*")
+_KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")
 _PLAIN = re.compile(_KEY.pattern + r"([^\s\",\[{][^,\n]*)(?:,\s*|\n\s*|$)")
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
@@ -34,11 +34,14 @@ class Infotext:
         prompt: the lines before the negative prompt, as they stood.
         negative_prompt: None where there is no such line.
         values: the pairs of the settings line, in order, values unquoted.
+        certain: whether the text is in A1111 form beyond doubt: it has settings or a line of the
+            negative prompt.
     """
 
     prompt: str
     negative_prompt: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
+    certain: bool = False
 
 
 def parse_infotext(text: str) -> Infotext:
@@ -53,14 +56,15 @@ def parse_infotext(text: str) -> Infotext:
     text = text.removeprefix("\ufeff").rstrip("\0")
     lines = text.split("\n")
     start = _settings_start(lines)
-    values = parse_values("\n".join(lines[start:]))
+    stated = start < len(lines)
+    values = parse_values("\n".join(lines[start:])) if stated else {}
     lines = lines[:start]
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines) if _NEGATIVE in text else ():
         if line.lstrip().startswith(_NEGATIVE):
             first = line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
             negative = "\n".join([first, *lines[number + 1 :]])
-            return Infotext(_joined(lines[:number]), negative.removesuffix("\r"), values)
-    return Infotext(_joined(lines), None, values)
+            return Infotext(_joined(lines[:number]), negative.removesuffix("\r"), values, True)
+    return Infotext(_joined(lines), None, values, stated)
 
 
 def _joined(lines: list[str]) -> str:
@@ -86,10 +90,7 @@ def _settings_start(lines: list[str]) -> int:
 
 def has_settings(text: str) -> bool:
     """Whether a text is in A1111 form beyond doubt: it has settings or a negative prompt line."""
-    lines = text.split("\n")
-    return _settings_start(lines) < len(lines) or any(
-        line.lstrip().startswith(_NEGATIVE) for line in lines
-    )
+    return parse_infotext(text).certain
 
 
 def parse_values(text: str) -> dict[str, str]:
@@ -101,17 +102,17 @@ def parse_values(text: str) -> dict[str, str]:
     at = 0
     for _ in range(_MAX_PAIRS):
         if plain := _PLAIN.match(text, at):  # nearly every pair, in one step
-            values[plain[1]], at = plain[2].rstrip(), plain.end()
+            key, value = plain.groups()
+            values[key], at = value.rstrip(), plain.end()
             continue
-        key = _KEY.match(text, at)
-        if key is None:
+        opening = _KEY.match(text, at)
+        if opening is None:
             at = text.find(",", at) + 1
             if at == 0:
                 break
             continue
-        at = key.end()
-        value, at = _value(text, at)
-        values[key[1].strip()] = value
+        value, at = _value(text, opening.end())
+        values[opening[1].strip()] = value
         while at < len(text) and text[at] in ", \r\n\t":
             at += 1
     return values
@@ -142,13 +143,14 @@ def settings_of(infotext: Infotext) -> Settings:
         found = None
         for key in keys:
             value = left.pop(key, None)
-            found = found if found is not None else value
+            found = found or value
         return found or None
 
     size = _SIZE.search(take("Size") or "")
     loras = {name: as_float(weight) for name, weight in _LORA_TAG.findall(infotext.prompt)}
-    for name in _lora_hashes(left.get("Lora hashes", "")):
-        loras.setdefault(name, None)
+    if "Lora hashes" in left:
+        for name in _lora_hashes(left["Lora hashes"]):
+            loras.setdefault(name, None)
     return Settings(
         model=take("Model", "model"),
         model_hash=take("Model hash"),

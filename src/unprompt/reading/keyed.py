@@ -40,18 +40,20 @@ class Keyed:
         for key, value in values.items():
             if isinstance(key, str) and len(key) < 100:
                 self._values.setdefault(squeeze(key), (key, value))
-        self._asked: set[str] = set()
+        self._asked: list[tuple[str, ...]] = []
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
     def get(self, *keys: str) -> Any:
         """The first value of ``keys`` that is neither absent, None nor blank."""
-        self._asked.update(keys)
+        self._asked.append(keys)
+        values = self._values
         for key in keys:
-            value = self._values.get(key, ("", None))[1]
-            if value is not None and value != "":
-                return value
+            if key in values:
+                value = values[key][1]
+                if value is not None and value != "":
+                    return value
         return None
 
     def has_any(self, *keys: str) -> bool:
@@ -61,8 +63,9 @@ class Keyed:
     def rest(self) -> dict[str, str]:
         """What was not asked for: the plain values, as text."""
         rest = {}
+        asked = frozenset[str]().union(*self._asked)
         for key, (name, value) in self._values.items():
-            if key in self._asked or value is None or isinstance(value, dict | list):
+            if key in asked or value is None or isinstance(value, dict | list):
                 continue
             if value != "" and len(text := str(value)) <= _MAX_TEXT:
                 rest[name] = text

@@ -5,11 +5,49 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from unprompt.reading.answer import Reading, Settings
 
 _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
+
+
+class Shown(NamedTuple):
+    """What is printed of one file: ``text`` on standard output, ``note`` on standard error."""
+
+    text: str | None
+    note: str | None
+    failed: bool
+
+
+def show(
+    path: Path,
+    reading: Reading | None,
+    problem: str | None,
+    as_json: bool = False,
+    everything: bool = False,
+    named: bool = False,
+) -> Shown:
+    """Put one file's answer into the form of the command line.
+
+    Args:
+        path: the file.
+        reading: what it says, if anything.
+        problem: why it could not be read, None where it could.
+        as_json: one JSON object on one line; otherwise text.
+        everything: also settings, further prompts and, in JSON, every raw text.
+        named: begin a text with a line that names the file.
+    """
+    note = f"unprompt: {problem}" if problem is not None else None
+    if as_json:
+        return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
+    if reading is None or (reading.prompt is None and not everything):
+        return Shown(None, note or f"{path}: no prompt found", problem is not None)
+    text = to_text(reading, everything)
+    if named:
+        text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
+    return Shown(text, note, problem is not None)
 
 
 def to_json(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:

@@ -64,8 +64,9 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 def _asked(carrier: Carrier) -> Reading | None:
     silent = None
+    names = carrier.names
     for family in FAMILIES:
-        if family.places is not None and family.places.isdisjoint(carrier.names):
+        if family.places is not None and family.places.isdisjoint(names):
             continue
         reading = family.read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():

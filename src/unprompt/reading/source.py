@@ -155,4 +155,5 @@ def _open_file(path: str | Path) -> IO[bytes]:
 
 def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
     """The reading with the raw texts and the problems of its file."""
-    return replace(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
+    problems = (*reading.problems, *limits.problems) if limits.problems else reading.problems
+    return replace(reading, raw=carrier.fields, problems=problems)

@@ -11,82 +11,86 @@ from unprompt.reading.comfyui.names import Names
 MAX_NODES = 20_000
 
 
-class Link(NamedTuple):
-    """An input that is fed by output ``slot`` of another node."""
-
-    node: str
-    slot: int
-
-
 class Node(NamedTuple):
-    """One node: its class, its inputs by name, and those of them that other nodes feed."""
+    """One node of a graph.
+
+    Attributes:
+        id: its key in the graph.
+        kind: its class.
+        inputs: the values of its widgets by name; a linked input may stand here too, as whatever
+            the file calls a link.
+        links: for each linked input, the id of the node that feeds it.
+        traits: what the names of the linked inputs tell, all together.
+    """
 
     id: str
     kind: str
     inputs: Mapping[str, Any]
-    links: tuple[tuple[str, Link], ...]
-
-    @classmethod
-    def of(cls, key: str, kind: str, inputs: Mapping[str, Any]) -> Node:
-        """A node whose links are found among its inputs."""
-        links = tuple((name, v) for name, v in inputs.items() if isinstance(v, Link))
-        return cls(key, kind, inputs, links)
+    links: Mapping[str, str]
+    traits: int
 
     def text(self, name: str) -> str | None:
         """The text of a widget, None where it is a link or no text."""
         value = self.inputs.get(name)
-        return value if isinstance(value, str) else None
+        return value if value.__class__ is str else None
 
 
 class Graph(dict[str, Node]):
-    """Nodes by id; ``names`` keeps what the names of their inputs tell."""
+    """Nodes by id.
+
+    Attributes:
+        names: what the names of their inputs tell.
+        feeding: the ids that any input is linked to.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.names = Names()
+        self.feeding: set[str] = set()
+
+    def put(self, key: str, kind: str, inputs: Mapping[str, Any], links: Mapping[str, str]) -> None:
+        """Add a node."""
+        traits = 0
+        for name in links:
+            traits |= self.names[name]
+        self.feeding.update(links.values())
+        self[key] = Node(key, kind, inputs, links, traits)
 
 
 def is_api_prompt(value: object) -> bool:
     """Whether a JSON value is a graph in API form: an object of objects with a ``class_type``."""
-    return isinstance(value, dict) and any(
-        isinstance(node, dict) and isinstance(node.get("class_type"), str)
-        for node in value.values()
-    )
+    if isinstance(value, dict):
+        for node in value.values():
+            if isinstance(node, dict) and isinstance(node.get("class_type"), str):
+                return True
+    return False
 
 
 def from_api_prompt(value: Mapping[str, Any]) -> Graph:
-    """The graph of an API prompt; what is no node is left out."""
-    nodes = {
-        str(key): node
-        for key, node in islice(value.items(), MAX_NODES)
-        if isinstance(node, dict) and isinstance(node.get("class_type"), str)
-    }
+    """The graph of an API prompt; what is no node is left out, and so is a link to no node."""
     graph = Graph()
-    for key, node in nodes.items():
-        stated = node.get("inputs")
-        inputs: dict[str, Any] = {}
-        links = []
-        for name, item in stated.items() if isinstance(stated, dict) else ():
-            if isinstance(item, (list, dict)):
-                item = _input(item, nodes)
-                if isinstance(item, Link):
-                    links.append((name, item))
-            inputs[name] = item
-        graph[key] = Node(key, node["class_type"], inputs, tuple(links))
+    names, feeding = graph.names, graph.feeding
+    for key, node in islice(value.items(), MAX_NODES):
+        if node.__class__ is not dict or (kind := node.get("class_type")).__class__ is not str:
+            continue
+        inputs = node.get("inputs")
+        if inputs.__class__ is not dict:
+            inputs = {}
+        links: dict[str, str] = {}
+        traits = 0
+        unwrapped: dict[str, Any] = {}
+        for name, item in inputs.items():
+            if item.__class__ is dict:  # some front ends wrap values in objects
+                unwrapped[name] = item = item.get("__value__", item.get("content"))
+            if item.__class__ is list and len(item) == 2:
+                source = item[0]
+                if source.__class__ is int:
+                    source = str(source)
+                if source.__class__ is str and source in value:
+                    links[name] = source
+                    traits |= names[name]
+                    feeding.add(source)
+        if unwrapped:
+            inputs = {**inputs, **unwrapped}
+        graph[key] = Node(key, kind, inputs, links, traits)
     return graph
-
-
-def _input(value: Any, nodes: Mapping[str, Any]) -> Any:
-    if isinstance(value, list):
-        if len(value) == 2:
-            source, slot = value
-            if isinstance(source, int):
-                source = str(source)
-            if isinstance(source, str) and source in nodes:
-                return Link(source, slot if isinstance(slot, int) else 0)
-        return None
-    # Some front ends wrap values, and some widgets are objects; only plain ones matter.
-    inner = value.get("__value__", value.get("content"))
-    if isinstance(inner, list):
-        return _input(inner, nodes)
-    return inner if isinstance(inner, (str, int, float)) else None

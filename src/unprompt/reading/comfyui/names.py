@@ -1,102 +1,110 @@
-"""What the names of inputs tell: which side, conditioning or text, picture or something else."""
+"""What the names of inputs tell: which side, conditioning or text, picture or something else.
+
+Every name of every graph is judged, so a judgement is a number of bits and is made by a handful
+of look-ups, not by a pattern for each trait.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
-_POSITIVE = re.compile(r"(?:^|[^a-z])(?:positive|pos)(?:$|[^a-z])|^positive", re.IGNORECASE)
-_NEGATIVE = re.compile(
-    r"(?:^|[^a-z])(?:negative|neg|uncond\w*)(?:$|[^a-z])|^negative|^uncond", re.IGNORECASE
-)
-_CONDITIONING = re.compile(
-    r"(?:^|[^a-z])cond(?:$|[^a-z])|conditioning|guider|embeds", re.IGNORECASE
-)
-_BUNDLE = re.compile(r"pipe|ctx|context|bundle", re.IGNORECASE)
-_TEXT = re.compile(
-    r"(?:^|[^a-z])(?:text|prompt|string|str|caption|wildcard|tags?|description|value|content"
-    r"|clip_[lgh]|t5\w*|llama\w*|bert|mt5xl|gemma\w*|qwen\w*|byt5|populated|words|lyrics)"
-    r"(?:$|[^a-z])|text$|prompt$|string$",
-    re.IGNORECASE,
-)
-_OPTION = re.compile(
+POSITIVE = 1 << 0
+"""It takes what the picture shall show."""
+NEGATIVE = 1 << 1
+"""It takes what the picture shall not show."""
+CONDITIONING = 1 << 2
+"""It takes encoded text."""
+BUNDLE = 1 << 3
+"""It takes several things at once, conditioning perhaps among them."""
+TEXT = 1 << 4
+"""It holds words that reach an encoder."""
+OPTION = 1 << 5
+"""It holds a choice, not words."""
+ELSEWHERE = 1 << 6
+"""It leads away from text, to models and pictures."""
+PICTURE = 1 << 7
+"""It takes the picture that the node works on."""
+SELECTOR = 1 << 8
+"""It says by a number which of the other inputs counts."""
+MODEL = 1 << 9
+"""It leads to the model."""
+LATENT = 1 << 10
+"""It leads to the latent whose size was asked for."""
+SAMPLING = 1 << 11
+"""It leads to what the sampler is told: noise, sigmas, guider."""
+GUIDANCE = 1 << 12
+"""It leads to where distilled guidance is stated."""
+
+TOWARDS_TEXT = POSITIVE | NEGATIVE | CONDITIONING
+SIDES = {"positive": POSITIVE, "negative": NEGATIVE}
+
+_LETTERS = re.compile("[a-z]+")
+_POSITIVE_WORDS = frozenset(("positive", "pos"))
+_NEGATIVE_WORDS = frozenset(("negative", "neg"))
+_TEXT_WORDS = frozenset(
+    ("text", "prompt", "string", "str", "caption", "wildcard", "tag", "tags", "description")
+).union(("value", "content", "bert", "populated", "words", "lyrics"))
+_TEXT_MODELS = re.compile(r"(?<![a-z])(?:clip_[lgh](?![a-z])|t5|llama|mt5xl|gemma|qwen|byt5)")
+_OPTIONS = re.compile(
     r"mode|type|template|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
-    r"|language|action|model|device|sampler|scheduler|seed|format|find|replace|system|control"
-    r"|(?:^|_)style$|weight|dtype|title|color",
-    re.IGNORECASE,
+    r"|language|action|device|sampler|scheduler|seed|format|find|replace|system|control"
+    r"|(?:^|_)style$|weight|title|color"
 )
-_ELSEWHERE = re.compile(
-    r"^(?:model|clip|vae|unet|noise|sigmas|sampler|seed|width|height|steps|cfg|denoise)"
-    r"|image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen",
-    re.IGNORECASE,
+_AWAY = (
+    *("model", "clip", "vae", "unet", "noise", "sigmas", "sampler", "seed", "width", "height"),
+    *("steps", "cfg", "denoise"),
 )
-_PICTURE = re.compile(r"latent|samples|^images?$|^image\d*$|pixels|pipe", re.IGNORECASE)
+_PICTURES = re.compile(
+    r"image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen"
+)
+_PICTURE = re.compile(r"latent|samples|^images?\d*$|pixels|pipe")
+_SELECTORS = frozenset(("select", "input", "index", "switch", "choice", "selected_index"))
 _SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
-_SELECTOR = re.compile(r"^(?:select|input|index|switch|choice|selected_index)$", re.IGNORECASE)
-
-
-class Traits(NamedTuple):
-    """What the name of an input tells about it.
-
-    Attributes:
-        positive: it takes what the picture shall show.
-        negative: it takes what it shall not show.
-        conditioning: it takes encoded text.
-        bundle: it takes several things at once, conditioning perhaps among them.
-        text: it holds words that reach an encoder.
-        option: it holds a choice, not words.
-        elsewhere: it leads away from text, to models and pictures.
-        picture: it takes the picture that the node works on.
-        selector: it says by a number which of the other inputs counts.
-    """
-
-    positive: bool
-    negative: bool
-    conditioning: bool
-    bundle: bool
-    text: bool
-    option: bool
-    elsewhere: bool
-    picture: bool
-    selector: bool
-
-    def mine(self, side: str) -> bool:
-        """Whether it is of ``side``: ``positive`` or ``negative``."""
-        return self.positive if side == "positive" else self.negative
-
-    def other(self, side: str) -> bool:
-        """Whether it is of the side that is not ``side``."""
-        return self.negative if side == "positive" else self.positive
-
-    @property
-    def towards_text(self) -> bool:
-        """Whether it leads to encoded text."""
-        return self.conditioning or self.positive or self.negative
 
 
 def of_sampler(names: Iterable[str]) -> bool:
     """Whether one of the names is that of an input which only a node that makes pictures has."""
-    for name in names:  # noqa: SIM110 - asked of every node, and a generator takes twice as long
-        if name in _SAMPLER or "pipe" in name:
-            return True
-    return False
+    return not _SAMPLER.isdisjoint(names) or "pipe" in " ".join(names)
 
 
-def traits_of(name: str) -> Traits:
-    """Judge a name."""
-    option = bool(_OPTION.search(name))
-    return Traits(
-        positive=bool(_POSITIVE.search(name)),
-        negative=bool(_NEGATIVE.search(name)),
-        conditioning=bool(_CONDITIONING.search(name)),
-        bundle=bool(_BUNDLE.search(name)),
-        text=bool(_TEXT.search(name)) and not option,
-        option=option,
-        elsewhere=bool(_ELSEWHERE.search(name)),
-        picture=bool(_PICTURE.search(name)),
-        selector=bool(_SELECTOR.search(name)),
-    )
+def traits_of(name: str) -> int:
+    """Judge a name: the sum of the traits that it has."""
+    name = name.lower()
+    words = set(_LETTERS.findall(name))
+    uncond = "uncond" in name and any(word.startswith("uncond") for word in words)
+    traits = 0
+    if not words.isdisjoint(_POSITIVE_WORDS) or name.startswith("positive"):
+        traits |= POSITIVE
+    if uncond or not words.isdisjoint(_NEGATIVE_WORDS) or name.startswith("negative"):
+        traits |= NEGATIVE
+    if "cond" in words or "conditioning" in name or "guider" in name or "embeds" in name:
+        traits |= CONDITIONING
+    if "pipe" in name or "ctx" in name or "context" in name or "bundle" in name:
+        traits |= BUNDLE
+    if _OPTIONS.search(name):
+        traits |= OPTION
+    elif (
+        not words.isdisjoint(_TEXT_WORDS)
+        or name.endswith(("text", "prompt", "string"))
+        or _TEXT_MODELS.search(name)
+    ):
+        traits |= TEXT
+    if name.startswith(_AWAY) or _PICTURES.search(name):
+        traits |= ELSEWHERE
+    if _PICTURE.search(name):
+        traits |= PICTURE
+    if name in _SELECTORS:
+        traits |= SELECTOR
+    if name.startswith(("model", "guider", "pipe", "context", "ctx", "unet")):
+        traits |= MODEL
+    if name.startswith(("latent", "samples", "optional_latent")):
+        traits |= LATENT
+    if name.startswith(("noise", "sigmas", "sampler", "guider")):
+        traits |= SAMPLING
+    if name.startswith(("positive", "guider", "conditioning")):
+        traits |= GUIDANCE
+    return traits
 
 
 _COMMON = {
@@ -111,16 +119,17 @@ _COMMON = {
         *("clip_name1", "clip_name2", "type", "stop_at_clip_layer", "crop", "upscale_model"),
         *("model_name", "add_noise", "start_at_step", "end_at_step", "scale_by", "shift"),
         *("return_with_leftover_noise", "control_net_name", "max_shift", "base_shift"),
+        *("clip_vision", "clip_vision_output", "start_image", "init_image", "clip_l", "t5xxl"),
     )
 }
 
 
-class Names(dict[str, Traits]):
+class Names(dict[str, int]):
     """Traits by name, judged once for each graph."""
 
     def __init__(self) -> None:
         super().__init__(_COMMON)
 
-    def __missing__(self, name: str) -> Traits:
+    def __missing__(self, name: str) -> int:
         traits = self[name] = traits_of(name)
         return traits

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from unprompt.reading.answer import Lora, Settings, as_float, as_int, as_text
-from unprompt.reading.comfyui.graph import Graph, Link, Node
+from unprompt.reading.comfyui.graph import Graph, Node
+from unprompt.reading.comfyui.names import GUIDANCE, LATENT, MODEL, SAMPLING
 
 _MAX_NODES = 500
 _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "diffusion_name", "model_path")
-_TOWARDS_MODEL = ("model", "guider", "pipe", "context", "ctx", "unet")
-_TOWARDS_SIZE = ("latent", "samples", "optional_latent")
 _PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
 def settings_of(graph: Graph, sampler: Node) -> Settings:
     """What a sampler node and the nodes behind its inputs state."""
-    near = list(_behind(graph, sampler, ("noise", "sigmas", "sampler", "guider")))
+    near = _behind(graph, sampler, SAMPLING)
 
     def value(*names: str) -> Any:
         for node in near:
@@ -27,13 +25,9 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
                     return found
         return None
 
-    models = list(_behind(graph, sampler, _TOWARDS_MODEL))
-    loader = next((n for n in models if any(n.text(name) for name in _MODELS)), None)
-    model = (
-        next((loader.text(name) for name in _MODELS if loader.text(name)), None) if loader else None
-    )
-    latents = list(_behind(graph, sampler, _TOWARDS_SIZE))
-    width, height = _size(graph, latents)
+    models = _behind(graph, sampler, MODEL)
+    model = _model(models)
+    width, height = _size(graph, _behind(graph, sampler, LATENT))
     guidance = as_float(value("cfg", "cfg_conds", "guidance_scale"))
     if guidance is None:
         guidance = _distilled(graph, sampler)
@@ -51,33 +45,46 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
     )
 
 
-def _behind(graph: Graph, start: Node, towards: tuple[str, ...]) -> Iterator[Node]:
-    """``start`` and the nodes that feed it through inputs of these names, nearest first."""
-    queue, seen = deque([start]), {start.id}
-    while queue and len(seen) < _MAX_NODES:
-        node = queue.popleft()
-        yield node
-        for name, link in node.links:
-            # A node with one input only hands it on, whatever its name: a reroute.
-            onward = name.lower().startswith(towards) or (
-                len(node.links) == 1 and node is not start
-            )
-            if onward and link.node in graph and link.node not in seen:
-                seen.add(link.node)
-                queue.append(graph[link.node])
+def _model(models: list[Node]) -> str | None:
+    """The file of the nearest loader."""
+    for node in models:
+        for name in _MODELS:
+            if name in node.inputs and (model := node.text(name)):
+                return model
+    return None
+
+
+def _behind(graph: Graph, start: Node, towards: int) -> list[Node]:
+    """``start`` and the nodes that feed it through inputs of this trait, nearest first."""
+    if not start.traits & towards:
+        return [start]
+    names = graph.names
+    behind, seen = [start], {start.id}
+    for node in behind:  # which grows on the way
+        # A node with one input only hands it on, whatever its name: a reroute.
+        lone = len(node.links) == 1 and node is not start
+        for name, source in node.links.items():
+            if (lone or names[name] & towards) and source in graph and source not in seen:
+                seen.add(source)
+                behind.append(graph[source])
+        if len(seen) >= _MAX_NODES:
+            break
+    return behind
 
 
 def _plain(graph: Graph, node: Node, name: str) -> Any:
     """The value of an input, through a chain of nodes that only hand a value on."""
-    value = node.inputs.get(name)
     for _ in range(20):
-        if not isinstance(value, Link):
-            return value
-        source = graph.get(value.node)
+        if name not in node.links:
+            return node.inputs.get(name)
+        source = graph.get(node.links[name])
         if source is None:
             return None
         names = (name, *_PLAIN_INPUTS, *source.inputs)
-        value = next((source.inputs[n] for n in names if source.inputs.get(n) is not None), None)
+        following = next((n for n in names if source.inputs.get(n) is not None), None)
+        if following is None:
+            return None
+        node, name = source, following
     return None
 
 
@@ -94,7 +101,7 @@ def _size(graph: Graph, latents: list[Node]) -> tuple[int | None, int | None]:
 
 def _distilled(graph: Graph, sampler: Node) -> float | None:
     """Guidance that stands in the conditioning, as with Flux."""
-    for node in _behind(graph, sampler, ("positive", "guider", "conditioning")):
+    for node in _behind(graph, sampler, GUIDANCE):
         if "guidance" in node.inputs:
             return as_float(_plain(graph, node, "guidance"))
     return None
@@ -103,14 +110,15 @@ def _distilled(graph: Graph, sampler: Node) -> float | None:
 def _loras(models: list[Node]) -> Iterator[Lora]:
     for node in models:
         for name, value in node.inputs.items():
-            if not isinstance(value, str) or not name.lower().startswith("lora"):
+            if value.__class__ is not str or not name.lower().startswith("lora"):
                 continue
             if "name" not in name.lower() and not value.endswith(".safetensors"):
                 continue
             if value.strip().lower() in ("none", ""):
                 continue
-            weights: Callable[[str], Any] = node.inputs.get
             suffix = name.lower().removeprefix("lora").removeprefix("_name")
             keys = ("strength_model", f"strength{suffix}", f"{name}_strength", "strength")
-            weight = next((w for key in keys if (w := as_float(weights(key))) is not None), None)
+            weight = next(
+                (w for key in keys if (w := as_float(node.inputs.get(key))) is not None), None
+            )
             yield Lora(value, weight)

@@ -9,12 +9,24 @@ inputs, not of nodes, tell the two sides apart (``positive``, ``negative``) and 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from unprompt.reading.comfyui.graph import Graph, Link, Node
-from unprompt.reading.comfyui.names import of_sampler
+from unprompt.reading.comfyui.graph import Graph, Node
+from unprompt.reading.comfyui.names import (
+    BUNDLE,
+    CONDITIONING,
+    ELSEWHERE,
+    NEGATIVE,
+    OPTION,
+    PICTURE,
+    POSITIVE,
+    SELECTOR,
+    SIDES,
+    TEXT,
+    TOWARDS_TEXT,
+    of_sampler,
+)
 
 _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
@@ -22,11 +34,11 @@ _MAX_TEXT = 4 << 20
 
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
+_SIDED = POSITIVE | NEGATIVE
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A text that reaches an encoder, the node that holds it, and its part: main or not."""
 
     text: str
@@ -34,8 +46,7 @@ class Found:
     role: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """A node that takes conditioning, with the texts of its two sides, the main one first.
 
     ``samples`` is false for a node that only passes conditioning and pictures on.
@@ -51,15 +62,16 @@ def origins(graph: Graph) -> list[Origin]:
     """The samplers behind the images, those nearest to the first output first."""
     tracer = Tracer(graph)
     found = []
-    for node in _behind_outputs(graph):
+    behind = _behind_outputs(graph)
+    for node in behind:
+        if not node.traits & (TOWARDS_TEXT | BUNDLE):
+            continue
         positive = tracer.texts_of(node, "positive")
         if positive:
             negative = tracer.texts_of(node, "negative")
             samples = of_sampler(node.inputs)
             found.append(Origin(node, tuple(positive), tuple(negative), samples))
-    if not found:
-        found = [origin for node in _behind_outputs(graph) for origin in tracer.prompted(node)]
-    return found
+    return found or [origin for node in behind for origin in tracer.prompted(node)]
 
 
 def main_origin(graph: Graph, found: list[Origin]) -> Origin:
@@ -68,7 +80,9 @@ def main_origin(graph: Graph, found: list[Origin]) -> Origin:
     The way to it leads from the sampler nearest to the output through latents and images, and
     ends where several of them are put together: such a picture has no one beginning.
     """
-    whole = [o for o in found if not re.search("detailer", o.node.kind, re.IGNORECASE)] or found
+    if len(found) == 1:
+        return found[0]
+    whole = [o for o in found if "detailer" not in o.node.kind.lower()] or found
     worded = [o for o in whole if o.positive[0].text.strip()] or whole
     candidates = [o for o in worded if o.samples] or worded
     known = {origin.node.id: origin for origin in candidates}
@@ -84,57 +98,56 @@ def main_origin(graph: Graph, found: list[Origin]) -> Origin:
 
 def _picture_before(graph: Graph, node: Node) -> Node | None:
     """The one node that gives ``node`` the picture it works on."""
-    links = {link.node for name, link in node.links if graph.names[name].picture}
-    for name, link in node.links:
+    names = graph.names
+    links = {source for name, source in node.links.items() if names[name] & PICTURE}
+    for name, source in node.links.items():
         # Stable Cascade hands the first stage's latent to the second inside its conditioning.
-        before = graph.get(link.node) if graph.names[name].positive else None
-        stage = before.inputs.get("stage_c") if before else None
-        if isinstance(stage, Link):
-            links = {stage.node}
+        if names[name] & POSITIVE and (before := graph.get(source)) and "stage_c" in before.links:
+            links = {before.links["stage_c"]}
     return graph.get(links.pop()) if len(links) == 1 else None
 
 
 def first_sampler(graph: Graph) -> Node | None:
     """The sampler nearest to the first output, whether or not any text reaches it."""
     for node in _behind_outputs(graph):
-        if of_sampler(node.inputs) and any(graph.names[n].towards_text for n, _ in node.links):
+        if node.traits & TOWARDS_TEXT and of_sampler(node.inputs):
             return node
     return None
 
 
 def outputs(graph: Graph) -> list[Node]:
     """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
-    feeding = {link.node for node in graph.values() for _, link in node.links}
-    ends = [node for node in graph.values() if node.links and node.id not in feeding]
+    ends = [node for node in graph.values() if node.links and node.id not in graph.feeding]
 
     def rank(node: Node) -> int:
-        pictures = any("image" in name or "video" in name for name, _ in node.links)
-        if _SAVES.search(node.kind) and pictures:
+        if not any("image" in name or "video" in name for name in node.links):
+            return 3
+        if _SAVES.search(node.kind):
             return 0
-        if pictures:
-            return 1 if _SHOWS.search(node.kind) else 2
-        return 3
+        return 1 if _SHOWS.search(node.kind) else 2
 
-    return sorted(ends, key=rank)
+    return sorted(ends, key=rank) if len(ends) > 1 else ends
 
 
-def _behind_outputs(graph: Graph) -> Iterator[Node]:
+def _behind_outputs(graph: Graph) -> list[Node]:
     """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
+    names = graph.names
+    behind: list[Node] = []
     seen: set[str] = set()
     conditioning: list[Node] = []
     for start in [*outputs(graph), None]:
-        queue = deque([start] if start else conditioning)
-        while queue:
-            node = queue.popleft()
+        queue = [start] if start else conditioning
+        for node in queue:  # which grows on the way
             # Some samplers save by themselves; behind conditioning only samplers matter.
             if (start is not None and node is not start) or of_sampler(node.inputs):
-                yield node
-            for name, link in node.links:
-                if link.node in seen or link.node not in graph:
+                behind.append(node)
+            for name, source in node.links.items():
+                if source in seen or source not in graph:
                     continue
-                seen.add(link.node)
-                aside = start and graph.names[name].towards_text
-                (conditioning if aside else queue).append(graph[link.node])
+                seen.add(source)
+                aside = start is not None and names[name] & TOWARDS_TEXT
+                (conditioning if aside else queue).append(graph[source])
+    return behind
 
 
 class Tracer:
@@ -148,27 +161,27 @@ class Tracer:
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
-        links = [(self._names[name], link) for name, link in sampler.links]
-        if not any(traits.towards_text or traits.bundle for traits, _ in links):
-            return []
-        sided = [link for traits, link in links if traits.mine(side)]
-        for link in sided:
-            if found := self._began(link, side, True):
+        names, mine = self._names, SIDES[side]
+        sided = [source for name, source in sampler.links.items() if names[name] & mine]
+        for source in sided:
+            if found := self._began(source, side, True):
                 return found
         if sided:
             return []
-        for traits, link in links:
-            if traits.other(side) or not (traits.conditioning or traits.bundle):
+        other = _SIDED ^ mine
+        for name, source in sampler.links.items():
+            traits = names[name]
+            if traits & other or not traits & (CONDITIONING | BUNDLE):
                 continue
-            if found := self._began(link, side, side == "positive"):
+            if found := self._began(source, side, side == "positive"):
                 return found
         return []
 
-    def _began(self, link: Link, side: str, free: bool) -> list[Found]:
+    def _began(self, source: str, side: str, free: bool) -> list[Found]:
         """The texts behind a link of a sampler; samplers of one graph mostly share theirs."""
-        key = (link.node, side, free)
+        key = (source, side, free)
         if key not in self._answers:
-            self._answers[key] = self._conditioning(link, side, free, set(), 0)
+            self._answers[key] = self._conditioning(source, side, free, set(), 0)
         return self._answers[key]
 
     def prompted(self, node: Node) -> Iterator[Origin]:
@@ -176,8 +189,8 @@ class Tracer:
         texts: dict[str, list[Found]] = {"positive": [], "negative": []}
         for name in node.inputs:
             traits = self._names[name]
-            if "prompt" in name.lower() and traits.text:
-                side = "negative" if traits.negative else "positive"
+            if "prompt" in name.lower() and traits & TEXT:
+                side = "negative" if traits & NEGATIVE else "positive"
                 found = self._text_input(node, name, side, set(), 0)
                 if found is not None and found.text.strip():
                     texts[side].append(found)
@@ -185,41 +198,45 @@ class Tracer:
             yield Origin(node, tuple(texts["positive"]), tuple(texts["negative"]), False)
 
     def _conditioning(
-        self, link: Link, side: str, free: bool, seen: set[str], depth: int
+        self, source: str, side: str, free: bool, seen: set[str], depth: int
     ) -> list[Found]:
         """Texts behind a conditioning link.
 
         ``free`` is false until an input has named the side: a guider without a negative input has
         no negative text, although its conditioning leads to one.
         """
-        node = self._enter(link, seen, depth)
+        node = self._enter(source, seen, depth)
         if node is None or "zeroout" in node.kind.lower().replace("_", ""):
             return []
-        named = [(name, self._names[name]) for name in node.inputs]
-        sided = [name for name, traits in named if traits.mine(side) and not traits.other(side)]
-        found = self._gather(node, sided, side, True, seen, depth)
-        if found:
+        names, mine = self._names, SIDES[side]
+        sided: list[str] = []
+        first: list[str] = []
+        texts: list[str] = []
+        rest: list[str] = []
+        for name in node.inputs:
+            traits = names[name]
+            if sides := traits & _SIDED:
+                if sides == mine:
+                    sided.append(name)
+            elif traits & CONDITIONING:
+                first.append(name)
+            elif traits & TEXT:
+                texts.append(name)
+            elif not traits & ELSEWHERE and name in node.links:
+                rest.append(name)
+        if sided and (found := self._gather(node, sided, side, True, seen, depth)):
             return found
-        neutral = [(n, traits) for n, traits in named if not (traits.positive or traits.negative)]
-        first = [name for name, traits in neutral if traits.conditioning]
-        found = self._gather(node, self._selected(node, first), side, free, seen, depth)
-        texts = [name for name, traits in neutral if traits.text and not traits.conditioning]
-        if free and (own := self._encoded(node, texts, side, seen, depth)):
+        found = []
+        if first:
+            found = self._gather(node, self._selected(node, first), side, free, seen, depth)
+        if free and texts and (own := self._encoded(node, texts, side, seen, depth)):
             if found:  # a text that is added to another's conditioning: a region, a detail
                 own = [Found(item.text, item.node, item.role or "region") for item in own]
-            found = [*found, *own]
+            found += own
         if found:
             return found
-        rest = [
-            name
-            for name, traits in neutral
-            if not (traits.conditioning or traits.text or traits.elsewhere)
-        ]
         for name in self._selected(node, rest):
-            value = node.inputs[name]
-            if isinstance(value, Link) and (
-                found := self._conditioning(value, side, free, seen, depth + 1)
-            ):
+            if found := self._conditioning(node.links[name], side, free, seen, depth + 1):
                 return found
         return []
 
@@ -228,19 +245,20 @@ class Tracer:
     ) -> list[Found]:
         found: list[Found] = []
         for name in names:
-            value = node.inputs[name]
-            if isinstance(value, Link):
-                found += self._conditioning(value, side, free, seen, depth + 1)
-            elif isinstance(value, str) and not self._names[name].option:
-                found.append(Found(value, node.id))
+            if name in node.links:
+                found += self._conditioning(node.links[name], side, free, seen, depth + 1)
+            elif not self._names[name] & OPTION and (text := node.text(name)) is not None:
+                found.append(Found(text, node.id))
         return found
 
     def _encoded(
         self, node: Node, names: list[str], side: str, seen: set[str], depth: int
     ) -> list[Found]:
         """The texts of an encoder: one, or one for each of its text models."""
-        named = {name: self._text_input(node, name, side, seen, depth) for name in names}
-        texts = {name: found for name, found in named.items() if found is not None}
+        texts: dict[str, Found] = {}
+        for name in names:
+            if (text := self._text_input(node, name, side, seen, depth)) is not None:
+                texts[name] = text
         if len(texts) < 2:
             return list(texts.values())
         populated = {name: item for name, item in texts.items() if "populated" in name}
@@ -258,23 +276,24 @@ class Tracer:
     def _text_input(
         self, node: Node, name: str, side: str, seen: set[str], depth: int
     ) -> Found | None:
-        value = node.inputs[name]
-        if isinstance(value, str):
-            return Found(value, node.id)
-        return self._text(value, side, seen, depth + 1) if isinstance(value, Link) else None
+        if (source := node.links.get(name)) is not None:
+            return self._text(source, side, seen, depth + 1)
+        text = node.inputs[name]
+        return Found(text, node.id) if text.__class__ is str else None
 
-    def _text(self, link: Link, side: str, seen: set[str], depth: int) -> Found | None:
+    def _text(self, source: str, side: str, seen: set[str], depth: int) -> Found | None:
         """The text behind a link that carries text; a node with several joins them."""
-        node = self._enter(link, seen, depth)
+        node = self._enter(source, seen, depth)
         if node is None:
             return None
-        named = [(n, traits) for n in node.inputs if not (traits := self._names[n]).other(side)]
-        sided = [n for n, traits in named if traits.mine(side)]
-        if sided and len(named) < len(node.inputs):
-            named = [(n, traits) for n, traits in named if traits.mine(side)]
-        texts = [n for n, traits in named if traits.text or traits.mine(side)]
+        mine = SIDES[side]
+        other = _SIDED ^ mine
+        named = {n: traits for n in node.inputs if not (traits := self._names[n]) & other}
+        if len(named) < len(node.inputs):
+            named = {n: traits for n, traits in named.items() if traits & mine} or named
+        texts = [n for n, traits in named.items() if traits & (TEXT | mine)]
         if not texts:
-            texts = [n for n, traits in named if not (traits.option or traits.elsewhere)]
+            texts = [n for n, traits in named.items() if not traits & (OPTION | ELSEWHERE)]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
         texts = populated or self._selected(node, _ordered(texts))
         parts = [
@@ -295,19 +314,20 @@ class Tracer:
         if len(names) < 2:
             return names
         for name, value in node.inputs.items():
-            if self._names[name].selector and value.__class__ is int:
-                chosen = [n for n in names if re.search(rf"(?<!\d){value}$", n)]
+            if value.__class__ is int and self._names[name] & SELECTOR:
+                number = str(value)
+                chosen = [n for n in names if n[len(n.rstrip("0123456789")) :] == number]
                 if chosen:
                     return chosen
         return names
 
-    def _enter(self, link: Link, seen: set[str], depth: int) -> Node | None:
+    def _enter(self, source: str, seen: set[str], depth: int) -> Node | None:
         self._steps += 1
-        node = self._graph.get(link.node)
-        if node is None or link.node in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
+        node = self._graph.get(source)
+        if node is None or source in seen or depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
             return None
         self._steps += len(node.inputs)
-        seen.add(link.node)
+        seen.add(source)
         return node
 
 

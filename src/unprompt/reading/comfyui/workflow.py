@@ -7,9 +7,9 @@ put in place, bypassed nodes passed through, muted ones left out, and set/get pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from unprompt.reading.comfyui.graph import MAX_NODES, Graph, Link, Node
+from unprompt.reading.comfyui.graph import MAX_NODES, Graph
 
 _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
@@ -44,6 +44,13 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
         *("lora_clip_strength", "positive", "negative"),
     ),
 }
+
+
+class Link(NamedTuple):
+    """Output ``slot`` of a node."""
+
+    node: str
+    slot: int
 
 
 def is_workflow(value: object) -> bool:
@@ -159,15 +166,17 @@ class _Builder:
             if raw.get("mode") in (_MUTED, _BYPASSED):
                 continue
             inputs: dict[str, Any] = dict(_widgets(raw))
+            links: dict[str, str] = {}
             for slot, socket in enumerate(_sockets(raw, "inputs")):
                 link = self._source(key, slot, 0)
                 name = socket.get("name")
                 if link is not None and isinstance(name, str):
-                    inputs[name] = link
+                    inputs[name] = None
+                    links[name] = link.node
                     if socket.get("widget"):
                         # Values of widgets that became inputs are what was typed before.
                         inputs.pop("text_0" if name == "text" else name + "_0", None)
-            graph[key] = Node.of(key, str(raw.get("type")), inputs)
+            graph.put(key, str(raw.get("type")), inputs, links)
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_float, as_text
 from unprompt.reading.carrier import Carrier, parse_json
-from unprompt.reading.infotext import Infotext, has_settings, parse_infotext, settings_of
+from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 
 PLACES = (
     "parameters",
@@ -49,14 +49,14 @@ def _read_field(carrier: Carrier, field: Field) -> Reading | None:
     text = field.text
     if carrier.json(field) is not None:
         return None
-    if not has_settings(text):
+    infotext = parse_infotext(text)
+    if not infotext.certain:
         # Without settings or a negative prompt nothing tells a prompt from any other comment,
         # of a text that is cut nothing tells where its prompt would have ended, and what looks
         # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.
         damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
         if field.name != "parameters" or not field.whole or damaged:
             return None
-    infotext = parse_infotext(text)
     reading = to_reading(infotext, str(field))
     if infotext.prompt.strip().lower() in _UNSTATED:
         return replace(reading, prompt=None, negative_prompt=None, prompts=())
@@ -71,9 +71,9 @@ def to_reading(infotext: Infotext, where: str) -> Reading:
     if infotext.negative_prompt is not None:
         prompts.append(Prompt(infotext.negative_prompt, "negative", where))
     prompts += [
-        Prompt(value, role, key)
+        Prompt(values[key], role, key)
         for key, role in _EXTRA_PROMPTS.items()
-        if (value := values.get(key, "").strip())
+        if key in values and values[key].strip()
     ]
     return Reading(
         prompt=infotext.prompt,

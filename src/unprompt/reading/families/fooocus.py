@@ -9,44 +9,32 @@ from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
-from unprompt.reading.keyed import Keyed, loras_of, read_keyed, text_of
+from unprompt.reading.keyed import Keyed, loras_of, read_keyed, squeeze, text_of
 
 PLACES = ("parameters", "UserComment", "Comment", "comment", "metadata")
-_MARKS = (
-    *("ooocus", '"styles"', '"Styles"', '"performance"', '"Performance"', '"real_prompt"'),
-    *('"full_prompt"', '"prompt_expansion"', '"sharpness"', '"Sharpness"'),
-)
-"""A text without any of these need not be parsed to know that Fooocus did not write it."""
-
-_OWN_KEYS = (
-    *("metadatascheme", "promptexpansion", "fullprompt", "fooocusv2expansion", "admguidance"),
-    *("realprompt", "performance", "styles", "sharpness"),
-)
+_OWN_KEYS = frozenset(
+    ("metadatascheme", "promptexpansion", "fullprompt", "fooocusv2expansion", "admguidance")
+).union(("realprompt", "performance", "styles", "sharpness"))
 
 
 def read(carrier: Carrier) -> Reading | None:
     """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
     scheme = carrier.text("fooocus_scheme")
     for field in carrier.named(*PLACES):
-        value = carrier.json(field) if scheme or _marked(field.text) else None
+        value = carrier.json(field)
         if not isinstance(value, dict):
             continue
-        keyed = Keyed(value)
         software = str(value.get("software", ""))
-        if scheme is None and "Fooocus" not in software:
-            marks = sum(key in keyed for key in _OWN_KEYS)
-            if marks < 2 and "Fooocus" not in str(value.get("version", "")):
-                continue
+        named = scheme or "Fooocus" in software or "Fooocus" in str(value.get("version", ""))
+        if not named and len(_OWN_KEYS.intersection(map(squeeze, value))) < 2:
+            continue
+        keyed = Keyed(value)
         if "prompt" in keyed or "realprompt" in keyed:
             return _read(field, value, keyed, software, carrier)
     if scheme and (plain := carrier.find("parameters", "UserComment")):
         reading = a1111.to_reading(parse_infotext(plain.text), str(plain))
         return replace(reading, generator="Fooocus")
     return None
-
-
-def _marked(text: str) -> bool:
-    return any(mark in text for mark in _MARKS)
 
 
 def _read(

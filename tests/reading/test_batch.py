@@ -1,0 +1,68 @@
+"""Many files at once: in order, by several processes, past what cannot be read."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.reading import making
+from unprompt.reading import Reading, read_many
+from unprompt.reading.output import show
+
+Answer = tuple[str, str | None, bool]
+
+
+def answer(path: Path, reading: Reading | None, problem: str | None) -> Answer:
+    """Module-level, so that other processes find it."""
+    return path.name, reading.prompt if reading else None, problem is not None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(150):
+        (tmp_path / f"{number:03}.png").write_bytes(
+            making.png(making.text("parameters", f"fox {number}\nSteps: 20, Seed: {number}"))
+        )
+    (tmp_path / "007.png").write_bytes(b"")
+    (tmp_path / "100.png").write_bytes(making.png())
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_the_order_is_that_of_the_files(folder: Path, workers: int | None) -> None:
+    paths = [*sorted(folder.iterdir()), folder / "gone.png"]
+    answers = list(read_many(paths, answer, workers=workers))
+    expected: list[Answer] = [(f"{n:03}.png", f"fox {n}", False) for n in range(150)]
+    expected[7] = ("007.png", None, True)
+    expected[100] = ("100.png", None, False)
+    assert answers == [*expected, ("gone.png", None, True)]
+
+
+def test_it_may_be_left_early_and_never_runs_far_ahead(folder: Path) -> None:
+    asked = count()
+
+    class Watched(list[Path]):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            for path in super().__iter__():
+                next(asked)
+                yield path
+
+    paths = Watched([folder / "001.png"] * 20_000)
+    answers = read_many(paths, answer, workers=2)
+    assert next(answers) == ("001.png", "fox 1", False)
+    answers.close()  # type: ignore[attr-defined]
+    assert next(asked) < 1000
+
+
+def test_what_is_printed(folder: Path) -> None:
+    paths = [folder / name for name in ("001.png", "007.png", "100.png")]
+    plain = list(read_many(paths, partial(show, named=True)))
+    assert plain[0] == (f"{paths[0]}\n    fox 1", None, False)
+    assert plain[1] == (None, f"unprompt: {paths[1]}: the file is empty (0 bytes)", True)
+    assert plain[2] == (None, f"{paths[2]}: no prompt found", False)
+    as_json = list(read_many(paths, partial(show, as_json=True)))
+    assert [line.failed for line in as_json] == [False, True, False]
+    assert [line.note is None for line in as_json] == [True, False, True]
