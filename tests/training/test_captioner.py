@@ -1,7 +1,13 @@
 """A captioner's recipe, from pairs to a model that predicts."""
 
+import contextlib
+import dataclasses
+import io
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +15,20 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from open_clip_train.params import parse_args
 from PIL import Image
+from typer.testing import CliRunner
 
+from unprompt.cli import app
 from unprompt.errors import RecipeError, UnpromptError
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
 from unprompt.predicting.captioner import CaptionModel, Search
 from unprompt.predicting.model import load_model
 from unprompt.predicting.predictor import Predictor
 from unprompt.training.captioner import build_captioner, exact_matches
-from unprompt.training.recipe import Captioner, load_recipe
+from unprompt.training.recipe import Captioner, Data, Optimiser, Schedule, load_recipe
 from unprompt.training.run import train
 
-UNPROMPT = [str(Path(sys.executable).with_name("unprompt"))]
 TINY = {
     "image_size": 32,
     "patch_size": 16,
@@ -74,13 +82,59 @@ def recipe_file(table, folder, **captioner):
     return path
 
 
+# Dies the hard way in its third step, after the checkpoint of the second.
+KILLED = """
+import os, signal, sys
+from transformers import TrainerCallback
+from unprompt.cli import main
+from unprompt.training import captioner
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+before = captioner.CaptionerTrainer.__init__
+def init(self, *arguments, **kwargs):
+    before(self, *arguments, **kwargs)
+    self.add_callback(Kill())
+captioner.CaptionerTrainer.__init__ = init
+sys.argv = ["unprompt", "train", {path!r}]
+main()
+"""
+
+
 @pytest.fixture(scope="module")
-def finished(table, tmp_path_factory):
+def one_thread():
+    """Sums differ with the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def finished(table, tmp_path_factory, one_thread):
+    """A run that was killed and gone on with."""
     folder = tmp_path_factory.mktemp("captioner")
-    command = [*UNPROMPT, "train", str(recipe_file(table, folder))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
+    path = recipe_file(table, folder)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(path=str(path))],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = folder / "run"
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["checkpoint-2"]
+    assert not (run / "model").exists()
+    train(load_recipe(path))
+    return run
+
+
+def weights_of(run):
+    return CoCaForConditionalGeneration.from_pretrained(run / "model").state_dict()
 
 
 def test_a_run_leaves_a_model_and_its_scores(finished):
@@ -92,13 +146,23 @@ def test_a_run_leaves_a_model_and_its_scores(finished):
     assert 0 <= scores["exact_match"] <= 1
     assert 0 < scores["token_loss"] < 10
     logged = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
-    assert sum("eval_loss" in entry for entry in logged) == 2
+    assert [entry["step"] for entry in logged if "eval_loss" in entry] == [2, 4]
 
 
-def test_a_finished_run_again_gives_the_same_model(finished):
-    before = CoCaForConditionalGeneration.from_pretrained(finished / "model").state_dict()
+def test_a_killed_run_ends_as_an_unbroken_one(finished, table, tmp_path, one_thread):
+    whole = train(load_recipe(recipe_file(table, tmp_path))).folder
+    expected, found = weights_of(whole), weights_of(finished)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    scores = [json.loads((run / "scores.json").read_text())["val"] for run in (whole, finished)]
+    for score in ("exact_match", "token_loss"):
+        assert scores[0][score] == scores[1][score]
+    assert scores[0]["model"]["cosine"] == scores[1]["model"]["cosine"]
+
+
+def test_a_finished_run_again_gives_the_same_model(finished, one_thread):
+    before = weights_of(finished)
     train(load_recipe(finished.parent / "recipe.yaml"))
-    after = CoCaForConditionalGeneration.from_pretrained(finished / "model").state_dict()
+    after = weights_of(finished)
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
@@ -110,22 +174,18 @@ def test_lora_trains_and_is_merged(table, tmp_path):
     assert finished.scores["val"].model.overall.count == 6
 
 
-def test_the_caption_route(finished, table):
+def predicted(finished, image, *options):
+    command = ["predict", str(image), "--model", str(finished / "model"), "--route", "caption"]
+    done = CliRunner().invoke(app, [*command, "--format", "json", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("search", [("--num-beams", "3"), ("--top-p", "0.95")])
+def test_the_caption_route(finished, table, search):
+    torch.manual_seed(0)
     image = next(table.parent.rglob("*.webp"))
-    command = [*UNPROMPT, "predict", str(image), "--route", "caption"]
-    command += [
-        "--model",
-        str(finished / "model"),
-        "--top-k",
-        "3",
-        "--format",
-        "json",
-        "--num-beams",
-        "3",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = predicted(finished, image, "--top-k", "3", *search)
     assert answer["route"] == "caption"
     assert answer["error"] is None
     assert isinstance(answer["prompt"], str)
@@ -219,3 +279,20 @@ def test_the_recipes_load(name):
     assert recipe.captioner is not None
     assert recipe.captioner.model == "open_clip/coca_ViT-L-14"
     assert recipe.captioner.contrastive_weight == 0
+
+
+def test_the_table_of_flags_names_flags_of_open_clip_and_keys_of_recipes():
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit):
+        parse_args(["--help"])
+    known = set(re.findall(r"--[a-z0-9-]+", help_text.getvalue()))
+    page = (Path(__file__).parents[2] / "docs" / "coca.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`--.*) \| (.*) \|$", page, flags=re.MULTILINE)
+    assert len(rows) > 20
+    assert {flag for flags, _ in rows for flag in re.findall(r"--[a-z0-9-]+", flags)} <= known
+    sections = {"data": Data, "captioner": Captioner, "optimiser": Optimiser, "schedule": Schedule}
+    stated = {key for _, ours in rows for key in re.findall(r"`([a-z]+)\.([a-z_]+)[`:]", ours)}
+    keys = {(section, key) for section, key in stated if section in sections}
+    assert len(keys) > 12
+    for section, key in keys:
+        assert key in {field.name for field in dataclasses.fields(sections[section])}

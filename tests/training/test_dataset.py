@@ -30,13 +30,14 @@ def test_without_augmentation_an_item_never_changes(pairs):
     assert all(torch.equal(dataset[row]["pixels"], dataset[row]["pixels"]) for row in range(5))
 
 
-def test_augmentation_changes_pixels_mildly_and_follows_the_seed(pairs):
+@pytest.mark.parametrize("augment", ["crop", "mild"])
+def test_augmentation_changes_pixels_mildly_and_follows_the_seed(pairs, augment):
     plain = PairsDataset(pairs, Preprocessing(SIZE))
-    mild = PairsDataset(pairs, Preprocessing(SIZE), "mild")
+    changed = PairsDataset(pairs, Preprocessing(SIZE), augment)
 
     def drawn(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return torch.stack([mild[row]["pixels"] for row in range(8)])
+        return torch.stack([changed[row]["pixels"] for row in range(8)])
 
     assert drawn(0).shape == (8, 3, SIZE, SIZE)
     assert drawn(0).dtype == torch.uint8
@@ -46,7 +47,7 @@ def test_augmentation_changes_pixels_mildly_and_follows_the_seed(pairs):
     # Mean colours stay near: a crop and 15 % of brightness, contrast and saturation.
     change = (drawn(0).float().mean((2, 3)) - still.float().mean((2, 3))).abs()
     assert change.mean() < 40
-    assert torch.equal(mild[3]["labels"], plain[3]["labels"])
+    assert torch.equal(changed[3]["labels"], plain[3]["labels"])
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])

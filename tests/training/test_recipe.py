@@ -52,7 +52,7 @@ recipes = st.builds(
         Data,
         table=names,
         val=st.floats(0.01, 0.4),
-        augment=st.sampled_from(["none", "mild"]),
+        augment=st.sampled_from(["none", "crop", "mild"]),
         workers=st.integers(0, 8),
     ),
     model=st.builds(
