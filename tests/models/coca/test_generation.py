@@ -166,6 +166,27 @@ def test_constraints_and_samples(model, pixels):
         assert len(words.unique()) == len(words)
 
 
+def test_only_some_tokens_may_follow(model, pixels):
+    """Each token is even where the one before is odd, and odd where it is even."""
+
+    def allowed(row, ids):
+        return list(range(int(ids[-1] + 1) % 2, 92, 2))
+
+    captions = model.generate(
+        pixels, prefix_allowed_tokens_fn=allowed, num_beams=3, num_return_sequences=2, max_length=9
+    )
+    assert captions.shape == (6, 9)
+    assert ((captions[:, 1:] - captions[:, :-1]) % 2 == 1).all()
+
+
+def test_groups_of_beams_that_nothing_drives_apart(model, pixels):
+    """open_clip's default search, 6 beams in 3 groups; transformers 5 refuses it."""
+    grouped = model.generate(pixels, num_beams=6, num_beam_groups=3, max_length=12)
+    assert torch.equal(grouped, model.generate(pixels, num_beams=2, max_length=12))
+    with pytest.raises(ValueError, match="num_beams=5 is no multiple of num_beam_groups=3"):
+        model.generate(pixels, num_beams=5, num_beam_groups=3)
+
+
 def test_encoded_images_can_be_given(model, pixels):
     outputs = model.model.encode_images(pixels)
     assert torch.equal(

@@ -331,12 +331,16 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
                 makes them: an end token and padding are taken off.
             attention_mask: of ``input_ids``.
             image_outputs: from ``model.encode_images``, instead of pixels.
-            **arguments: as for `transformers.GenerationMixin.generate`.
+            **arguments: as for `transformers.GenerationMixin.generate`. ``num_beam_groups``
+                without ``diversity_penalty``, open_clip's default, costs one group's search only.
 
         Returns:
             Token ids (images * num_return_sequences, length), start token first; or an output
             object with ``return_dict_in_generate=True``.
         """
+        if arguments.get("num_beam_groups") and not arguments.get("diversity_penalty"):
+            arguments["num_beams"] = _beams_of_a_group(**arguments)
+            del arguments["num_beam_groups"]
         if image_outputs is None:
             if pixel_values is None:
                 raise ValueError("generate needs pixel_values or image_outputs")
@@ -360,6 +364,13 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
     ) -> None:
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))
+
+
+def _beams_of_a_group(num_beam_groups: int, num_beams: int = 1, **_: Any) -> int:
+    """Beams of each group; nothing drives the groups apart, so that all find the same."""
+    if num_beams % num_beam_groups:
+        raise ValueError(f"num_beams={num_beams} is no multiple of {num_beam_groups=}")
+    return num_beams // num_beam_groups
 
 
 def _linears(attention: nn.Module) -> Iterator[nn.Linear]:
