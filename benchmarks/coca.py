@@ -1,12 +1,14 @@
 """CoCa against open_clip: the same captions, and what they and a training step cost.
 
 The peer is open_clip_torch 3.3.0 with transformers 4.49.0, the pair whose `generate` works, in an
-environment that this script makes in unprompt's cache folder. Both sides get the same random
-weights and the same images through a job folder, run one after the other, and report wall time
-and CPU time; on a busy machine only the ratio of CPU times means anything, best with
-``--threads 1``.
+environment that this script makes in unprompt's cache folder, with our torch. Both sides draw the
+same random weights and images from a seed, run one after the other, and report wall time and CPU
+time; on a busy machine only ratios of CPU times mean anything, best with ``--threads 1``.
 
-    python benchmarks/coca.py [parity] [generate] [throughput] [train] [--threads N] [--long]
+    python benchmarks/coca.py [parity] [generate] [throughput] [train] [--threads N]
+
+``record`` writes the peer's captions of small models to tests/models/coca/peer_captions.json, with
+which the tests compare ours.
 """
 
 from __future__ import annotations
@@ -14,17 +16,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-PEER = ["open_clip_torch==3.3.0", "transformers==4.49.0", "torch", "torchvision", "psutil"]
-PROMPTS = Path(__file__).parents[1].parent / "shared/prompts/imagereward_refl_diffusiondb.txt"
+PEER = ["open_clip_torch==3.3.0", "transformers==4.49.0"]
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECORD = REPOSITORY / "tests/models/coca/peer_captions.json"
+PROMPTS = REPOSITORY.parent / "shared/prompts/imagereward_refl_diffusiondb.txt"
+IMAGES = 4
 TINY = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2,
@@ -35,6 +43,31 @@ TINY = {
     "multimodal_cfg": {"context_length": 76, "vocab_size": 1000, "width": 64, "heads": 2,
                        "layers": 2, "attn_pooler_heads": 2},
 }  # fmt: skip
+# What open_clip's `generate` is asked, and what ours is.
+SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "6 beams": (
+        {"num_beams": 6, "num_beam_groups": 1},
+        {"num_beams": 6},
+    ),
+    "6 beams in 3 groups": (
+        {"num_beams": 6, "num_beam_groups": 3},
+        {"num_beams": 6, "num_beam_groups": 3},
+    ),
+    "greedy": (
+        {"generation_type": "top_k", "top_k": 1},
+        {},
+    ),
+    "sampling": (
+        {"generation_type": "top_p", "top_p": 0.9},
+        {"do_sample": True, "top_p": 0.9, "top_k": 0},
+    ),
+}
+Case = tuple[str, int, int]  # name of a search, shortest and longest caption in tokens
+EXACT: list[Case] = [
+    (name, *span)
+    for name in ("greedy", "6 beams", "6 beams in 3 groups")
+    for span in ((29, 30), (75, 76), (5, 30))
+]
 
 
 def timed(run: Callable[[], object], repeats: int = 1) -> dict[str, float]:
@@ -48,45 +81,54 @@ def timed(run: Callable[[], object], repeats: int = 1) -> dict[str, float]:
     return {"wall": min(wall), "cpu": min(cpu)}
 
 
-# ---- open_clip's side: runs in the peer's environment, without unprompt ----
+def random_open_clip(stated: dict[str, Any], seed: int) -> torch.nn.Module:
+    """A CoCa of open_clip whose weights are the same with every version of every library.
 
-
-def random_open_clip(stated: dict, seed: int) -> torch.nn.Module:
+    The legacy generator of NumPy never changes its streams (NEP 19). Weak random models repeat one
+    token for ever: these are strong enough for captions to vary with the image.
+    """
     from open_clip.coca_model import CoCa
 
-    torch.manual_seed(seed)
-    stated = {key: value for key, value in stated.items() if key != "custom_text"}
-    model = CoCa(**stated).eval()
+    model = CoCa(**{key: value for key, value in stated.items() if key != "custom_text"})
+    draw = np.random.RandomState(seed)
     width = stated["text_cfg"]["width"]
-    # open_clip leaves this one uninitialised. Random models tend to repeat one token for ever:
-    # stronger weights make captions vary.
-    torch.nn.init.normal_(model.text_decoder.text_projection, std=3 * width**-0.5)
-    for name, parameter in model.named_parameters():
-        if "attn" in name and parameter.ndim > 1:
-            parameter.data.mul_(2)
-    return model
+    for name, weight in sorted(model.named_parameters()):
+        values = torch.from_numpy(draw.standard_normal(weight.numel()).astype(np.float32))
+        gain = 2 * width**-0.5 if weight.ndim > 1 else 0.1
+        weight.data.copy_(values.view_as(weight) * gain)
+        if "ln_" in name and name.endswith("weight"):
+            weight.data.add_(1)
+    return model.eval()
 
 
-def open_clip_side(folder: Path) -> None:
+def random_pixels(stated: dict[str, Any], seed: int, images: int = IMAGES) -> torch.Tensor:
+    """Normalised images that are noise, (images, 3, size, size)."""
+    size = stated["vision_cfg"]["image_size"]
+    noise = np.random.RandomState(seed).standard_normal((images, 3, size, size))
+    return torch.from_numpy(noise.astype(np.float32))
+
+
+# ---- the peer's side: runs in its own environment, without unprompt ----
+
+
+def answer(folder: Path) -> None:
+    """Do what ``job.json`` says and write ``results.json``."""
     import open_clip
 
     job = json.loads((folder / "job.json").read_text())
     torch.set_num_threads(job["threads"])
     stated = job["stated"] or open_clip.get_model_config("coca_ViT-B-32")
+    end = stated["text_cfg"].get("vocab_size", 49408) - 1
     results = []
     for seed in range(job["models"]):
-        model = random_open_clip(stated, seed)
-        size = stated["vision_cfg"]["image_size"]
-        pixels = torch.randn(job["images"], 3, size, size)
-        torch.save({"weights": model.state_dict(), "pixels": pixels}, folder / f"{seed}.pt")
-        for search in job["searches"]:
+        model, pixels = random_open_clip(stated, seed), random_pixels(stated, seed)
+        for name, shortest, longest in job["cases"]:
+            search = SEARCHES[name][0] | {"min_seq_len": shortest, "seq_len": longest}
+            search |= {"sot_token_id": end - 1, "eos_token_id": end}
             tokens: list[torch.Tensor] = []
             torch.manual_seed(seed)
             seconds = timed(lambda: tokens.append(model.generate(pixels, **search)))  # noqa: B023
             results.append(seconds | {"tokens": tokens[0].tolist()})
-            if job["models"] == 1:
-                print(f"open_clip {search}: {seconds}", file=sys.stderr, flush=True)
-    (folder / "stated.json").write_text(json.dumps(stated))
     (folder / "results.json").write_text(json.dumps(results))
 
 
@@ -95,248 +137,285 @@ def open_clip_side(folder: Path) -> None:
 
 def peer_python() -> Path:
     """Python of the peer's environment, made on the first call."""
+    import torchvision
+
     from unprompt.files import cache_dir
 
     folder = cache_dir() / "benchmarks" / "open_clip-3.3.0"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER], check=True)
+        same = [f"{module.__name__}=={module.__version__}" for module in (torch, torchvision)]
+        same = [pin.partition("+")[0] for pin in same]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+        subprocess.run([*install, *PEER, *same], check=True)
         (folder / "complete").touch()
     return python
 
 
-def ask_peer(folder: Path, **job: object) -> list[dict]:
-    (folder / "job.json").write_text(json.dumps(job))
-    environment = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
-    subprocess.run([peer_python(), __file__, "--peer", str(folder)], check=True, env=environment)
-    return json.loads((folder / "results.json").read_text())
+def ask_peer(
+    stated: dict[str, Any] | None, cases: list[Case], threads: int, models: int = 1
+) -> list[dict[str, Any]]:
+    """The peer's captions and times, model by model and case by case."""
+    with tempfile.TemporaryDirectory() as name:
+        job = {"stated": stated, "cases": cases, "threads": threads, "models": models}
+        Path(name, "job.json").write_text(json.dumps(job))
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        command = [peer_python(), __file__, "--peer", name]
+        subprocess.run(command, check=True, env=environment)
+        return json.loads(Path(name, "results.json").read_text())
 
 
-def our_model(folder: Path, seed: int) -> tuple:
+def our_model(stated: dict[str, Any], seed: int = 0) -> Any:
+    """The same model as `random_open_clip`'s, ours."""
     from unprompt.models.coca import CoCaForConditionalGeneration
     from unprompt.models.coca.open_clip import config_from_open_clip, load_open_clip
 
-    stated = json.loads((folder / "stated.json").read_text())
-    given = torch.load(folder / f"{seed}.pt", weights_only=True)
     config = config_from_open_clip(stated)
     end = config.vocab_size - 1
     config.update({"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end})
     model = CoCaForConditionalGeneration(config).eval()
-    load_open_clip(model, given["weights"])
-    return model, given["pixels"]
+    load_open_clip(model, random_open_clip(stated, seed).state_dict())
+    return model
 
 
-def same(ours: torch.Tensor, theirs: list[list[int]], end: int) -> int:
-    """Captions that agree token for token, up to the end token."""
-
-    def cut(tokens: list[int]) -> list[int]:
-        return tokens[: tokens.index(end)] if end in tokens else tokens
-
-    return sum(cut(a) == cut(b) for a, b in zip(ours.tolist(), theirs, strict=True))
-
-
-SEARCHES = {
-    "greedy": (
-        {"generation_type": "top_k", "top_k": 1},
-        {"force_end": True},
-    ),
-    "6 beams": (
-        {"num_beams": 6, "num_beam_groups": 1},
-        {"num_beams": 6},
-    ),
-    # Without a diversity penalty all of open_clip's groups find the same beams.
-    "6 beams in 3 groups (2 beams)": (
-        {"num_beams": 6, "num_beam_groups": 3},
-        {"num_beams": 2},
-    ),
-}
-
-
-def parity(threads: int, stated: dict | None, models: int, lengths: list[tuple[int, int]]) -> bool:
-    """Captions on random models, token for token."""
-    from unprompt.models.coca.packing import pack
+def our_captions(model: Any, pixels: torch.Tensor, case: Case) -> list[list[int]]:
+    """Captions found by open_clip's rules, so that they can be compared with its own."""
     from unprompt.models.coca.scores import OpenClipScores
 
-    fine = True
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        end = (stated or {"text_cfg": {"vocab_size": 49408}})["text_cfg"]["vocab_size"] - 1
-        cases = [(case, *length) for case in SEARCHES for length in lengths]
-        searches = [
-            SEARCHES[case][0]
-            | {"seq_len": longest, "min_seq_len": shortest}
-            | {"sot_token_id": end - 1, "eos_token_id": end}
-            for case, shortest, longest in cases
-        ]
-        peer = ask_peer(
-            folder, threads=threads, stated=stated, models=models, images=4, searches=searches
-        )
-        counts = dict.fromkeys(cases, 0)
-        packed = dict.fromkeys(cases, 0)
-        distinct: dict[tuple, set] = {case: set() for case in cases}
-        for seed in range(models):
-            model, pixels = our_model(folder, seed)
-            for step in ("", "packed"):
-                if step:
-                    pack(model)
-                for index, (case, shortest, longest) in enumerate(cases):
-                    theirs = peer[seed * len(cases) + index]["tokens"]
-                    settings = SEARCHES[case][1] | {"min_length": shortest, "max_length": longest}
-                    if settings.pop("force_end", False):
-                        settings["forced_eos_token_id"] = end
-                    if "num_beams" in settings:
-                        settings["logits_processor"] = [OpenClipScores(model)]
-                    ours = model.generate(pixels, **settings)
-                    (packed if step else counts)[cases[index]] += same(ours, theirs, end)
-                    distinct[cases[index]] |= {tuple(caption) for caption in theirs}
-        for case, shortest, longest in cases:
-            key = (case, shortest, longest)
-            total = 4 * models
-            print(f"{case}, {shortest}-{longest} tokens: {counts[key]} of {total} captions equal, "
-                  f"packed {packed[key]}; {len(distinct[key])} distinct")  # fmt: skip
-            fine &= counts[key] == total
+    name, shortest, longest = case
+    settings = SEARCHES[name][1] | {"min_length": shortest, "max_length": longest}
+    if "num_beams" in settings:
+        settings["logits_processor"] = [OpenClipScores(model)]
+    else:  # open_clip ends every sampled caption at its full length
+        settings["forced_eos_token_id"] = model.config.eos_token_id
+    return model.generate(pixels, **settings).tolist()
+
+
+def without_end(tokens: list[int], end: int) -> list[int]:
+    """A caption up to its end token."""
+    return tokens[: tokens.index(end)] if end in tokens else tokens
+
+
+def compared(record: dict[str, Any], packed: bool = False) -> Iterator[tuple[Case, int, int]]:
+    """For each model and case of a record: captions of ours that equal the peer's, and distinct.
+
+    Args:
+        record: as ``record`` writes it.
+        packed: generate with weights laid out for a CPU.
+    """
+    from unprompt.models.coca.packing import pack
+
+    stated, answers = record["stated"], iter(record["captions"])
+    end = stated["text_cfg"]["vocab_size"] - 1
+    for seed in range(record["models"]):
+        model, pixels = our_model(stated, seed), random_pixels(stated, seed)
+        if packed:
+            pack(model)
+        for case in map(tuple, record["cases"]):
+            theirs = [without_end(caption, end) for caption in next(answers)]
+            ours = [without_end(caption, end) for caption in our_captions(model, pixels, case)]
+            equal = sum(a == b for a, b in zip(ours, theirs, strict=True))
+            yield case, equal, len({tuple(caption) for caption in theirs})
+
+
+def recorded(threads: int, models: int) -> dict[str, Any]:
+    """The peer's captions of small random models."""
+    results = ask_peer(TINY, EXACT, threads, models)
+    return {
+        "peer": PEER,
+        "stated": TINY,
+        "models": models,
+        "cases": EXACT,
+        "captions": [result["tokens"] for result in results],
+    }
+
+
+def parity(threads: int, models: int) -> bool:
+    """Captions on random models, token for token."""
+    record, fine = recorded(threads, models), True
+    for packed in (False, True):
+        equal, distinct = dict.fromkeys(EXACT, 0), dict.fromkeys(EXACT, 0)
+        for case, same, different in compared(record, packed):
+            equal[case] += same
+            distinct[case] += different
+        for case in EXACT:
+            name, shortest, longest = case
+            print(f"{name}, {shortest}-{longest} tokens{', packed' * packed}: {equal[case]} of "
+                  f"{IMAGES * models} captions equal; {distinct[case]} distinct")  # fmt: skip
+            fine &= equal[case] == IMAGES * models
     return fine
 
 
-def generate(threads: int, long: bool, chosen: list[str] | None = None) -> None:
-    """Seconds for the captions of 4 images."""
+def step_products(model: Any, pixels: torch.Tensor, search: dict[str, Any]) -> list[Any]:
+    """The layers by whose weights a step of generation multiplies, each with what it is given."""
+    from unprompt.models.coca.packing import PackedLinear
+
+    calls: list[Any] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0])))
+        for module in model.modules()
+        if isinstance(module, (torch.nn.Linear, PackedLinear))
+    ]
+    model.generate(pixels, **search | {"min_length": 3, "max_length": 3})
+    for hook in hooks:
+        hook.remove()
+    first, second = (i + 1 for i, (layer, _) in enumerate(calls) if layer is model.head)
+    return calls[first:second]
+
+
+@torch.inference_mode()
+def generate(threads: int, lengths: list[int], names: list[str], with_peer: bool) -> None:
+    """Seconds for the captions of 4 images, and the least that they can take."""
+    import open_clip
+
     from unprompt.models.coca.packing import pack
 
-    lengths = [30, 76] if long else [30]
-    names = [*SEARCHES, "sampling"] if long else ["6 beams", "greedy", "sampling"]
-    cases = [(case, length) for case in chosen or names for length in lengths]
-    theirs_of = {case: pair[0] for case, pair in SEARCHES.items()}
-    theirs_of["sampling"] = {"generation_type": "top_p", "top_p": 0.9}
-    ours_of = {case: pair[1] for case, pair in SEARCHES.items()}
-    ours_of["greedy"] = {}
-    ours_of["6 beams in 3 groups (2 beams)"] = {"num_beams": 6}
-    ours_of["sampling"] = {"do_sample": True, "top_p": 0.9, "top_k": 0}
-    searches = [theirs_of[c] | {"seq_len": n, "min_seq_len": n - 1} for c, n in cases]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        peer = ask_peer(folder, threads=threads, stated=None, models=1, images=4, searches=searches)
-        model, pixels = our_model(folder, 0)
+    stated = open_clip.get_model_config("coca_ViT-B-32")
+    cases: list[Case] = [(name, length - 1, length) for name in names for length in lengths]
+    peer = ask_peer(None, cases, threads) if with_peer else None
+    model, pixels = our_model(stated), random_pixels(stated, 0)
     weights = sum(p.numel() for p in model.parameters())
-    print(f"coca_ViT-B-32, {weights / 1e6:.0f} M parameters, 4 images, {threads} thread(s)")
-    model.generate(pixels, max_length=4)
-    for step in ("as loaded", "packed"):
-        if step == "packed":
+    print(f"coca_ViT-B-32, {weights / 1e6:.0f} M parameters, {IMAGES} images, {threads} thread(s)")
+    for layout in ("as loaded", "packed"):
+        if layout == "packed":
             print(f"packing: {timed(lambda: pack(model))['wall']:.2f} s, once")
-        with torch.inference_mode():
-            encoding = timed(lambda: model.model.encode_images(pixels), 3)["cpu"]
-            whole = {
-                "input_ids": torch.full((24, 30), 49406),
-                "image_outputs": model.model.encode_images(pixels),
-            }
-            full = timed(lambda: model(**whole), 3)["cpu"]  # noqa: B023
-        print(f"{step}: encode 4 images {encoding:.2f} s, one forward of 24 x 30 tokens {full:.2f}")
-        for index, (case, length) in enumerate(cases):
-            settings = ours_of[case] | {"min_length": length - 1, "max_length": length}
-            ours = timed(lambda: model.generate(pixels, **settings))  # noqa: B023
-            theirs = peer[index]
-            print(
-                f"  {case}, {length} tokens: open_clip {theirs['wall']:.1f} s wall "
-                f"{theirs['cpu']:.1f} s CPU; ours {ours['wall']:.2f} s wall {ours['cpu']:.2f} s "
-                f"CPU: {theirs['wall'] / ours['wall']:.1f}x wall {theirs['cpu'] / ours['cpu']:.1f}x"
-                " CPU",
-                flush=True,
-            )
+        model.generate(pixels, num_beams=6, max_length=4)
+        encoding = timed(lambda: model.model.encode_images(pixels), 3)
+        whole = {
+            "input_ids": torch.full((6 * IMAGES, 30), 49406),
+            "image_outputs": model.model.encode_images(pixels),
+        }
+        full = timed(lambda: model(**whole), 3)  # noqa: B023
+        print(f"{layout}: encoding the images {encoding['wall']:.2f} s, "
+              f"one full forward of 24 x 30 tokens {full['wall']:.2f} s")  # fmt: skip
+        for index, (name, shortest, longest) in enumerate(cases):
+            settings = SEARCHES[name][1] | {"min_length": shortest, "max_length": longest}
+            ours = timed(lambda: model.generate(pixels, **settings), 2)  # noqa: B023
+            step = step_products(model, pixels, SEARCHES[name][1])
+            least = timed(lambda: [layer(given) for layer, given in step], 8)  # noqa: B023
+            share = (encoding["wall"] + (longest - 1) * least["wall"]) / ours["wall"]
+            line = f"  {name}, {longest} tokens: ours {ours['wall']:.2f} s wall {ours['cpu']:.2f}"
+            line += f" s CPU, images and bare products {share:.0%} of it"
+            if peer is not None:
+                theirs = peer[index]
+                line += (f"; open_clip {theirs['wall']:.1f} s wall {theirs['cpu']:.1f} s CPU: "
+                         f"{theirs['wall'] / ours['wall']:.1f}x wall, "
+                         f"{theirs['cpu'] / ours['cpu']:.1f}x CPU")  # fmt: skip
+            print(line, flush=True)
 
 
-def throughput(threads: int) -> None:
-    """Captions a CPU second against batch size."""
+def throughput() -> None:
+    """Captions a second against batch size."""
     from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration
     from unprompt.models.coca.packing import pack
 
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = pack(CoCaForConditionalGeneration(CoCaConfig()).eval())
-    for batch in (1, 4, 16, 64):
-        pixels = torch.randn(batch, 3, 224, 224)
-        for beams in (1, 6):
-            seconds = timed(
-                lambda: model.generate(pixels, num_beams=beams, min_length=29, max_length=30)  # noqa: B023
-            )
-            print(
-                f"batch {batch}, {beams} beam(s), 30 tokens: "
-                f"{batch / seconds['cpu']:.2f} captions/CPU s, {batch / seconds['wall']:.2f}/s",
-                flush=True,
-            )
+    for beams in (1, 6):
+        for batch in (1, 4, 16, 64):
+            pixels = torch.randn(batch, 3, 224, 224)
+            search = {"num_beams": beams, "min_length": 29, "max_length": 30}
+            seconds = timed(lambda: model.generate(pixels, **search))  # noqa: B023
+            print(f"{beams} beam(s), 30 tokens, batch {batch}: {batch / seconds['wall']:.2f} "
+                  f"captions/s, {batch / seconds['cpu']:.2f} a CPU second", flush=True)  # fmt: skip
 
 
 def train(threads: int, batch: int) -> None:
-    """A step of forward, backward and AdamW on captions alone, same weights and batch."""
+    """A step of forward, backward and AdamW on captions alone, each side in its own process."""
+    sides = {}
+    for side in ("open_clip", "ours"):
+        command = [sys.executable, __file__, "--train-side", side]
+        command += ["--threads", str(threads), "--batch", str(batch)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        sides[side] = result = json.loads(done.stdout)
+        print(f"training step, batch {batch}, {side}: {result['wall']:.2f} s wall "
+              f"{result['cpu']:.2f} s CPU, peak {result['peak'] / 2**20:.2f} GiB, "
+              f"losses {result['losses']}", flush=True)  # fmt: skip
+    theirs, ours = sides.values()
+    ratios = (f"{key} {theirs[key] / ours[key]:.2f}x" for key in ("wall", "cpu", "peak"))
+    print("  " + ", ".join(ratios))
+
+
+def train_side(side: str, batch: int) -> dict[str, Any]:
+    """Seconds, losses and peak memory (KiB) of one side's steps."""
     import open_clip
     from open_clip.loss import CoCaLoss
 
-    from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
-    from unprompt.models.coca.open_clip import config_from_open_clip, load_open_clip
-
-    torch.set_num_threads(threads)
     stated = open_clip.get_model_config("coca_ViT-B-32")
-    theirs = random_open_clip(stated, 0).train()
-    ours = CoCaForConditionalGeneration(config_from_open_clip(stated)).train()
-    load_open_clip(ours, theirs.state_dict())
     prompts = PROMPTS.read_text("utf-8").split("\n")[:batch]
-    pixels = torch.randn(batch, 3, 224, 224)
-    tokens = open_clip.get_tokenizer("coca_ViT-B-32")(prompts)
-    text = CoCaProcessor.from_config(ours.config)(text=prompts, padding=True, return_tensors="pt")
-    loss = CoCaLoss(1.0, 0.0)
-    optimisers = [torch.optim.AdamW(model.parameters(), lr=1e-5) for model in (theirs, ours)]
-    losses: list[list[float]] = [[], []]
+    pixels = random_pixels(stated, 0, batch)
+    if side == "ours":
+        from unprompt.models.coca import CoCaProcessor
 
-    def their_step() -> None:
-        output = theirs(pixels, tokens)
-        value = sum(loss(**output))
+        model = our_model(stated).train()
+        processor = CoCaProcessor.from_config(model.config)
+        text = processor(text=prompts, padding=True, return_tensors="pt")
+        lengths = text["attention_mask"].sum(1)
+        print(f"texts of {lengths.float().mean():.0f} tokens on average, longest {lengths.max()}",
+              file=sys.stderr)  # fmt: skip
+
+        def loss() -> torch.Tensor:
+            return model(**text, pixel_values=pixels, labels=text["input_ids"]).loss
+    else:
+        model = random_open_clip(stated, 0).train()
+        tokens = open_clip.get_tokenizer("coca_ViT-B-32")(prompts)
+        criterion = CoCaLoss(1.0, 0.0)
+
+        def loss() -> torch.Tensor:
+            return sum(criterion(**model(pixels, tokens)))
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    losses = []
+
+    def step() -> None:
+        value = loss()
         value.backward()
-        optimisers[0].step()
-        optimisers[0].zero_grad()
-        losses[0].append(value.item())
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(round(value.item(), 4))
 
-    def our_step() -> None:
-        value = ours(**text, pixel_values=pixels, labels=text["input_ids"]).loss
-        value.backward()
-        optimisers[1].step()
-        optimisers[1].zero_grad()
-        losses[1].append(value.item())
-
-    seconds = [timed(their_step, 3), timed(our_step, 3)]
-    lengths = text["attention_mask"].sum(1)
-    print(
-        f"training step, batch {batch}, texts of {lengths.float().mean():.0f} tokens on average, "
-        f"longest {lengths.max()}: open_clip {seconds[0]['wall']:.1f} s wall "
-        f"{seconds[0]['cpu']:.1f} s CPU; ours {seconds[1]['wall']:.1f} s wall "
-        f"{seconds[1]['cpu']:.1f} s CPU: {seconds[0]['wall'] / seconds[1]['wall']:.2f}x wall "
-        f"{seconds[0]['cpu'] / seconds[1]['cpu']:.2f}x CPU; losses {losses}"
-    )
+    step()  # AdamW makes its state
+    seconds = timed(step, 3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds | {"losses": losses, "peak": peak}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["parity", "generate", "throughput", "train"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--long", action="store_true", help="also 76 tokens")
-    parser.add_argument("--case", action="append", help="generate: only this search; repeatable")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[30], help="of captions, tokens")
+    parser.add_argument("--case", action="append", choices=SEARCHES, help="only this search")
+    parser.add_argument("--without-peer", action="store_true", help="generate: ours alone")
     parser.add_argument("--batch", type=int, default=16, help="of the training step")
     parser.add_argument("--models", type=int, default=8, help="random models of the parity check")
+    parser.add_argument("--output", type=Path, default=RECORD, help="of the record")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--train-side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
-        open_clip_side(arguments.peer)
+        answer(arguments.peer)
         return 0
     threads = arguments.threads
     torch.set_num_threads(threads)
+    if arguments.train_side:
+        print(json.dumps(train_side(arguments.train_side, arguments.batch)))
+        return 0
+    if "record" in arguments.parts:
+        arguments.output.write_text(json.dumps(recorded(threads, models=1)) + "\n")
+        return 0
     print(f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}", flush=True)
     fine = True
     if "parity" in arguments.parts:
-        fine = parity(threads, TINY, arguments.models, [(29, 30), (75, 76), (5, 30)])
+        fine = parity(threads, arguments.models)
     if "generate" in arguments.parts:
-        generate(threads, arguments.long, arguments.case)
+        names = arguments.case or ["6 beams", "greedy", "sampling"]
+        generate(threads, arguments.lengths, names, not arguments.without_peer)
     if "train" in arguments.parts:
         train(threads, arguments.batch)
     if "throughput" in arguments.parts:
-        throughput(threads)
+        throughput()
     return 0 if fine else 1
 
 
