@@ -1,6 +1,6 @@
 """Fuzz the exact route: random mutations of real files, none of which may crash or hang it.
 
-    python benchmarks/fuzz_reading.py [--inputs 200000] [--seed 0] [--files DIR]
+    python benchmarks/fuzz_reading.py [--inputs 200000] [--seed 0] [--seconds S] [--files DIR]
 
 Three kinds of mutation, in turn: bytes of the file (flips, cuts, insertions, parts of another
 file), the length fields and texts of PNG chunks with the pixels left out, and the JSON or A1111
@@ -133,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after these")
     parser.add_argument("--files", type=Path, default=Path("../shared/metadata/files"))
     options = parser.parse_args()
     paths = sorted(path for path in options.files.rglob("*") if path.is_file())
@@ -145,7 +146,11 @@ def main() -> int:
     texts = [found for found in texts if found]
     failures, slowest, slowest_seed, found, refused = 0, 0.0, -1, 0, 0
     begun = time.perf_counter()
+    tried = 0
     for number in range(options.seed, options.seed + options.inputs):
+        if time.perf_counter() - begun > options.seconds:
+            break
+        tried += 1
         rng = random.Random(number)
         kind = number % 3
         if kind == 0:
@@ -178,9 +183,10 @@ def main() -> int:
     total = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{options.inputs:,} inputs in {total:.0f} s: {found:,} read, {refused:,} refused, "
-        f"{failures} failures; slowest {slowest * 1000:.0f} ms of processor time "
-        f"(seed {slowest_seed}); peak memory {peak:.0f} MB"
+        f"{tried:,} inputs from seed {options.seed} in {total:.0f} s: "
+        f"{found:,} read, {refused:,} refused, {failures} failures; "
+        f"slowest {slowest * 1000:.0f} ms of processor time (seed {slowest_seed}); "
+        f"peak memory {peak:.0f} MB"
     )
     return 1 if failures else 0
 

@@ -107,6 +107,55 @@ def test_subgraphs() -> None:
     assert reading.prompt == "a wolf"
 
 
+PROMOTED = {
+    "id": "uuid-2",
+    "inputs": [{"name": "text"}],
+    "nodes": [
+        {
+            **node(1, "CLIPTextEncode", [], ["stale"]),
+            "inputs": [{"name": "text", "type": "STRING", "widget": {"name": "text"}}],
+        }
+    ],
+    "links": [[1, -10, 0, 1, 0, "STRING"], [2, 1, 0, -20, 0, "*"]],
+}
+
+
+def test_widgets_promoted_to_a_subgraph() -> None:
+    named = node(10, "uuid-2", [], ["a fox"])
+    named["inputs"] = [{"name": "text", "type": "STRING", "widget": {"name": "text"}}]
+    proxied = node(10, "uuid-2", ["text"], ["a fox"], properties={"proxyWidgets": [["-1", "text"]]})
+    proxied["inputs"][0]["widget"] = {"name": "text"}
+    for outer in (named, proxied):
+        links = [*BASE, (10, 0, 3, 1)]
+        reading = workflow([*ALL, outer], links, definitions={"subgraphs": [PROMOTED]})
+        assert reading.prompt == "a fox"
+    linked = [*links, (11, 0, 10, 0)]
+    nodes = [*ALL, named, node(11, "PrimitiveNode", [], ["a wolf", "fixed"])]
+    assert workflow(nodes, linked, definitions={"subgraphs": [PROMOTED]}).prompt == "a wolf"
+    inner = node(10, "uuid-2", [], [])  # nothing stands on the node: the inner value holds
+    reading = workflow([*ALL, inner], links, definitions={"subgraphs": [PROMOTED]})
+    assert reading.prompt == "stale"
+
+
+def test_muted_and_bypassed_subgraphs() -> None:
+    outer = node(10, "uuid-2", ["text"], ["a fox"], mode=2)
+    links = [*BASE, (10, 0, 3, 1)]
+    definitions = {"subgraphs": [PROMOTED]}
+    assert workflow([*ALL, outer], links, definitions=definitions).prompt is None
+    bypassed = [*ALL, {**outer, "mode": 4}]
+    reading = workflow(bypassed, [*links, (6, 0, 10, 0)], definitions=definitions)
+    assert reading.prompt == "a fox"
+
+
+def test_encoders_of_several_texts_without_names() -> None:
+    flux = node(6, "CLIPTextEncodeFlux", ["clip"], ["fox", "a long fox", 3.5])
+    reading = workflow([*ALL[:-2], flux, DOG], [*BASE, (6, 0, 3, 1)])
+    assert reading.prompt == "a long fox"
+    wild = node(6, "ImpactWildcardEncode", ["clip"], ["a {x}", "a fox", "populate", "Select", "x"])
+    reading = workflow([*ALL[:-2], wild, DOG], [*BASE, (6, 0, 3, 1)])
+    assert reading.prompt == "a fox"
+
+
 def test_group_nodes() -> None:
     group = {
         "nodes": [

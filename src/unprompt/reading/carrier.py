@@ -13,6 +13,7 @@ MAX_TEXT = 8 << 20
 
 _AROUND = "\ufeff \t\r\n\0"
 _OPENING = frozenset("{[")
+_QUOTED = frozenset(('"{', '"['))
 
 MAX_TOTAL = 16 << 20
 """Most bytes of all texts of a file together."""
@@ -121,18 +122,23 @@ class Carrier:
 
 
 def _may_be_json(text: str) -> bool:
-    return text[:1] in _OPENING or text[:100].lstrip(_AROUND)[:1] in _OPENING
+    start = text[:100].lstrip(_AROUND)
+    return start[:1] in _OPENING or start[:2] in _QUOTED
 
 
 def parse_json(text: str) -> Any:
     """Parse a JSON object or array; None where it is damaged, too deep or something else.
 
-    ``NaN`` is accepted, since ComfyUI writes it. Depth is bounded by the interpreter's recursion
-    limit, and everything that walks the result bounds its own.
+    Of JSON that was written as a JSON text once more, the inner one counts. ``NaN`` is accepted,
+    since ComfyUI writes it. Depth is bounded by the interpreter's recursion limit, and everything
+    that walks the result bounds its own.
     """
     if not _may_be_json(text):
         return None
     try:
-        return json.loads(text.strip(_AROUND))
+        value = json.loads(text.strip(_AROUND))
+        if isinstance(value, str) and value[:1] in _OPENING:
+            value = json.loads(value)
     except (ValueError, RecursionError):
         return None
+    return value if isinstance(value, (dict, list)) else None

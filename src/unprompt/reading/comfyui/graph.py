@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from unprompt.reading.comfyui.names import Names
 
 MAX_NODES = 20_000
+_PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
 class Node(NamedTuple):
@@ -94,3 +95,19 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
             inputs = {**inputs, **unwrapped}
         graph[key] = Node(key, kind, inputs, links, traits)
     return graph
+
+
+def plain_value(graph: Graph, node: Node, name: str) -> Any:
+    """The value of an input, through a chain of nodes that only hand a value on."""
+    for _ in range(20):
+        if name not in node.links:
+            return node.inputs.get(name)
+        source = graph.get(node.links[name])
+        if source is None:
+            return None
+        names = (name, *_PLAIN_INPUTS, *source.inputs)
+        following = next((n for n in names if source.inputs.get(n) is not None), None)
+        if following is None:
+            return None
+        node, name = source, following
+    return None

@@ -26,7 +26,7 @@ ELSEWHERE = 1 << 6
 PICTURE = 1 << 7
 """It takes the picture that the node works on."""
 SELECTOR = 1 << 8
-"""It says by a number which of the other inputs counts."""
+"""It says by a number, or by yes or no, which of the other inputs counts."""
 MODEL = 1 << 9
 """It leads to the model."""
 LATENT = 1 << 10
@@ -47,9 +47,9 @@ _TEXT_WORDS = frozenset(
 ).union(("value", "content", "bert", "populated", "words", "lyrics"))
 _TEXT_MODELS = re.compile(r"(?<![a-z])(?:clip_[lgh](?![a-z])|t5|llama|mt5xl|gemma|qwen|byt5)")
 _OPTIONS = re.compile(
-    r"mode|type|template|delimiter|separator|method|normali|interpretation|_name$|^name$|path|file"
+    r"mode|type|template|delim|sep[ae]rator|method|normali|interpretation|_name$|^name$|path|file"
     r"|language|action|device|sampler|scheduler|seed|format|find|replace|system|control"
-    r"|(?:^|_)style$|weight|title|color"
+    r"|select to|task|(?:^|_)style$|weight|title|color"
 )
 _AWAY = (
     *("model", "clip", "vae", "unet", "noise", "sigmas", "sampler", "seed", "width", "height"),
@@ -59,7 +59,9 @@ _PICTURES = re.compile(
     r"image|pixels|latent|samples|mask|control_?net|clip_vision|style_model|upscale|lora|gligen"
 )
 _PICTURE = re.compile(r"latent|samples|^images?\d*$|pixels|pipe")
-_SELECTORS = frozenset(("select", "input", "index", "switch", "choice", "selected_index"))
+_SELECTORS = frozenset(
+    ("select", "input", "index", "switch", "choice", "selected_index", "boolean", "condition")
+)
 _SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 
 

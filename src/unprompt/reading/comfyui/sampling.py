@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from unprompt.reading.answer import Lora, Settings, as_float, as_int, as_text
-from unprompt.reading.comfyui.graph import Graph, Node
+from unprompt.reading.comfyui.graph import Graph, Node, plain_value
 from unprompt.reading.comfyui.names import GUIDANCE, LATENT, MODEL, SAMPLING
 
 _MAX_NODES = 500
 _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "diffusion_name", "model_path")
-_PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
 def settings_of(graph: Graph, sampler: Node) -> Settings:
@@ -21,7 +20,7 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
     def value(*names: str) -> Any:
         for node in near:
             for name in names:
-                if name in node.inputs and (found := _plain(graph, node, name)) is not None:
+                if name in node.inputs and (found := plain_value(graph, node, name)) is not None:
                     return found
         return None
 
@@ -72,28 +71,12 @@ def _behind(graph: Graph, start: Node, towards: int) -> list[Node]:
     return behind
 
 
-def _plain(graph: Graph, node: Node, name: str) -> Any:
-    """The value of an input, through a chain of nodes that only hand a value on."""
-    for _ in range(20):
-        if name not in node.links:
-            return node.inputs.get(name)
-        source = graph.get(node.links[name])
-        if source is None:
-            return None
-        names = (name, *_PLAIN_INPUTS, *source.inputs)
-        following = next((n for n in names if source.inputs.get(n) is not None), None)
-        if following is None:
-            return None
-        node, name = source, following
-    return None
-
-
 def _size(graph: Graph, latents: list[Node]) -> tuple[int | None, int | None]:
     """Size of the empty latent; a later resize is not what was asked of the model."""
     for node in reversed(latents):
         if "width" in node.inputs:
-            width = as_int(_plain(graph, node, "width"))
-            height = as_int(_plain(graph, node, "height"))
+            width = as_int(plain_value(graph, node, "width"))
+            height = as_int(plain_value(graph, node, "height"))
             if width and height:
                 return width, height
     return None, None
@@ -103,7 +86,7 @@ def _distilled(graph: Graph, sampler: Node) -> float | None:
     """Guidance that stands in the conditioning, as with Flux."""
     for node in _behind(graph, sampler, GUIDANCE):
         if "guidance" in node.inputs:
-            return as_float(_plain(graph, node, "guidance"))
+            return as_float(plain_value(graph, node, "guidance"))
     return None
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from unprompt.reading.comfyui.graph import Graph, Node
+from unprompt.reading.comfyui.graph import Graph, Node, plain_value
 from unprompt.reading.comfyui.names import (
     BUNDLE,
     CONDITIONING,
@@ -36,6 +36,8 @@ _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _SIDED = POSITIVE | NEGATIVE
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
+_CHOICES = frozenset(("true", "false", "yes", "no", "on", "off", "enable", "disable", "none"))
+_DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 
 
 class Found(NamedTuple):
@@ -189,7 +191,7 @@ class Tracer:
         texts: dict[str, list[Found]] = {"positive": [], "negative": []}
         for name in node.inputs:
             traits = self._names[name]
-            if "prompt" in name.lower() and traits & TEXT:
+            if traits & _SIDED or ("prompt" in name.lower() and traits & TEXT):
                 side = "negative" if traits & NEGATIVE else "positive"
                 found = self._text_input(node, name, side, set(), 0)
                 if found is not None and found.text.strip():
@@ -282,7 +284,11 @@ class Tracer:
         return Found(text, node.id) if text.__class__ is str else None
 
     def _text(self, source: str, side: str, seen: set[str], depth: int) -> Found | None:
-        """The text behind a link that carries text; a node with several joins them."""
+        """The text behind a link that carries text.
+
+        A node with several texts joins them. One whose inputs do not say that they hold words (a
+        switch, a viewer) hands on the first, unless it states what to join them with.
+        """
         node = self._enter(source, seen, depth)
         if node is None:
             return None
@@ -292,33 +298,53 @@ class Tracer:
         if len(named) < len(node.inputs):
             named = {n: traits for n, traits in named.items() if traits & mine} or named
         texts = [n for n, traits in named.items() if traits & (TEXT | mine)]
-        if not texts:
-            texts = [n for n, traits in named.items() if not traits & (OPTION | ELSEWHERE)]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
-        texts = populated or self._selected(node, _ordered(texts))
+        texts = populated or self._selected(node, _ordered(_not_shown(node, texts)))
         parts = [
             found
             for name in texts
             if (found := self._text_input(node, name, side, seen, depth)) is not None
         ]
-        if not parts:
-            return None
         filled = [part for part in parts if part.text.strip()]
-        if len(filled) < 2:
-            return (filled or parts)[0]
-        joined = _delimiter(node).join(part.text for part in filled)
-        return Found(joined[:_MAX_TEXT], node.id)
+        delimiter = _delimiter(node)
+        if not filled:
+            others = [n for n, t in named.items() if not t & (OPTION | ELSEWHERE | TEXT | mine)]
+            # What a viewer shows is what it was given, and is left where that cannot be told.
+            others += [n for n in named if n not in texts and named[n] & TEXT]
+            for name in self._selected(node, _ordered(others)):
+                found = self._text_input(node, name, side, seen, depth)
+                if found is not None and found.text.strip():
+                    filled.append(found)
+                    if delimiter is None:
+                        break
+        if len(filled) > 1:
+            filled = [p for p in filled if p.text.strip().lower() not in _CHOICES] or filled[:1]
+        if not filled:
+            return parts[0] if parts else None
+        if len(filled) == 1 and "find" not in node.inputs:
+            return filled[0]
+        joined = (", " if delimiter is None else delimiter).join(part.text for part in filled)
+        return Found(_replaced(node, joined)[:_MAX_TEXT], node.id)
 
     def _selected(self, node: Node, names: list[str]) -> list[str]:
-        """Of a switch with a number, the input of that number; else all."""
+        """Of a switch, the input that it is set to; else all."""
         if len(names) < 2:
             return names
-        for name, value in node.inputs.items():
-            if value.__class__ is int and self._names[name] & SELECTOR:
+        for name in node.inputs:
+            if not self._names[name] & SELECTOR:
+                continue
+            value = plain_value(self._graph, node, name)
+            chosen: list[str] = []
+            if value.__class__ is int:
                 number = str(value)
                 chosen = [n for n in names if n[len(n.rstrip("0123456789")) :] == number]
-                if chosen:
-                    return chosen
+            elif value.__class__ is bool:
+                word = str(value).lower()
+                chosen = [n for n in names if n.lower().endswith(word)]
+                if not chosen and len(names) == 2:  # WAS Suite: the first where it is true
+                    chosen = [names[not value]]
+            if chosen:
+                return chosen
         return names
 
     def _enter(self, source: str, seen: set[str], depth: int) -> Node | None:
@@ -342,8 +368,22 @@ def _ordered(names: list[str]) -> list[str]:
     return names
 
 
-def _delimiter(node: Node) -> str:
-    for name in ("delimiter", "separator", "delim"):
+def _not_shown(node: Node, names: list[str]) -> list[str]:
+    """Without what a viewer shows: ``text_0`` beside a linked ``text``."""
+    return [
+        name
+        for name in names
+        if name in node.links or name.rstrip("0123456789").removesuffix("_") not in node.links
+    ]
+
+
+def _replaced(node: Node, text: str) -> str:
+    find, replace = node.text("find"), node.text("replace")
+    return text.replace(find, replace) if find and replace is not None else text
+
+
+def _delimiter(node: Node) -> str | None:
+    for name in _DELIMITERS:
         if (value := node.text(name)) is not None:
             return value.replace("\\n", "\n")
-    return ", "
+    return None

@@ -15,7 +15,10 @@ _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
 _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 _AFTER_SEED = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
-_NO_TEXT = _AFTER_SEED | {"true", "false", "enable", "disable", "none", "default", "auto"}
+_NO_TEXT = _AFTER_SEED | {
+    *("true", "false", "yes", "no", "enable", "disable", "none", "default", "auto", "choose"),
+    *("populate", "reproduce"),
+}
 _MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
 # Widgets of core nodes in order, for workflows of before 2024, which do not name them.
@@ -36,6 +39,15 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
     "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
     "LoraLoaderModelOnly": ("lora_name", "strength_model"),
     "CLIPTextEncode": ("text",),
+    "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
+    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl", "empty_padding"),
+    "CLIPTextEncodeSDXL": (
+        *("width", "height", "crop_w", "crop_h", "target_width", "target_height"),
+        *("text_g", "text_l"),
+    ),
+    "CLIPTextEncodeSDXLRefiner": ("ascore", "width", "height", "text"),
+    "ImpactWildcardProcessor": ("wildcard_text", "populated_text"),
+    "ImpactWildcardEncode": ("wildcard_text", "populated_text"),
     "CLIPSetLastLayer": ("stop_at_clip_layer",),
     "CFGGuider": ("cfg",),
     "FluxGuidance": ("guidance",),
@@ -90,7 +102,7 @@ class _Builder:
                 continue
             key = f"{prefix}{node.get('id')}"
             self._raw[key] = node
-            if depth >= _MAX_DEPTH:
+            if depth >= _MAX_DEPTH or node.get("mode") in (_MUTED, _BYPASSED):
                 continue
             if inner := self._subgraphs.get(str(node.get("type"))):
                 self.add(inner, f"{key}:", depth + 1)
@@ -170,8 +182,13 @@ class _Builder:
             for slot, socket in enumerate(_sockets(raw, "inputs")):
                 link = self._source(key, slot, 0)
                 name = socket.get("name")
-                if link is not None and isinstance(name, str):
-                    inputs[name] = None
+                if not isinstance(name, str):
+                    continue
+                if link is None:
+                    if socket.get("widget") and (value := self._promoted(key, slot, 0)) is not None:
+                        inputs[name] = value
+                else:
+                    inputs[name] = list(link)
                     links[name] = link.node
                     if socket.get("widget"):
                         # Values of widgets that became inputs are what was typed before.
@@ -215,6 +232,21 @@ class _Builder:
                 if socket.get("name") == declared[slot].get("name"):
                     return index
         return slot
+
+    def _promoted(self, key: str, slot: int, depth: int) -> Any:
+        """The value of a widget inside a sub-graph that stands on the sub-graph's node."""
+        link = self._links.get((key, slot))
+        if link is None or depth > _MAX_DEPTH or not link.node.endswith(_INPUT_NODE):
+            return None
+        outer = link.node.removesuffix(_INPUT_NODE).removesuffix(":")
+        raw = self._raw.get(outer)
+        outer_slot = self._outer_slot(outer, link.slot)
+        if raw is None or (outer, outer_slot) in self._links:
+            return self._promoted(outer, outer_slot, depth + 1) if raw else None
+        for number, socket in enumerate(_sockets(raw, "inputs")):
+            if number == outer_slot and isinstance(name := socket.get("name"), str):
+                return dict(_widgets(raw)).get(name)
+        return None
 
     def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
         """A bypassed node gives on its first input of the type that is asked for."""
@@ -291,6 +323,12 @@ def _guessed_names(kind: str, values: list[Any]) -> list[str]:
 def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
     if known := _WIDGETS.get(str(raw.get("type"))):
         return list(known)
+    properties = raw.get("properties")
+    proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
+    if isinstance(proxies, list) and len(proxies) == len(values):  # of a sub-graph's node
+        return [
+            str(proxy[1]) if isinstance(proxy, list) and len(proxy) > 1 else "" for proxy in proxies
+        ]
     named = [
         widget["name"]
         for socket in _sockets(raw, "inputs")
