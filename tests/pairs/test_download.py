@@ -4,17 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("img2dataset", reason="the extra [data] is not installed")
 
 from tests.pairs.web import AT_FIRST, NEVER, BadWeb, bad_web, kind
-from unprompt.errors import TableError, UnpromptError
-from unprompt.pairs.download import Options, download, is_passing, load_presets, read_list
-from unprompt.pairs.guard import connect, guarded_opener
-from unprompt.pairs.preset_list import fetch_list, to_text
+from unprompt.cli import app
+from unprompt.errors import UnpromptError
+from unprompt.pairs.download import Options, download, is_passing
 from unprompt.pairs.table import load, validate
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
@@ -66,29 +67,6 @@ def test_two_thousand_images_of_a_bad_web(tmp_path: Path) -> None:
     assert "HTTP Error 404" in again.stderr
 
 
-def test_addresses_that_are_not_public_are_refused(tmp_path: Path) -> None:
-    with bad_web(3.0) as web:
-        urls = _list(tmp_path / "urls.tsv", web, 5)
-        result = download(urls, tmp_path / "out", Options(processes=1, threads=4, timeout=2))
-        assert result.arrived == 0
-        assert sum(result.failures.values()) == 5
-        assert all("no public address" in reason for reason in result.failures)
-        assert result.passing == 0
-        assert not web.asked
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "localhost"])
-def test_the_guard_connects_to_no_such_host(host: str) -> None:
-    with pytest.raises(OSError, match="no public address"):
-        connect((host, 80), 1)
-
-
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://example.org/x", "data:,x"])
-def test_the_guard_opens_no_other_scheme(url: str) -> None:
-    with pytest.raises(OSError, match="unknown url type"):
-        guarded_opener().open(url, timeout=1)
-
-
 @pytest.mark.parametrize(
     ("reason", "passing"),
     [
@@ -108,18 +86,6 @@ def test_the_guard_opens_no_other_scheme(url: str) -> None:
 )
 def test_reasons(reason: str, passing: bool) -> None:
     assert is_passing(reason) == passing
-
-
-def test_shards_in_tar_files(tmp_path: Path) -> None:
-    with bad_web(3.0) as web:
-        urls = _list(tmp_path / "urls.tsv", web, 6)
-        call = _verb(urls, tmp_path / "out", "--format", "webdataset", "--encode-format", "png")
-        done = subprocess.run(call, capture_output=True, text=True)
-        assert done.returncode == 1, done.stderr
-    table = load(tmp_path / "out")
-    validate(table, images="decode")
-    assert table.prompts == [f"picture {n}" for n in (0, 1, 2, 4, 5)]
-    assert table.column("file")[0] == "round-0/images/00000.tar/00000000.png"
 
 
 @pytest.mark.slow
@@ -148,60 +114,65 @@ def test_killed_at_random_the_union_is_complete(tmp_path: Path) -> None:
     assert len(table) == len(expected)
 
 
-def test_repeated_and_empty_rows_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "urls.csv"
-    path.write_text("link,alt\nhttp://a/1,x\nhttp://a/1,x\nhttp://a/2,\n,y\nhttp://a/1,z\n")
-    assert list(read_list(path, "link", "alt")) == [
-        ("http://a/1", "x"),
-        ("http://a/1", "x"),
-        ("http://a/1", "z"),
-    ]
-    result = download(
-        path,
-        tmp_path / "out",
-        Options(processes=1, timeout=1),
-        url_column="link",
-        caption_column="alt",
-    )
-    assert result.listed == 2
-
-
-def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="cannot be read"):
-        list(read_list(tmp_path / "none.csv"))
-    (tmp_path / "urls.txt").write_text("http://a/1\n")
-    with pytest.raises(TableError, match="a list of URLs is"):
-        list(read_list(tmp_path / "urls.txt"))
-    (tmp_path / "urls.jsonl").write_text('{"link": "http://a/1"}\n')
-    with pytest.raises(TableError, match="column 'url' is missing; it holds link"):
-        list(read_list(tmp_path / "urls.jsonl"))
-
-
-def test_a_folder_of_another_download_is_refused(tmp_path: Path) -> None:
+def test_tar_shards_and_what_is_not_public(tmp_path: Path) -> None:
+    """A download of tar shards; a second call retries, with the guard up, and changes nothing."""
+    numbers = (0, 1, 3, 7, 17, 19, 23, 29, 31, 41, 43, 47)
     with bad_web(3.0) as web:
-        urls = _list(tmp_path / "urls.tsv", web, 2)
-        options = Options(processes=1, allow_private=True)
-        download(urls, tmp_path / "out", options)
-        with pytest.raises(UnpromptError, match="image_size: 512 there, 64 now"):
-            download(urls, tmp_path / "out", Options(image_size=64))
+        urls = tmp_path / "urls.tsv"
+        rows = [f"{web.url(n)}\tpicture {n}" for n in numbers]
+        urls.write_text("\n".join(["url\tcaption", *rows]) + "\n", encoding="utf-8")
+        options = Options(
+            image_size=16,
+            output_format="webdataset",
+            encode_format="png",
+            processes=1,
+            allow_private=True,
+        )
+        first = download(urls, tmp_path / "out", options)
+        asked = web.asked.copy()
+        guarded = replace(options, allow_private=False)
+        second = download(urls, tmp_path / "out", guarded)
+        # The one image that may arrive next time was not asked for, since its host is not public.
+        assert web.asked == asked
+    table = load(first.table)
+    validate(table, images="decode")
+    assert table.prompts == [f"picture {n}" for n in (0, 1, 29, 31, 47)]
+    assert table.column("file")[0] == "round-0/images/00000.tar/000000000.png"
+    assert (first.listed, first.tried, first.passing) == (12, 12, 1)
+    reasons = "\n".join(first.failures)
+    assert "HTTP Error 429" in reasons
+    assert "HTTP Error 404" in reasons
+    assert first.failures["Use of image disallowed by X-Robots-Tag directive"] == 2
+    assert (second.tried, second.arrived, second.passing) == (1, 5, 0)
+    assert "refused: 127.0.0.1 has no public address" in "\n".join(second.failures)
+
+    with pytest.raises(UnpromptError, match="image_size: 16 there, 64 now"):
+        download(urls, tmp_path / "out", replace(options, image_size=64))
 
 
-def test_presets_are_whole() -> None:
-    presets = load_presets()
-    names = {"mscoco", "sbucaptions", "cc3m", "cc12m", "laion400m", "laion2b-en", "diffusiondb"}
-    assert set(presets) == names
-    text = to_text(presets)
-    for preset in presets.values():
-        assert preset.list.startswith("https://")
-        assert preset.licence in text
-        assert preset.terms in text
-    with pytest.raises(UnpromptError, match="unprompt harvest"):
-        fetch_list(presets["diffusiondb"], Path())
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"resize_mode": "x"}, "unknown resize_mode 'x'; choose keep_ratio"),
+        ({"output_format": "zip"}, "choose files, webdataset"),
+        ({"encode_format": "gif"}, "choose jpg, png, webp"),
+        ({"distributor": "x"}, "choose multiprocessing, pyspark, ray"),
+        ({"timeout": 0}, "timeout must be 1 or more"),
+        ({"shard_size": 1}, "shard_size must be 2 or more"),
+    ],
+)
+def test_wrong_options(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UnpromptError, match=message):
+        Options(**wrong)
 
 
-def test_the_verb_lists_presets_and_refuses_half_a_call() -> None:
-    shown = subprocess.run([UNPROMPT, "download", "--list"], capture_output=True, text=True)
-    assert shown.returncode == 0
+def test_the_verb_lists_presets_and_refuses_half_a_call(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    shown = run(app, ["download", "--list"])
+    assert shown.exit_code == 0
     assert "591,753 pairs" in shown.stdout
-    wrong = subprocess.run([UNPROMPT, "download"], capture_output=True, text=True)
-    assert wrong.returncode == 2
+    assert run(app, ["download"]).exit_code == 2
+    assert run(app, ["download", "urls.csv", "-o", "x", "--urls", "list"]).exit_code == 2
+    folder = str(tmp_path)
+    by_hand = run(app, ["download", "cc3m", "-o", folder])
+    assert "unprompt download cc3m --urls" in str(by_hand.exception)

@@ -6,9 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import (
+    BaseHTTPRequestHandler,
+    SimpleHTTPRequestHandler,
+    ThreadingHTTPServer,
+)
+from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 KINDS = {
     3: "missing",  # 404
@@ -21,8 +30,11 @@ KINDS = {
     29: "private",  # redirect to a private address
     31: "moved",  # redirect to an image
     37: "error",  # 500, always
+    41: "optout",  # an image that no machine may learn from
+    43: "optout-by-name",  # the same, said to img2dataset
+    47: "mistyped",  # an image that is said to be a text
 }
-NEVER = {"missing", "html", "truncated", "file", "error"}
+NEVER = {"missing", "html", "truncated", "file", "error", "optout", "optout-by-name"}
 AT_FIRST = {"busy", "hang"}
 
 
@@ -83,12 +95,16 @@ class _Answers(BaseHTTPRequestHandler):
             if what == "slow":
                 time.sleep(self.server.patience / 4)
             body = b"<html>no image</html>" if what == "html" else picture(number)
-            self._send(body[: len(body) // 2] if what == "truncated" else body)
+            self._send(body[: len(body) // 2] if what == "truncated" else body, what)
 
-    def _send(self, body: bytes) -> None:
+    def _send(self, body: bytes, what: str) -> None:
+        types = {"html": "text/html", "mistyped": "text/plain"}
+        directives = {"optout": "noai", "optout-by-name": "img2dataset: noindex"}
         try:
             self.send_response(200)
-            self.send_header("Content-Type", "image/jpeg")
+            self.send_header("Content-Type", types.get(what, "image/jpeg"))
+            if what in directives:
+                self.send_header("X-Robots-Tag", directives[what])
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -108,7 +124,25 @@ class _Answers(BaseHTTPRequestHandler):
 @contextmanager
 def bad_web(patience: float = 2.0) -> Iterator[BadWeb]:
     """A running server; ``patience`` is the time-out of its clients in seconds."""
-    server = BadWeb(patience)
+    with _running(BadWeb(patience)) as server:
+        yield server
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Address of a server of the files of a folder."""
+    handler = partial(_Quiet, directory=str(folder))
+    with _running(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+@contextmanager
+def _running(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

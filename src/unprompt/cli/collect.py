@@ -65,7 +65,13 @@ def compose(
         completer = Completer.from_pretrained(lm, sampling, batch_size)
         description = f"{lm}, {batch_size} at a time, {sampling}"
     write_composed(
-        n, output, seed, style, completer=completer, description=description, progress=True
+        n,
+        output,
+        seed,
+        style,
+        completer=completer,
+        description=description,
+        progress=True,
     )
     typer.echo(f"{output}: {n:,} prompts", err=True)
     if diversity or against:
@@ -179,9 +185,17 @@ def download(
         Path | None, typer.Option("-o", "--output", help="Folder of images and pairs table.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="Show the presets and do nothing.")] = False,
+    urls: Annotated[
+        Path | None,
+        typer.Option(help="The preset's list where it was fetched by hand: a file or a folder."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many of the list.")] = None,
-    url_column: Annotated[str, typer.Option(help="The list's column of URLs.")] = "url",
-    caption_column: Annotated[str, typer.Option(help="Its column of captions.")] = "caption",
+    url_column: Annotated[
+        str | None, typer.Option(help="The list's column of URLs [default: url].")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Its column of captions [default: caption].")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence noted in the table.")] = None,
     image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 512,
     resize_mode: Annotated[
@@ -211,13 +225,19 @@ def download(
       unprompt download urls.tsv -o pairs --processes 8 --format webdataset
 
       unprompt download mscoco -o coco --limit 100000
-    """
-    from unprompt.pairs.download import Options, load_presets
-    from unprompt.pairs.download import download as run
-    from unprompt.pairs.preset_list import fetch_list, to_text
 
+      unprompt download cc3m --urls Train_GCC-training.tsv -o cc3m
+
+      unprompt download diffusiondb -o diffusiondb --limit 20000
+    """
+    from unprompt.pairs.download import Options
+    from unprompt.pairs.download import download as run
+    from unprompt.pairs.parts import download_parts
+    from unprompt.pairs.preset_list import fetch_list, load_presets, to_text
+
+    presets = load_presets()
     if show:
-        typer.echo(to_text(load_presets()))
+        typer.echo(to_text(presets))
         return
     if source is None or output is None:
         raise typer.BadParameter("name a preset or a list of URLs, and a folder with -o")
@@ -234,21 +254,32 @@ def download(
         wandb,
         allow_private,
     )
-    path = Path(source)
-    if preset := load_presets().get(source):
-        path = fetch_list(preset, output)
-        url_column, caption_column = preset.url_column, preset.caption_column
-        licence = licence or preset.licence
-    result = run(
-        path,
-        output,
-        options,
-        url_column=url_column,
-        caption_column=caption_column,
-        source=source if preset else None,
-        licence=licence,
-        limit=limit,
-    )
+    preset = presets.get(source)
+    if urls is not None and preset is None:
+        raise typer.BadParameter(f"--urls needs a preset, and '{source}' is none; see --list")
+    if preset is not None and preset.format == "zip parts":
+        result = download_parts(preset, output, limit=limit, progress=True)
+    else:
+        path = Path(source)
+        if preset is not None:
+            path = urls or fetch_list(preset, output)
+        result = run(
+            path,
+            output,
+            options,
+            url_columns=_names(url_column, preset.url_columns if preset else ("url",)),
+            caption_columns=_names(
+                caption_column, preset.caption_columns if preset else ("caption",)
+            ),
+            header=preset.header if preset else (),
+            source=source if preset else None,
+            licence=licence or (preset.licence if preset else None),
+            limit=limit,
+        )
     typer.echo(str(result), err=True)
     if result.arrived < result.listed:
         raise typer.Exit(1)
+
+
+def _names(stated: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    return known if stated is None else (stated,)

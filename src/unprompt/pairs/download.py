@@ -5,73 +5,43 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import signal
 import sys
-import tomllib
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unprompt.errors import MissingExtraError, TableError, UnpromptError
-from unprompt.files import atomic_open, atomic_path
-from unprompt.pairs.compose import text_key
+from unprompt.errors import UnpromptError, need
+from unprompt.files import atomic_open
 from unprompt.pairs.table import Pair, PairsWriter
+from unprompt.pairs.url_list import read_list, write_list
 
 TABLE = "pairs.parquet"
 _LIST = "urls.parquet"
 _SETTINGS = "settings.json"
 _COMPLETE = "complete"
-_BATCH = 10_000
+_CHOICES = {
+    "resize_mode": ("keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"),
+    "output_format": ("files", "webdataset"),
+    "encode_format": ("jpg", "png", "webp"),
+    "distributor": ("multiprocessing", "pyspark", "ray"),
+}
 
 # What may be different next time. HTTP: 408 request timeout, 425 too early, 429 too many requests,
 # and the server errors that RFC 9110 calls temporary.
 _PASSING = re.compile(
     r"timed out|timeout|HTTP Error (?:408|425|429|500|502|503|504|52\d)|IncompleteRead|"
     r"[Cc]onnection (?:reset|aborted|refused)|Remote end closed|Temporary failure in name|"
-    r"Network is unreachable|No route to host|EOF occurred|BadStatusLine"
+    r"Network is unreachable|No route to host|EOF occurred|BadStatusLine|cut off"
 )
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A known data set; one small file each in ``presets/``.
-
-    Attributes:
-        name: what it is called on the command line.
-        title: what it is.
-        list: where its list of URLs lies.
-        format: of the list.
-        url_column: column of the URLs.
-        caption_column: column of the captions.
-        licence: of captions and images.
-        terms: where the terms stand.
-        pairs: how many it lists.
-        size: on disk.
-        time: what its download takes.
-        columns: names of the list's columns where it has no header.
-        manual: what has to be done by hand, where its list cannot be fetched outright.
-    """
-
-    name: str
-    title: str
-    list: str
-    format: str
-    url_column: str
-    caption_column: str
-    licence: str
-    terms: str
-    pairs: int
-    size: str
-    time: str
-    columns: tuple[str, ...] = ()
-    manual: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +61,9 @@ class Options:
         distributor: ``multiprocessing``, ``pyspark`` or ``ray``.
         wandb: report to Weights & Biases.
         allow_private: let URLs and redirects lead to addresses that are not public.
+
+    Raises:
+        UnpromptError: a name that is none of those above, or a number below 1.
     """
 
     image_size: int = 512
@@ -104,6 +77,18 @@ class Options:
     distributor: str = "multiprocessing"
     wandb: bool = False
     allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UnpromptError(
+                    f"unknown {name} '{getattr(self, name)}'; choose {', '.join(allowed)}"
+                )
+        for name in ("image_size", "processes", "threads", "timeout"):
+            if getattr(self, name) < 1:
+                raise UnpromptError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.shard_size < 2:
+            raise UnpromptError(f"shard_size must be 2 or more, not {self.shard_size}")
 
 
 @dataclass(frozen=True)
@@ -135,18 +120,6 @@ class Download:
         return text
 
 
-def load_presets() -> dict[str, Preset]:
-    """The known data sets by name."""
-    presets = {}
-    for entry in files("unprompt.pairs").joinpath("presets").iterdir():
-        if entry.name.endswith(".toml"):
-            name = entry.name.removesuffix(".toml")
-            stated = tomllib.loads(entry.read_text(encoding="utf-8"))
-            stated["columns"] = tuple(stated.get("columns", ()))
-            presets[name] = Preset(name=name, **stated)
-    return dict(sorted(presets.items()))
-
-
 def is_passing(reason: str) -> bool:
     """Whether a failure may be gone next time."""
     return _PASSING.search(reason) is not None
@@ -157,8 +130,9 @@ def download(
     folder: str | Path,
     options: Options | None = None,
     *,
-    url_column: str = "url",
-    caption_column: str = "caption",
+    url_columns: Sequence[str] = ("url",),
+    caption_columns: Sequence[str] = ("caption",),
+    header: Sequence[str] = (),
     source: str | None = None,
     licence: str | None = None,
     limit: int | None = None,
@@ -170,11 +144,12 @@ def download(
     too many requests, server error) again, and nothing else.
 
     Args:
-        url_list: CSV, TSV, JSON lines or Parquet file, with a header.
+        url_list: CSV, TSV, JSON, JSON lines or Parquet file, or a folder of such files.
         folder: where images, list and ``pairs.parquet`` go.
         options: how; the same in every call for one folder, but for processes, threads, timeout.
-        url_column: its column of URLs.
-        caption_column: its column of captions.
+        url_columns: names that its column of URLs may have.
+        caption_columns: names that its column of captions may have.
+        header: names of its columns where it has no line of them.
         source: column ``source`` of the table; the name of the list by default.
         licence: column ``licence`` of the table.
         limit: only so many of the list.
@@ -185,11 +160,13 @@ def download(
         UnpromptError: the folder is that of another list or of other options.
     """
     folder, options = Path(folder), options or Options()
-    try:
-        import img2dataset
-    except ImportError as error:
-        raise MissingExtraError("img2dataset", "data") from error
-    del img2dataset
+    need("data", "img2dataset")
+    if options.distributor == "ray":
+        need("ray", "ray")
+    elif options.distributor == "pyspark":
+        need("spark", "pyspark")
+    if options.wandb:
+        need("all", "wandb")
     url_list = Path(url_list)
     source = source or url_list.stem
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,11 +175,12 @@ def download(
     _agree(folder, {"source": source, "limit": limit, **stated})
     first = folder / "round-0"
     if not (first / _LIST).exists():
-        _write_list(read_list(url_list, url_column, caption_column), first / _LIST, limit)
+        rows = read_list(url_list, url_columns, caption_columns, header)
+        write_list(rows, first / _LIST, limit)
     rounds = _rounds(folder)
     if (rounds[-1] / _COMPLETE).exists() and (again := _to_retry(rounds)):
         rounds.append(folder / f"round-{len(rounds)}")
-        _write_list(iter(again), rounds[-1] / _LIST)
+        write_list(iter(again), rounds[-1] / _LIST)
     tried = 0
     if not (rounds[-1] / _COMPLETE).exists():
         tried = pq.read_metadata(rounds[-1] / _LIST).num_rows
@@ -215,84 +193,20 @@ def download(
     return Download(folder / TABLE, listed, arrived, tried, dict(reasons.most_common()), passing)
 
 
-def read_list(
-    path: Path, url_column: str = "url", caption_column: str = "caption"
-) -> Iterator[tuple[str, str]]:
-    """URLs and captions of a list, batch by batch; rows without one of them are passed over.
-
-    Raises:
-        TableError: not there, not readable, or a column is missing.
-    """
-    for batch in _list_batches(path):
-        for column in (url_column, caption_column):
-            if column not in batch.schema.names:
-                raise TableError(
-                    f"{path}: column '{column}' is missing; it holds "
-                    f"{', '.join(batch.schema.names)}; name it with --url-column or "
-                    "--caption-column"
-                )
-        urls, captions = batch[url_column].to_pylist(), batch[caption_column].to_pylist()
-        for url, caption in zip(urls, captions, strict=True):
-            if url and caption and str(caption).strip():
-                yield str(url), str(caption)
-
-
-def _list_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow.csv
-    import pyarrow.json
-
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            yield from pq.ParquetFile(path).iter_batches(_BATCH)
-        elif suffix in (".jsonl", ".json"):
-            yield from pyarrow.json.read_json(path).to_batches(_BATCH)
-        elif suffix in (".csv", ".tsv"):
-            parsing = pyarrow.csv.ParseOptions(
-                delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
-            )
-            yield from pyarrow.csv.open_csv(path, parse_options=parsing)
-        else:
-            raise TableError(
-                f"{path}: a list of URLs is a .parquet, .csv, .tsv, .json or .jsonl file with "
-                "columns of URLs and captions"
-            )
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TableError(f"{path}: cannot be read ({error})") from error
-
-
-def _write_list(rows: Iterator[tuple[str, str]], path: Path, limit: int | None = None) -> None:
-    """Write each pair of URL and caption once."""
-    schema = pa.schema([("url", pa.string()), ("caption", pa.string())])
-    seen: set[int] = set()
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        batch: list[dict[str, str]] = []
-        for url, caption in rows:
-            key = text_key(f"{url}\0{caption}")
-            if limit is not None and len(seen) >= limit:
-                break
-            if key not in seen:
-                seen.add(key)
-                batch.append({"url": url, "caption": caption})
-            if len(batch) == _BATCH:
-                writer.write_table(pa.Table.from_pylist(batch, schema))
-                batch = []
-        writer.write_table(pa.Table.from_pylist(batch, schema))
-
-
 def _fetch(folder: Path, options: Options) -> None:
     """Let img2dataset fetch the shards of one round that are missing."""
     from unprompt.pairs.guard import GuardedDownloader
 
     # The package has a function of the same name as this module.
     img2dataset: Any = import_module("img2dataset.main")
+    _clear_half_shards(folder)
     downloader = img2dataset.Downloader
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
     # The library that it scales images with would look for updates of itself in every process.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
-        with _talking_to_stderr():
+        with _talking_to_stderr(), _interruptible():
             img2dataset.download(
                 url_list=str(folder / _LIST),
                 input_format="parquet",
@@ -312,6 +226,8 @@ def _fetch(folder: Path, options: Options) -> None:
                 number_sample_per_shard=options.shard_size,
                 distributor=options.distributor,
                 enable_wandb=options.wandb,
+                # Pages can forbid img2dataset by this name, or all such use by no name.
+                user_agent_token="img2dataset",  # noqa: S106 -- a name, no secret
             )
     finally:
         img2dataset.Downloader = downloader
@@ -338,6 +254,28 @@ def _talking_to_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the success that img2dataset reports when it is interrupted into an interruption."""
+    if threading.current_thread() is not threading.main_thread():
+        raise UnpromptError("img2dataset downloads in the main thread of a program only")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _clear_half_shards(folder: Path) -> None:
+    """Remove what a killed run left of shards that it did not finish; they are fetched again."""
+    whole = {path.stem for path in _shards(folder)}
+    for path in (folder / "images").glob("*"):
+        if path.name.split(".")[0].split("_")[0] not in whole:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _rounds(folder: Path) -> list[Path]:

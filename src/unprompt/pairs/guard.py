@@ -12,6 +12,7 @@ from typing import Any
 from img2dataset.downloader import Downloader
 
 REFUSED = "refused"
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class GuardedDownloader(Downloader):
@@ -52,7 +53,7 @@ def connect(
     """
     host, port = address
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    public = [info for info in found if ipaddress.ip_address(info[4][0]).is_global]
+    public = [info for info in found if is_public(str(info[4][0]))]
     if not public:
         raise OSError(f"{REFUSED}: {host} has no public address")
     failure: OSError | None = None
@@ -62,6 +63,21 @@ def connect(
         except OSError as error:
             failure = error
     raise failure or OSError(f"{host} cannot be reached")
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet.
+
+    IPv6 addresses that stand for IPv4 ones (mapped, 6to4, NAT64) are as public as these.
+    """
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(ip.packed[-4:])
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
 
 
 class _HTTPConnection(http.client.HTTPConnection):
