@@ -19,6 +19,10 @@ def compose(
     style: Annotated[
         str, typer.Option(help="caption, artist, mixed, or sketch for scenes that can be drawn.")
     ] = "mixed",
+    wordnet: Annotated[
+        bool,
+        typer.Option("--wordnet", help="Take half of the nouns from WordNet, if it is installed."),
+    ] = False,
     lm: Annotated[
         str | None,
         typer.Option(
@@ -69,6 +73,7 @@ def compose(
         output,
         seed,
         style,
+        wordnet=wordnet,
         completer=completer,
         description=description,
         progress=True,

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from unprompt.errors import UnpromptError
-from unprompt.pairs.grammar import load_grammar
+from unprompt.pairs.grammar import Grammar, load_grammar
 from unprompt.pairs.scene import sketch_grammar
+from unprompt.pairs.wordnet import wordnet_grammar
 
 STYLES = ("caption", "artist", "mixed", "sketch")
 """``caption`` says what is to be seen; ``artist`` adds medium, painter, light and quality words;
@@ -17,7 +18,7 @@ STYLES = ("caption", "artist", "mixed", "sketch")
 _MAX_REPEATS = 2_000
 
 
-def compose(n: int, seed: int = 0, style: str = "mixed") -> Iterator[str]:
+def compose(n: int, seed: int = 0, style: str = "mixed", *, wordnet: bool = False) -> Iterator[str]:
     """Compose ``n`` distinct prompts.
 
     The first prompts of a longer call are those of a shorter one with the same seed and style.
@@ -26,23 +27,30 @@ def compose(n: int, seed: int = 0, style: str = "mixed") -> Iterator[str]:
         n: how many.
         seed: another seed gives other prompts.
         style: one of `STYLES`.
+        wordnet: take half of the nouns from WordNet.
 
     Yields:
         One prompt, without line breaks.
 
     Raises:
-        UnpromptError: an unknown style, a negative number, or more prompts than the grammar
-            holds (over a hundred million in each style but ``sketch``).
+        UnpromptError: an unknown style, a negative number, WordNet is not installed (or asked for
+            with sketches), or more prompts than the grammar holds (over a hundred million in each
+            style but ``sketch``).
     """
     if style not in STYLES:
         raise UnpromptError(f"unknown style '{style}'; choose one of {', '.join(STYLES)}")
     if n < 0:
         raise UnpromptError(f"cannot compose {n} prompts; ask for 0 or more")
-    return _compose(n, seed, style)
+    if wordnet and style == "sketch":
+        raise UnpromptError("sketches are drawn of a few known things; leave WordNet out")
+    if style == "sketch":
+        grammar = sketch_grammar()
+    else:
+        grammar = wordnet_grammar() if wordnet else load_grammar()
+    return _compose(n, seed, style, grammar)
 
 
-def _compose(n: int, seed: int, style: str) -> Iterator[str]:
-    grammar = sketch_grammar() if style == "sketch" else load_grammar()
+def _compose(n: int, seed: int, style: str, grammar: Grammar) -> Iterator[str]:
     rng = random.Random(f"{style}/{seed}")  # noqa: S311 -- not for secrets
     seen: set[int] = set()
     repeats = 0

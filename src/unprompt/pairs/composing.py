@@ -34,6 +34,7 @@ def write_composed(
     seed: int = 0,
     style: str = "mixed",
     *,
+    wordnet: bool = False,
     completer: Completes | None = None,
     description: str = "",
     chunk: int = CHUNK,
@@ -51,6 +52,7 @@ def write_composed(
         path: the file to write.
         seed: another seed gives other prompts.
         style: as in `compose`.
+        wordnet: as in `compose`.
         completer: completes the prompts.
         description: says which model and settings complete them; work noted under another
             description is discarded.
@@ -63,12 +65,14 @@ def write_composed(
     """
     path = Path(path)
     if completer is None:
-        write_lines(track(compose(n, seed, style), "composing", total=n, show=progress), path)
+        prompts = compose(n, seed, style, wordnet=wordnet)
+        write_lines(track(prompts, "composing", total=n, show=progress), path)
         return
-    header = {"n": n, "seed": seed, "style": style, "lm": description, "chunk": chunk}
+    header = {"n": n, "seed": seed, "style": style, "wordnet": wordnet}
     notes = path.with_name(f".{path.name}.partial")
-    done = _read_notes(notes, header)
-    chunks = _complete_chunks(n, seed, style, completer, chunk, done, notes)
+    done = _read_notes(notes, {**header, "lm": description, "chunk": chunk})
+    beginnings = compose(_ENDLESS, seed, style, wordnet=wordnet)
+    chunks = _complete_chunks(n, seed, beginnings, completer, chunk, done, notes)
     prompts = (prompt for new in chunks for prompt in new)
     rest = n - sum(len(new) for _, new in done)
     done += [(0, list(track(prompts, "completing", total=rest, show=progress)))]
@@ -79,14 +83,13 @@ def write_composed(
 def _complete_chunks(
     n: int,
     seed: int,
-    style: str,
+    beginnings: Iterator[str],
     completer: Completes,
     chunk: int,
     done: list[tuple[int, list[str]]],
     notes: Path,
 ) -> Iterator[list[str]]:
     """Complete chunk after chunk until there are ``n`` prompts; note each before it is given."""
-    beginnings = compose(_ENDLESS, seed, style)
     drawn = sum(count for count, _ in done)
     seen = {text_key(prompt) for _, new in done for prompt in new}
     next(islice(beginnings, drawn, drawn), None)

@@ -112,10 +112,19 @@ def fix_articles(text: str) -> str:
 
 @cache
 def load_grammar() -> Grammar:
-    """The grammar of ``words/grammar.txt`` with every list of that folder as a rule.
+    """The grammar of `load_rules`.
 
     Raises:
         ValueError: a form refers to a symbol that has no rule, or a symbol has two.
+    """
+    return Grammar(load_rules())
+
+
+def load_rules() -> dict[str, list[str]]:
+    """The rules of ``words/grammar.txt`` with every list of that folder as a rule.
+
+    Raises:
+        ValueError: a symbol has two rules.
     """
     folder = files("unprompt.pairs").joinpath("words")
     rules = parse(folder.joinpath("grammar.txt").read_text(encoding="utf-8"))
@@ -125,7 +134,7 @@ def load_grammar() -> Grammar:
             if symbol in rules:
                 raise ValueError(f"'{symbol}' has a rule in grammar.txt and a list of its own")
             rules[symbol] = entry.read_text(encoding="utf-8").splitlines()
-    return Grammar(rules)
+    return rules
 
 
 def parse(text: str) -> dict[str, list[str]]:
