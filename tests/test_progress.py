@@ -1,6 +1,7 @@
 """The bar is drawn for people and for nobody else."""
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr
 
@@ -37,6 +38,8 @@ def test_on_a_terminal_it_shows_what_is_done_and_how_far():
     text = shown([0, 1, 2])
     assert "Encoding" in text
     assert "3/3" in text
+    assert re.search(r"\d/s", text), "items a second"
+    assert "0:00:00" in text, "time taken and time left"
 
 
 def test_the_total_may_be_told():

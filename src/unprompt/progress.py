@@ -25,11 +25,22 @@ def track(
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items a second of late."""
+
+        def render(self, task: Task) -> Text:
+            mean = task.completed / task.elapsed if task.elapsed else 0.0
+            speed = task.finished_speed or task.speed or mean
+            return Text(f"{speed:,.1f}/s", style="progress.data.speed")
 
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -38,6 +49,7 @@ def track(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
