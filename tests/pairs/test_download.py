@@ -4,6 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +34,15 @@ def _verb(urls: Path, folder: Path, *more: str) -> list[str]:
     call = [UNPROMPT, "download", str(urls), "-o", str(folder), "--image-size", "16"]
     call += ["--processes", "1", "--threads", "64", "--timeout", "3", "--allow-private"]
     return [*call, *more]
+
+
+def _few(path: Path, web: BadWeb, numbers: Sequence[int]) -> Path:
+    rows = [f"{web.url(n)}\tpicture {n}" for n in numbers]
+    path.write_text("\n".join(["url\tcaption", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+SMALL = Options(image_size=16, processes=1, timeout=2, allow_private=True)
 
 
 @pytest.mark.slow
@@ -89,12 +101,90 @@ def test_reasons(reason: str, passing: bool) -> None:
 
 
 @pytest.mark.slow
+def test_the_guard_stands_in_every_process(tmp_path: Path) -> None:
+    with bad_web(1.0) as web:
+        urls = _few(tmp_path / "urls.tsv", web, range(4))
+        result = download(
+            urls, tmp_path / "out", replace(SMALL, allow_private=False, processes=2, shard_size=2)
+        )
+        assert result.failures == {"<urlopen error refused: 127.0.0.1 has no public address>": 4}
+        assert not web.asked
+
+
+@pytest.mark.slow
+def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    with bad_web(3.0) as web:
+        urls = _list(tmp_path / "urls.tsv", web, 200)
+        call = _verb(urls, tmp_path / "out", "--shard-size", "20")
+        process = subprocess.Popen(
+            call, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not web.asked:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) not in (0, 2)
+        done = subprocess.run(call, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+    expected = {f"picture {n}" for n in range(200) if kind(n) not in NEVER | AT_FIRST}
+    assert expected <= set(load(tmp_path / "out").prompts)
+
+
+_KILLER = """
+import multiprocessing, os, random, signal, sys, time
+from pathlib import Path
+import img2dataset.main
+from unprompt.pairs import download as module
+from unprompt.pairs.download import Options, download
+
+urls, folder, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+options = Options(
+    image_size=16, processes=2, threads=32, timeout=1, shard_size=25, allow_private=True
+)
+# Copies of this process, which has loaded img2dataset, start at once; the process that only
+# counts is left out.
+module._processes = lambda: multiprocessing.get_context("fork")
+main = sys.modules["img2dataset.main"]
+main.LoggerProcess.start = main.LoggerProcess.join = lambda _: None
+whole = lambda: len(list(folder.glob("round-0/images/*_stats.json")))
+rng, halfway = random.Random(0), 0
+for _ in range(kills):
+    before = whole()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        download(urls, folder, options)
+        os._exit(0)
+    while whole() == before and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.001)
+    time.sleep(rng.random() * 0.3)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    halfway += not (folder / "round-0" / "complete").exists()
+print(halfway)
+for _ in range(4):
+    result = download(urls, folder, options)
+"""
+
+
+@pytest.mark.slow
 def test_killed_at_random_the_union_is_complete(tmp_path: Path) -> None:
+    """All processes of a download are killed at once, twenty times; then it is finished."""
+    with bad_web(1.0) as web:
+        urls = _list(tmp_path / "urls.tsv", web, 2000)
+        call = [sys.executable, "-c", _KILLER, str(urls), str(tmp_path / "out"), "20"]
+        killed = subprocess.run(call, capture_output=True, text=True)
+    assert killed.returncode == 0, killed.stderr
+    assert int(killed.stdout.split()[0]) == 20, "a run came to its end before it was killed"
+    _is_whole(tmp_path / "out", 2000)
+
+
+@pytest.mark.slow
+def test_the_command_killed_at_random(tmp_path: Path) -> None:
     rng = random.Random(0)
     with bad_web(3.0) as web:
-        urls = _list(tmp_path / "urls.tsv", web, 2000)
-        call = _verb(urls, tmp_path / "out", "--shard-size", "50")
-        for _ in range(20):
+        urls = _list(tmp_path / "urls.tsv", web, 500)
+        call = _verb(urls, tmp_path / "out", "--shard-size", "20")
+        for _ in range(3):
             process = subprocess.Popen(
                 call, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
@@ -105,49 +195,91 @@ def test_killed_at_random_the_union_is_complete(tmp_path: Path) -> None:
             time.sleep(rng.random())
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for _ in range(4):
+        for _ in range(3):
             subprocess.run(call, capture_output=True)
-    table = load(tmp_path / "out")
+    _is_whole(tmp_path / "out", 500)
+
+
+def _is_whole(folder: Path, count: int) -> None:
+    """Every image that the web has is there once, and nothing else is."""
+    table = load(folder)
     validate(table, images="decode")
-    expected = {f"picture {n}" for n in range(2000) if kind(n) not in NEVER}
+    expected = {f"picture {n}" for n in range(count) if kind(n) not in NEVER}
     assert set(table.prompts) == expected
     assert len(table) == len(expected)
+    there = {path.relative_to(folder) for path in folder.rglob("*.jpg")}
+    assert there == set(map(Path, table.column("file")))
+    assert not list(folder.rglob("_tmp"))
 
 
-def test_tar_shards_and_what_is_not_public(tmp_path: Path) -> None:
-    """A download of tar shards; a second call retries, with the guard up, and changes nothing."""
-    numbers = (0, 1, 3, 7, 17, 19, 23, 29, 31, 41, 43, 47)
-    with bad_web(3.0) as web:
-        urls = tmp_path / "urls.tsv"
-        rows = [f"{web.url(n)}\tpicture {n}" for n in numbers]
-        urls.write_text("\n".join(["url\tcaption", *rows]) + "\n", encoding="utf-8")
-        options = Options(
-            image_size=16,
-            output_format="webdataset",
-            encode_format="png",
-            processes=1,
-            allow_private=True,
-        )
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """img2dataset's own work without its further processes, which take ten seconds to start."""
+    import img2dataset.main  # noqa: F401 -- the package has a function of this name
+
+    main = sys.modules["img2dataset.main"]
+
+    def distribute(_: int, downloader, reader, *__: int) -> None:
+        assert all(done for done, _ in map(downloader, reader))
+
+    monkeypatch.setattr(main, "multiprocessing_distributor", distribute)
+    for verb in ("start", "join"):
+        monkeypatch.setattr(main.LoggerProcess, verb, lambda _: None)
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+def test_tar_shards_and_what_becomes_of_each_kind(in_process: None, tmp_path: Path) -> None:
+    numbers = (0, 1, 3, 7, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+    options = replace(SMALL, output_format="webdataset", encode_format="png")
+    with bad_web(1.0) as web:
+        urls = _few(tmp_path / "urls.tsv", web, numbers)
         first = download(urls, tmp_path / "out", options)
         asked = web.asked.copy()
-        guarded = replace(options, allow_private=False)
-        second = download(urls, tmp_path / "out", guarded)
-        # The one image that may arrive next time was not asked for, since its host is not public.
-        assert web.asked == asked
+        second = download(urls, tmp_path / "out", options)
+        # Only the failures that may pass are asked for again: 429 and 500.
+        assert web.asked - asked == Counter({"/7.jpg": 1, "/37.jpg": 1})
+        third = download(urls, tmp_path / "out", options)
+    assert (first.listed, first.tried, first.arrived, first.passing) == (14, 14, 6, 2)
+    assert (second.tried, second.arrived, second.passing) == (2, 7, 1)
+    assert (third.tried, third.arrived) == (1, 7)
     table = load(first.table)
     validate(table, images="decode")
-    assert table.prompts == [f"picture {n}" for n in (0, 1, 29, 31, 47)]
-    assert table.column("file")[0] == "round-0/images/00000.tar/000000000.png"
-    assert (first.listed, first.tried, first.passing) == (12, 12, 1)
+    assert table.prompts == [f"picture {n}" for n in (0, 1, 13, 29, 31, 47, 7)]
+    assert table.column("file")[0] == "round-0/images/00000.tar/00000000.png"
     reasons = "\n".join(first.failures)
-    assert "HTTP Error 429" in reasons
-    assert "HTTP Error 404" in reasons
+    for part in ("HTTP Error 429", "HTTP Error 500", "HTTP Error 404", "HTTP Error 302"):
+        assert part in reasons
     assert first.failures["Use of image disallowed by X-Robots-Tag directive"] == 2
-    assert (second.tried, second.arrived, second.passing) == (1, 5, 0)
-    assert "refused: 127.0.0.1 has no public address" in "\n".join(second.failures)
+    assert first.failures["Image decoding error"] == 2
+    assert "2 may arrive next time" in str(first)
+    assert "may arrive" not in str(replace(first, passing=0))
 
     with pytest.raises(UnpromptError, match="image_size: 16 there, 64 now"):
         download(urls, tmp_path / "out", replace(options, image_size=64))
+
+
+def test_addresses_that_are_not_public_are_refused(in_process: None, tmp_path: Path) -> None:
+    with bad_web(1.0) as web:
+        urls = _few(tmp_path / "urls.tsv", web, range(5))
+        result = download(urls, tmp_path / "out", replace(SMALL, allow_private=False))
+        assert result.failures == {"<urlopen error refused: 127.0.0.1 has no public address>": 5}
+        assert result.passing == 0
+        assert not web.asked
+
+
+def test_what_a_killed_run_left_of_a_shard_is_removed(in_process: None, tmp_path: Path) -> None:
+    images = tmp_path / "out" / "round-0" / "images"
+    (images / "00001").mkdir(parents=True)
+    (images / "00001" / "00001000.jpg").write_bytes(b"half an im")
+    (images / "00001.parquet").write_bytes(b"half a ta")
+    (images / "_tmp").mkdir()
+    with bad_web(1.0) as web:
+        urls = _few(tmp_path / "urls.tsv", web, [0, 1, 3])
+        result = download(urls, tmp_path / "out", replace(SMALL, shard_size=2))
+    assert result.arrived == 2
+    names = {path.name for path in images.rglob("*.jpg")}
+    assert names == {"000000.jpg", "000001.jpg"}
+    assert not list(images.glob("_tmp"))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_images_and_redirects_to_public_addresses_arrive(as_public: BadWeb) -> N
 
 
 def test_redirects_to_files_and_private_addresses_are_refused(as_public: BadWeb) -> None:
-    with pytest.raises(OSError, match="refused: redirect to file://"):
+    with pytest.raises(OSError, match="file:///etc/hostname' is not allowed"):
         _open(as_public, 23)
     with pytest.raises(OSError, match=r"refused: 127\.0\.0\.1 has no public address"):
         _open(as_public, 29)

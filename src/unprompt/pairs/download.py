@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +201,12 @@ def _fetch(folder: Path, options: Options) -> None:
 
     # The package has a function of the same name as this module.
     img2dataset: Any = import_module("img2dataset.main")
+    distributor: Any = import_module("img2dataset.distributor")
     _clear_half_shards(folder)
-    downloader = img2dataset.Downloader
+    downloader, context = img2dataset.Downloader, distributor.get_context
     if not options.allow_private:
         img2dataset.Downloader = GuardedDownloader
+    distributor.get_context = lambda _: _processes()
     # The library that it scales images with would look for updates of itself in every process.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
@@ -230,7 +234,7 @@ def _fetch(folder: Path, options: Options) -> None:
                 user_agent_token="img2dataset",  # noqa: S106 -- a name, no secret
             )
     finally:
-        img2dataset.Downloader = downloader
+        img2dataset.Downloader, distributor.get_context = downloader, context
     rows = pq.read_metadata(folder / _LIST).num_rows
     shards = -(-rows // options.shard_size)
     if len(_shards(folder)) < shards:
@@ -240,6 +244,17 @@ def _fetch(folder: Path, options: Options) -> None:
         )
     with atomic_open(folder / _COMPLETE) as file:
         file.write(f"{rows}\n")
+
+
+def _processes() -> BaseContext:
+    """How worker processes start: as copies of one that has loaded img2dataset.
+
+    Left alone it starts each by itself, and anew after five shards, which takes seconds of
+    processor time every time.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["img2dataset.main"])
+    return context
 
 
 @contextmanager
