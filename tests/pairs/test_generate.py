@@ -148,13 +148,14 @@ from unprompt.pairs.sketch import SketchBackend
 from unprompt.pairs.text import read_lines
 
 prompts, folder = read_lines(sys.argv[1]), Path(sys.argv[2])
+size = int(sys.argv[3]) or None
 journal, rng, halfway = folder / ".journal-0.jsonl", random.Random(0), 0
-count = lambda: journal.read_bytes().count(b"\\n") // 2 if journal.exists() else 0
+count = lambda: journal.read_bytes().count(b'"images/') if journal.exists() else 0
 for _ in range(20):
     goal = count() + rng.randrange(1, 18)
     child = os.fork()
     if child == 0:
-        generate(prompts, folder, SketchBackend(32), images_per_prompt=2)
+        generate(prompts, folder, SketchBackend(32), images_per_prompt=2, shard_size=size)
         os._exit(0)
     while count() < goal and os.waitpid(child, os.WNOHANG) == (0, 0):
         time.sleep(0.0005)
@@ -166,12 +167,15 @@ print(halfway)
 """
 
 
-def test_killed_at_random_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_size", [None, 36])
+def test_killed_at_random_it_ends_as_if_never_stopped(
+    tmp_path: Path, shard_size: int | None
+) -> None:
     """Twenty processes are killed between and inside images; the verb then finishes the work."""
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "killed"
     scenes = list(compose(150, style="sketch"))
     prompts.write_text("\n".join(scenes) + "\n", encoding="utf-8")
-    killer = [sys.executable, "-c", _KILLER, str(prompts), str(folder)]
+    killer = [sys.executable, "-c", _KILLER, str(prompts), str(folder), str(shard_size or 0)]
     killed = subprocess.run(killer, capture_output=True, text=True)
     assert killed.returncode == 0, killed.stderr
     assert int(killed.stdout) == 20, "a run came to its end before it was killed"
@@ -186,10 +190,70 @@ def test_killed_at_random_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
         "--images-per-prompt",
         "2",
     ]
-    done = subprocess.run([*call, "-o", str(folder)], capture_output=True, text=True)
+    call += ["-o", str(folder)]
+    call += ["--shard-size", str(shard_size)] if shard_size else []
+    done = subprocess.run(call, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    generate(scenes, tmp_path / "whole", SketchBackend(32), images_per_prompt=2)
+    generate(
+        scenes, tmp_path / "whole", SketchBackend(32), images_per_prompt=2, shard_size=shard_size
+    )
     assert _content(folder) == _content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_tar_shards(tmp_path: Path, format: str) -> None:
+    result = generate(SCENES, tmp_path, SketchBackend(16), shard_size=5, format=format)
+    table = load(result.table)
+    validate(table, images="decode")
+    assert table.prompts == SCENES
+    suffix = format.replace("jpeg", "jpg")
+    for row, pair in enumerate(table):
+        assert pair.file == f"shards/0000{row // 5}.tar/{pair.id}.{suffix}"
+        content = table.read_bytes(row)
+        assert pair.sha256 == hashlib.sha256(content).hexdigest()
+        (tmp_path / f"one.{suffix}").write_bytes(content)
+        reading = read(tmp_path / f"one.{suffix}")
+        assert reading is not None
+        assert reading.prompt == pair.prompt
+    assert not (tmp_path / "images").exists()
+    webdataset = pytest.importorskip("webdataset", reason="the extra [data] is not installed")
+    shards = sorted(map(str, tmp_path.glob("shards/*.tar")))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == table.column("id")
+    assert [sample["txt"].decode() for sample in samples] == SCENES
+    assert [json.loads(sample["json"])["seed"] for sample in samples] == table.column("seed")
+
+
+def test_shards_take_more_prompts_at_the_end_and_no_others(tmp_path: Path) -> None:
+    generate(SCENES[:7], tmp_path / "a", SketchBackend(16), shard_size=5)
+    result = generate(SCENES, tmp_path / "a", SketchBackend(16), shard_size=5)
+    assert (result.made, result.found) == (5, 7)
+    generate(SCENES, tmp_path / "b", SketchBackend(16), shard_size=5)
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+    for other in (SCENES[::-1], [*SCENES[:11], "a red cat"]):
+        with pytest.raises(UnpromptError, match="end of the list only"):
+            generate(other, tmp_path / "a", SketchBackend(16), shard_size=5)
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+    with pytest.raises(UnpromptError, match="shard_size: 5 there, None now"):
+        generate(SCENES, tmp_path / "a", SketchBackend(16))
+    with pytest.raises(UnpromptError, match="shards of 0 images"):
+        generate(SCENES, tmp_path / "a", SketchBackend(16), shard_size=0)
+
+
+def test_failed_and_lost_images_come_into_their_shard_later(tmp_path: Path) -> None:
+    prompts = ["a red cat", "a blue dog", "a green car"]
+    failing = generate(prompts, tmp_path / "a", _Failing("dog"), shard_size=2)
+    assert load(failing.table).column("file") == [
+        f"shards/00000.tar/{prompt_id(prompts[0])}-0.png",
+        f"shards/00001.tar/{prompt_id(prompts[2])}-0.png",
+    ]
+    again = generate(prompts, tmp_path / "a", _Failing(""), shard_size=2)
+    assert (again.made, again.found) == (1, 2)
+    generate(prompts, tmp_path / "b", SketchBackend(16), shard_size=2)
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+    (tmp_path / "a" / "shards" / "00000.tar").unlink()
+    assert generate(prompts, tmp_path / "a", SketchBackend(16), shard_size=2).made == 2
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
 
 
 def test_a_journal_line_cut_off_is_dropped(tmp_path: Path) -> None:
@@ -217,10 +281,14 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "unknown backend 'camera'" in wrong.stderr
 
 
-def test_shares_are_disjoint_and_make_the_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_size", [None, 2])
+def test_shares_are_disjoint_and_make_the_whole(tmp_path: Path, shard_size: int | None) -> None:
     results = [
-        generate(SCENES, tmp_path / "shared", SketchBackend(16), share=(k, 3)) for k in range(3)
+        generate(
+            SCENES, tmp_path / "shared", SketchBackend(16), share=(k, 3), shard_size=shard_size
+        )
+        for k in range(3)
     ]
     assert [result.made for result in results] == [4, 4, 4]
-    generate(SCENES, tmp_path / "alone", SketchBackend(16))
+    generate(SCENES, tmp_path / "alone", SketchBackend(16), shard_size=shard_size)
     assert _content(tmp_path / "shared") == _content(tmp_path / "alone")

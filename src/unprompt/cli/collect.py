@@ -110,6 +110,10 @@ def generate(
     ] = 1,
     seed: Annotated[int, typer.Option(help="Another seed gives other images.")] = 0,
     image_format: Annotated[str, typer.Option("--format", help="png, webp or jpeg.")] = "png",
+    shard_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images in a tar shard of WebDataset [default: single files]."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 switches it off.")] = 7.5,
     negative_prompt: Annotated[str | None, typer.Option(help="What is to be avoided.")] = None,
@@ -171,6 +175,7 @@ def generate(
         images_per_prompt=images_per_prompt,
         seed=seed,
         format=image_format,
+        shard_size=shard_size,
         share=(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))),
         progress=True,
     )

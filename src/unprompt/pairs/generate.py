@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -15,16 +13,24 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from unprompt.errors import OutputError, UnpromptError
+from unprompt.errors import UnpromptError
 from unprompt.files import atomic_open
-from unprompt.pairs.table import Pair, PairsWriter, stream
+from unprompt.pairs.journal import (
+    TABLE,
+    Row,
+    journal_of,
+    locked,
+    note,
+    remove_journals,
+    rows_done,
+)
+from unprompt.pairs.packing import check_order, loose, pack
+from unprompt.pairs.table import Pair, PairsWriter
 from unprompt.progress import track
 from unprompt.reading.infotext import format_infotext
 from unprompt.reading.writing import write_prompt
 
-TABLE = "pairs.parquet"
 _SETTINGS = "settings.json"
-_JOURNAL = ".journal-{}.jsonl"
 _ROWS_AT_ONCE = 1024
 
 
@@ -135,6 +141,7 @@ def generate(
     images_per_prompt: int = 1,
     seed: int = 0,
     format: str = "png",
+    shard_size: int | None = None,
     share: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> Generation:
@@ -156,6 +163,9 @@ def generate(
         images_per_prompt: how many, each with a seed of its own.
         seed: another seed gives other images.
         format: ``png``, ``webp`` or ``jpeg``.
+        shard_size: images in a tar shard of WebDataset under ``shards/``, each packed as soon as
+            its images are there; single files under ``images/`` by default. In shards, prompts
+            can be added at the end of the list only.
         share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in a process of its
             own; the last process to finish completes the table.
         progress: show a bar.
@@ -173,27 +183,52 @@ def generate(
     distinct = [prompt for prompt in dict.fromkeys(given) if prompt]
     if not distinct:
         raise UnpromptError("there are no prompts to make images of")
-    _agree_on_settings(folder, backend, seed, format)
+    if shard_size is not None and shard_size < 1:
+        raise UnpromptError(f"cannot make shards of {shard_size} images; ask for 1 or more")
+    _agree_on_settings(folder, backend, seed, format, shard_size)
 
     _clear_temporary(folder, share)
     jobs = list(_jobs(distinct, images_per_prompt, seed))
     failed = {job.id: reason for job in jobs if (reason := _unwritable(job.prompt))}
     possible = [job for job in jobs if job.id not in failed]
-    starts = range(0, len(possible), backend.batch_size)
-    mine = [possible[i : i + backend.batch_size] for i in list(starts)[share[0] :: share[1]]]
-    done = _rows_done(folder, jobs).keys()
-    missing = sum(job.id not in done for batch in mine for job in batch)
+    rows = rows_done(folder, {job.id for job in possible})
+    # A share is whole batches, or whole shards of them.
+    parts = _cut(possible, shard_size or backend.batch_size)
+    if shard_size is not None:
+        check_order(folder, [[job.id for job in part] for part in parts], rows)
+    mine = range(share[0], len(parts), share[1])
+    missing = sum(job.id not in rows for number in mine for job in parts[number])
+    found = sum(len(parts[number]) for number in mine) - missing
+    journal = journal_of(folder, share[0])
+
+    def drawn() -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
+        for number in mine:
+            yield from _draw(backend, _cut(parts[number], backend.batch_size), rows)
+            if shard_size is not None:
+                _pack(folder, number, [rows[job.id] for job in parts[number] if job.id in rows])
+
+    def _pack(folder: Path, number: int, held: Sequence[Row]) -> None:
+        packed = pack(folder, number, held)
+        note(journal, packed)
+        for row in filter(loose, held):
+            (folder / row["file"]).unlink()
+        rows.update((row["id"], row) for row in packed)
+
     made = 0
-    for job, image in track(_draw(backend, mine, done), "generating", total=missing, show=progress):
+    for job, image in track(drawn(), "generating", total=missing, show=progress):
         if isinstance(image, UnpromptError):
             failed[job.id] = str(image)
             continue
-        _note(folder / _JOURNAL.format(share[0]), _save(job, image, folder, backend, format))
+        rows[job.id] = _save(job, image, folder, backend, format)
+        note(journal, [rows[job.id]])
         made += 1
-    _write_table(folder, jobs, len(failed))
-    notes = {prompt: note for prompt in distinct if (note := backend.note(prompt))}
-    found = sum(map(len, mine)) - missing
+    _write_table(folder, jobs, len(failed), shard_size is not None)
+    notes = {prompt: said for prompt in distinct if (said := backend.note(prompt))}
     return Generation(folder / TABLE, made, found, failed, len(given) - len(distinct), notes)
+
+
+def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
 def _jobs(prompts: Sequence[str], images_per_prompt: int, seed: int) -> Iterator[Job]:
@@ -206,35 +241,26 @@ def _draw(
     backend: Backend, batches: Sequence[Sequence[Job]], done: Collection[str]
 ) -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
     for batch in batches:
-        if any(job.id not in done for job in batch):
+        missing = {job.id for job in batch if job.id not in done}
+        if missing:
             for job, image in zip(batch, backend.draw(batch), strict=True):
-                if job.id not in done:
+                if job.id in missing:
                     yield job, image
 
 
-def _write_table(folder: Path, jobs: Sequence[Job], failed: int) -> None:
+def _write_table(folder: Path, jobs: Sequence[Job], failed: int, packed: bool) -> None:
     """Write the table of all images there are, whichever process made them."""
-    with _locked(folder):
-        done = _rows_done(folder, jobs)
+    with locked(folder):
+        done = rows_done(folder, {job.id for job in jobs})
         with PairsWriter(folder / TABLE) as writer:
             rows = (Pair(**done[job.id]) for job in jobs if job.id in done)
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
                 writer.write(batch)
         # Where no other process is at work the table holds all that the journals do.
         if len(done) + failed == len(jobs):
-            for journal in folder.glob(_JOURNAL.format("*")):
-                journal.unlink()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of this computer out of the block."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+            remove_journals(folder)
+            if packed and (folder / "images").exists():
+                shutil.rmtree(folder / "images")
 
 
 def _unwritable(prompt: str) -> str | None:
@@ -246,9 +272,7 @@ def _unwritable(prompt: str) -> str | None:
     return None
 
 
-def _save(
-    job: Job, image: Image.Image, folder: Path, backend: Backend, format: str
-) -> dict[str, Any]:
+def _save(job: Job, image: Image.Image, folder: Path, backend: Backend, format: str) -> Row:
     """Write one image and return its row."""
     suffix = "jpg" if format == "jpeg" else format
     # 256 sub-folders keep each of them short enough for any file system.
@@ -284,9 +308,13 @@ def _save(
     )
 
 
-def _agree_on_settings(folder: Path, backend: Backend, seed: int, format: str) -> None:
+def _agree_on_settings(
+    folder: Path, backend: Backend, seed: int, format: str, shard_size: int | None
+) -> None:
     """Note what the images depend on, or check that the folder's images depend on the same."""
     stated = {"generator": backend.name, "seed": seed, "format": format, **backend.settings}
+    if shard_size is not None:
+        stated["shard_size"] = shard_size
     path = folder / _SETTINGS
     if not path.exists():
         with atomic_open(path) as file:
@@ -311,38 +339,6 @@ def _agree_on_settings(folder: Path, backend: Backend, seed: int, format: str) -
 def _clear_temporary(folder: Path, share: tuple[int, int]) -> None:
     """Remove what killed processes were writing, unless others may be at work."""
     if share[1] == 1:
-        for path in [*folder.glob(".*.tmp*"), *folder.glob("images/*/.*.tmp*")]:
-            path.unlink()
-
-
-def _rows_done(folder: Path, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-    """Rows of images that are there, by id: from the table of an earlier call and the journals."""
-    wanted = {job.id for job in jobs}
-    rows: dict[str, dict[str, Any]] = {}
-    if (folder / TABLE).exists():
-        for batch in stream(folder / TABLE):
-            rows.update((pair.id, asdict(pair)) for pair in batch if pair.id in wanted)
-    for journal in sorted(folder.glob(_JOURNAL.format("*"))):
-        for line in journal.read_bytes().split(b"\n")[:-1]:
-            # A process that was killed may have left half a line, and its follower the rest of it.
-            row = _parse(line)
-            if row is not None and row["id"] in wanted:
-                rows[row["id"]] = row
-    return {id: row for id, row in rows.items() if (folder / row["file"]).exists()}
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return row
-
-
-def _note(journal: Path, row: Mapping[str, Any]) -> None:
-    try:
-        with journal.open("ab") as file:
-            # Begun with a line break, a line is whole whatever a killed process left before it.
-            file.write(b"\n" + json.dumps(row).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"cannot write {journal}: {error.strerror}") from error
+        for place in (".*.tmp*", "images/*/.*.tmp*", "shards/.*.tmp*"):
+            for path in folder.glob(place):
+                path.unlink()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +33,23 @@ def read_member(shard: Path, member: str) -> bytes:
     if len(content) < size:
         raise OSError(f"{shard} is cut off inside {member}")
     return content
+
+
+def member_names(shard: Path) -> Set[str]:
+    """Names of the members of a tar shard; none where it is not there or no tar file."""
+    try:
+        status = shard.stat()
+        return _index(shard, status.st_mtime_ns, status.st_size).keys()
+    except (OSError, KeyError):
+        return frozenset()
+
+
+def add_sample(tar: tarfile.TarFile, key: str, files: Mapping[str, bytes]) -> None:
+    """Append one sample of WebDataset: files of one key, by suffix. The same bytes every time."""
+    for suffix, content in files.items():
+        info = tarfile.TarInfo(key + suffix)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from unprompt.errors import TableError
 from unprompt.files import atomic_folder
 from unprompt.images import IMAGE_SUFFIXES
 from unprompt.pairs.convert.format import ALL, Format, batches_of, rows_of
+from unprompt.pairs.shards import add_sample
 from unprompt.pairs.table import PairsTable
 
 SAMPLES_PER_SHARD = 10_000
@@ -91,14 +91,12 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             further = {name: value for name, value in row.items() if name not in ALL}
             stated = {"key": key, "caption": row["prompt"], **known, "unprompt": further}
             assert tar is not None  # noqa: S101 - opened above
-            for end, data in (
-                (suffix, content),
-                (".txt", row["prompt"].encode()),
-                (".json", json.dumps(stated, ensure_ascii=False).encode()),
-            ):
-                info = tarfile.TarInfo(key + end)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+            files = {
+                suffix: content,
+                ".txt": row["prompt"].encode(),
+                ".json": json.dumps(stated, ensure_ascii=False).encode(),
+            }
+            add_sample(tar, key, files)
         if tar is not None:
             tar.close()
 
