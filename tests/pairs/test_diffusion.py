@@ -1,19 +1,32 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 pytest.importorskip("diffusers", reason="the extra [generate] is not installed")
 
-from tests.pairs.pipelines import build_sd3, save_sd
+from tests.pairs.pipelines import (
+    build_checker,
+    build_flux,
+    build_pixart,
+    build_sd,
+    build_sd3,
+    build_sdxl,
+    save_sd,
+)
+from unprompt.cli import app
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.pairs.backends import make_backend
-from unprompt.pairs.diffusion import Diffusion, DiffusionBackend
-from unprompt.pairs.generate import Job, generate, image_seed, prompt_id
+from unprompt.pairs.compose import compose
+from unprompt.pairs.diffusion import Diffusion, DiffusionBackend, _likely_batch
+from unprompt.pairs.generate import Generation, Job, generate, image_seed, prompt_id
 from unprompt.pairs.table import load, validate
 from unprompt.reading import read
 
@@ -103,7 +116,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_not_lost(
     expected = [np.asarray(image) for job in jobs for image in backend.draw([job])]
     monkeypatch.setattr(backend.pipeline.unet, "forward", forward)
     images = backend.draw(jobs)
-    assert sizes[:2] == [4, 2]
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert len(backend.draw(jobs)) == 4
+    assert sizes[6:] == [1, 1, 1, 1], "what does not fit is not tried again"
     for image, alone in zip(images, expected, strict=True):
         assert np.abs(np.asarray(image).astype(int) - alone).max() <= 1
 
@@ -115,7 +130,7 @@ def test_one_image_that_does_not_fit_is_an_error(sd: Path, monkeypatch: pytest.M
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(backend.pipeline.unet, "forward", forward)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UnpromptError, match="one image does not fit"):
         backend.draw([_job("a cat"), _job("a dog")])
 
 
@@ -162,11 +177,75 @@ def test_options_change_what_they_say(sd: Path, options: dict[str, object]) -> N
         assert backend.pipeline.vae.use_tiling
 
 
-def test_stable_diffusion_3(tmp_path: Path) -> None:
-    backend = DiffusionBackend(build_sd3(tmp_path), Diffusion("sd3", steps=1, device="cpu"))
-    assert backend.sampler == "FlowMatchEulerDiscreteScheduler"
+@pytest.mark.parametrize(
+    ("build", "sampler", "reads"),
+    [
+        (build_sdxl, "DPMSolverMultistepScheduler", 77),
+        (build_sd3, "FlowMatchEulerDiscreteScheduler", 77),
+        (build_flux, "FlowMatchEulerDiscreteScheduler", None),
+        (build_pixart, "DPMSolverMultistepScheduler", None),
+    ],
+)
+def test_other_pipelines(
+    tmp_path: Path, build: Callable[[Path], object], sampler: str, reads: int | None
+) -> None:
+    backend = DiffusionBackend(build(tmp_path), Diffusion("x", size=32, steps=2, device="cpu"))
+    assert backend.sampler == sampler
     images = backend.draw([_job("a cat"), _job("a dog")])
     assert [image.size for image in images] == [(32, 32)] * 2
+    assert (backend.note("a word " * 80) is None) == (reads is None)
+
+
+def test_the_safety_checker_by_choice(tmp_path: Path) -> None:
+    def run(name: str, flags: bool, chosen: bool) -> Generation:
+        options = Diffusion("sd", steps=1, safety_checker=chosen, batch_size=2, device="cpu")
+        pipeline = build_sd(tmp_path / "tokenizer", build_checker(flags))
+        return generate(PROMPTS[:2], tmp_path / name, DiffusionBackend(pipeline, options))
+
+    flagged = run("a", True, True)
+    assert list(flagged.failed.values()) == ["flagged by the safety checker"] * 2
+    assert (run("b", False, True).made, run("c", True, False).made) == (2, 2)
+
+
+def test_memory_layout_precision_and_compilation(sd: Path) -> None:
+    unet = _backend(sd, channels_last=True, precision="bf16", compile=True).pipeline.unet
+    assert type(unet).__name__ == "OptimizedModule"
+    weight = unet.conv_in.weight
+    assert weight.dtype == torch.bfloat16
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    plain = _backend(sd, channels_last=False).pipeline
+    assert plain.unet.conv_in.weight.is_contiguous()
+    assert plain.unet.conv_in.weight.dtype == torch.float32
+    # PyTorch's scaled dot product attention is what diffusers takes by itself.
+    kinds = {type(each).__name__ for each in plain.unet.attn_processors.values()}
+    assert kinds == {"AttnProcessor2_0"}
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_makes_the_same_images(sd: Path) -> None:
+    (plain,) = _backend(sd).draw([_job("a cat")])
+    (compiled,) = _backend(sd, compile=True).draw([_job("a cat")])
+    assert np.abs(np.asarray(plain).astype(int) - np.asarray(compiled)).max() <= 2
+
+
+def test_guidance_negative_prompt_and_steps_change_the_image(sd: Path) -> None:
+    ways = [{}, {"guidance": 1.0}, {"negative_prompt": "blurry"}, {"steps": 2}]
+    images = [_backend(sd, **way).draw([_job("a cat")])[0].tobytes() for way in ways]
+    assert len(set(images)) == len(ways)
+
+
+def test_the_batch_that_is_likely_to_fit(sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DiffusionBackend.from_pretrained(Diffusion(str(sd), device="cpu")).batch_size == 4
+    pipeline, free = _backend(sd).pipeline, 20 * 2**30
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+
+    def batch(**options: object) -> int:
+        return _likely_batch(pipeline, Diffusion(device="cuda", **options))
+
+    assert (batch(size=512), batch(size=1024), batch(size=512, precision="fp32")) == (16, 4, 8)
+    assert batch(size=4096) == 1
+    assert batch() == 32  # of 32 pixels, but never more than this at once
 
 
 def test_wrong_calls(tmp_path: Path) -> None:
@@ -177,12 +256,50 @@ def test_wrong_calls(tmp_path: Path) -> None:
             Diffusion(**wrong)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(sd: Path) -> None:
+    with pytest.raises(UnpromptError, match="no GPU for --device cuda:1"):
+        _backend(sd, device="cuda:1")
+
+
+@pytest.mark.skipif(find_spec("xformers") is not None, reason="xformers is installed")
+def test_xformers_where_it_is_not_installed(sd: Path) -> None:
+    with pytest.raises(UnpromptError, match="choose --attention sdpa"):
+        _backend(sd, attention="xformers")
+
+
 def test_the_verb(sd: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\na dog\n", encoding="utf-8")
-    call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "out"), "--model", str(sd)]
-    done = subprocess.run(
-        [*call, "--steps", "1", "--device", "cpu"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    call = ["generate", str(prompts), "-o", str(tmp_path / "out"), "--model", str(sd)]
+    call += ["--steps", "1", "--device", "cpu", "--format", "webp", "--shard-size", "10"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
     assert load(tmp_path / "out").prompts == ["a cat", "a dog"]
+    again = CliRunner().invoke(app, call)
+    assert "2 images, 0 of them made now" in again.stderr
+    wrong = CliRunner().invoke(app, [*call, "--sampler", "x"])
+    assert isinstance(wrong.exception, UnpromptError)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_share_the_work(sd: Path, tmp_path: Path, launcher: str) -> None:
+    prompts = tmp_path / "prompts.txt"
+    scenes = list(compose(10, style="sketch"))
+    prompts.write_text("\n".join(scenes) + "\n", encoding="utf-8")
+    program = Path(sys.executable).with_name(launcher)
+    launch = [str(program), "--nproc-per-node", "2", "--master-port", "29541"]
+    if launcher == "accelerate":
+        launch = [str(program), "launch", "--cpu", "--num_processes", "2"]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", "29542"]
+    options = ["--model", str(sd), "--steps", "1", "--device", "cpu", "--batch-size", "2"]
+    options += ["--shard-size", "4"]
+    call = [*launch, UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "two"), *options]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("of them made now") == 2
+    backend = _backend(sd)
+    generate(scenes, tmp_path / "one", backend, shard_size=4)
+    assert _content(tmp_path / "two") == _content(tmp_path / "one")

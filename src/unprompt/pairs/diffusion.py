@@ -99,6 +99,7 @@ class DiffusionBackend:
         self.name = options.model
         self.pipeline = _prepare(pipeline, options)
         self._accepted = inspect.signature(pipeline.__call__).parameters
+        self._too_many: int | None = None
         self.sampler = type(self.pipeline.scheduler).__name__
 
     @classmethod
@@ -155,17 +156,29 @@ class DiffusionBackend:
         return f"{count} tokens, of which the model reads the first {limit}"
 
     def draw(self, jobs: Sequence[Job]) -> list[Image.Image | UnpromptError]:
-        """One image for each job; halves the batch as long as it does not fit."""
+        """One image for each job; halves the batch as long as it does not fit.
+
+        Raises:
+            UnpromptError: not even one image fits.
+        """
         import torch
 
-        try:
-            return self._draw(jobs)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if len(jobs) == 1 or "out of memory" not in str(error):
-                raise
-        # Outside of the handler nothing holds the failed batch's tensors any more.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if self._too_many is None or len(jobs) < self._too_many:
+            try:
+                return self._draw(jobs)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if "out of memory" not in str(error):
+                    raise
+                if len(jobs) == 1:
+                    raise UnpromptError(
+                        f"one image does not fit into the memory ({str(error)[:200]}); try a "
+                        "smaller --size, --precision fp16, --vae-slicing or --vae-tiling"
+                    ) from error
+            # Outside of the handler nothing holds the failed batch's tensors any more.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            # Later batches are cut alike, without trying again.
+            self._too_many = len(jobs)
         half = -(-len(jobs) // 2)
         return [*self.draw(jobs[:half]), *self.draw(jobs[half:])]
 
@@ -245,6 +258,8 @@ def _device(options: Diffusion) -> str:
     import torch
 
     if options.device:
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UnpromptError(f"torch finds no GPU for --device {options.device}; leave it out")
         return options.device
     # One process for each GPU under torchrun and accelerate launch.
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
