@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tests.pairs.lm import save_lm
+from unprompt.cli import app
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.pairs.complete import Completer, Sampling
 from unprompt.pairs.compose import compose
 from unprompt.pairs.composing import write_composed
 
-UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 SHORT = Sampling(min_length=40, max_length=48)
 
 
@@ -208,8 +209,8 @@ def test_killed_at_random_it_ends_as_if_never_stopped(gpt2: Path, tmp_path: Path
 
 def test_the_verb(gpt2: Path, tmp_path: Path) -> None:
     target = tmp_path / "prompts.txt"
-    call = [UNPROMPT, "compose", "-n", "20", "--lm", str(gpt2), "-o", str(target)]
-    done = subprocess.run([*call, "--diversity"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    call = ["compose", "-n", "20", "--lm", str(gpt2), "-o", str(target), "--diversity"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
     assert len(target.read_text(encoding="utf-8").splitlines()) == 20
     assert "nearest cosine" in done.stdout

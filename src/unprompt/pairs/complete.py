@@ -153,10 +153,8 @@ class Completer:
         lengths = torch.tensor([len(ids) for ids in tokens], device=device)
         mask = torch.arange(width, device=device) >= width - lengths[:, None]
         settings = GenerationConfig(
-            do_sample=True,
+            do_sample=False,
             max_new_tokens=count,
-            top_k=self.sampling.top_k,
-            temperature=self.sampling.temperature,
             eos_token_id=end,
             pad_token_id=padding,
             use_cache=True,
@@ -169,42 +167,48 @@ class Completer:
                 ids,
                 attention_mask=mask.long(),
                 generation_config=settings,
-                logits_processor=LogitsProcessorList([_discourage_seen(self.sampling, mask, end)]),
+                logits_processor=LogitsProcessorList([_draw_next(self.sampling, mask, end)]),
             )
         new: list[list[int]] = output[:, width:].tolist()
         return [row[: row.index(end)] if end in row else row for row in new]
 
 
-def _discourage_seen(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
-    """A logits processor that penalises or forbids tokens that a row holds already.
+def _draw_next(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
+    """A logits processor that draws the next tokens itself, and leaves nothing else to choose.
 
     Unlike those of transformers it leaves padding out of account (which is often the end-of-text
-    token, so that padded rows could never end), and looks at each token once.
+    token, so that padded rows could never end), and goes through the vocabulary once: tokens that
+    a row holds are few, and what is drawn from are the ``top_k`` likeliest.
     """
     import torch
     from transformers import LogitsProcessor
 
-    class DiscourageSeen(LogitsProcessor):
-        seen: torch.Tensor | None = None
+    class DrawNext(LogitsProcessor):
+        drawn: torch.Tensor | None = None
+        choice: torch.Tensor | None = None
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-            if self.seen is None:
-                # One column more takes the padding.
-                shape = (scores.shape[0], scores.shape[1] + 1)
-                self.seen = torch.zeros(shape, dtype=torch.bool, device=scores.device)
-                self.seen.scatter_(1, torch.where(mask, input_ids, scores.shape[1]), True)
+            scores = scores.float()
+            seen = input_ids.clone()
+            # In place of padding stands the token beside it, which the row does hold.
+            width = mask.shape[1]
+            seen[:, :width] = torch.where(mask, seen[:, :width], seen[:, width - 1 : width])
+            if sampling.repeat_tokens:
+                held = scores.gather(1, seen)
+                penalty = sampling.repetition_penalty
+                scores.scatter_(1, seen, torch.where(held > 0, held / penalty, held * penalty))
             else:
-                self.seen.scatter_(1, input_ids[:, -1:], True)
-            seen = self.seen[:, :-1]
-            if not sampling.repeat_tokens:
-                scores = scores.masked_fill(seen, -torch.inf)
+                scores.scatter_(1, seen, -torch.inf)
                 if end is not None:
                     # Where every other token is forbidden a row can still end.
-                    scores[:, end] = scores[:, end].nan_to_num(neginf=torch.finfo(scores.dtype).min)
-                return scores
-            penalty = sampling.repetition_penalty
-            return torch.where(
-                seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores
-            )
+                    scores[:, end] = scores[:, end].clamp(min=torch.finfo(scores.dtype).min)
+            values, tokens = scores.topk(min(sampling.top_k, scores.shape[1]), dim=1)
+            lot = torch.multinomial((values / sampling.temperature).softmax(1), 1)
+            if self.drawn is None or self.choice is None:
+                self.drawn = torch.zeros_like(scores)
+            else:
+                self.drawn.scatter_(1, self.choice, 0.0)
+            self.choice = tokens.gather(1, lot)
+            return self.drawn.scatter_(1, self.choice, 1.0)
 
-    return DiscourageSeen()
+    return DrawNext()
