@@ -300,11 +300,14 @@ def test_wrong_options(wrong: dict[str, object], message: str) -> None:
 
 def test_the_verb_lists_presets_and_refuses_half_a_call(tmp_path: Path) -> None:
     run = CliRunner().invoke
+    folder = str(tmp_path)
+    missing = run(app, ["download", str(tmp_path / "none.csv"), "-o", folder])
+    assert "cannot be read" in str(missing.exception)
+    assert not (tmp_path / "settings.json").exists()
     shown = run(app, ["download", "--list"])
     assert shown.exit_code == 0
     assert "591,753 pairs" in shown.stdout
     assert run(app, ["download"]).exit_code == 2
     assert run(app, ["download", "urls.csv", "-o", "x", "--urls", "list"]).exit_code == 2
-    folder = str(tmp_path)
     by_hand = run(app, ["download", "cc3m", "-o", folder])
     assert "unprompt download cc3m --urls" in str(by_hand.exception)

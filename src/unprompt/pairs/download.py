@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
@@ -171,14 +171,16 @@ def download(
         need("all", "wandb")
     url_list = Path(url_list)
     source = source or url_list.stem
-    folder.mkdir(parents=True, exist_ok=True)
     lasting = ("image_size", "resize_mode", "output_format", "encode_format", "shard_size")
-    stated = {name: value for name, value in asdict(options).items() if name in lasting}
-    _agree(folder, {"source": source, "limit": limit, **stated})
+    stated: dict[str, Any] = {name: getattr(options, name) for name in lasting}
+    stated |= {"source": source, "limit": limit}
     first = folder / "round-0"
-    if not (first / _LIST).exists():
+    if not _agrees(folder / _SETTINGS, stated):
         rows = read_list(url_list, url_columns, caption_columns, header)
         write_list(rows, first / _LIST, limit)
+        with atomic_open(folder / _SETTINGS) as file:
+            json.dump(stated, file, indent=2)
+            file.write("\n")
     rounds = _rounds(folder)
     if (rounds[-1] / _COMPLETE).exists() and (again := _to_retry(rounds)):
         rounds.append(folder / f"round-{len(rounds)}")
@@ -351,19 +353,23 @@ def _write_table(
         return writer.rows
 
 
-def _agree(folder: Path, stated: Mapping[str, Any]) -> None:
-    """Note what the folder holds, or check that it is the same."""
-    path = folder / _SETTINGS
+def _agrees(path: Path, stated: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this very download already.
+
+    Raises:
+        UnpromptError: it holds another.
+    """
     if not path.exists():
-        with atomic_open(path) as file:
-            json.dump(stated, file, indent=2)
-            file.write("\n")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
+        return False
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnpromptError(f"{path}: not JSON ({error}); choose another folder") from error
     if before != dict(stated):
         other = sorted(key for key in stated if stated[key] != before.get(key))
         raise UnpromptError(
-            f"{folder} holds another download ("
+            f"{path.parent} holds another download ("
             + ", ".join(f"{key}: {before.get(key)} there, {stated[key]} now" for key in other)
             + "); choose another folder"
         )
+    return True

@@ -56,20 +56,21 @@ def download_parts(
         raise UnpromptError(f"cannot download {limit} pairs; ask for 1 or more")
     numbers = range(1, -(-wanted // IMAGES_PER_PART) + 1)
     missing = [number for number in numbers if not _place(folder, number).is_dir()]
+    sizes = {n: min(IMAGES_PER_PART, wanted - IMAGES_PER_PART * (n - 1)) for n in missing}
     reasons: Counter[str] = Counter()
     for number in track(missing, "downloading parts", show=progress):
         try:
             _fetch(preset.list.format(number), _place(folder, number))
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            reasons[str(error)] += IMAGES_PER_PART
+            reasons[str(error)] += sizes[number]
         except (zipfile.BadZipFile, zlib.error) as error:
-            reasons[f"cut off or no zip file ({error})"] += IMAGES_PER_PART
+            reasons[f"cut off or no zip file ({error})"] += sizes[number]
     with PairsWriter(folder / TABLE) as writer:
         rows = islice(_pairs(folder, numbers, preset, reasons), wanted)
         while batch := list(islice(rows, IMAGES_PER_PART)):
             writer.write(batch)
     passing = sum(count for reason, count in reasons.items() if is_passing(reason))
-    tried = len(missing) * IMAGES_PER_PART
+    tried = sum(sizes.values())
     return Download(folder / TABLE, wanted, writer.rows, tried, dict(reasons), passing)
 
 
