@@ -157,8 +157,10 @@ for _ in range(kills):
     while whole() == before and os.waitpid(child, os.WNOHANG) == (0, 0):
         time.sleep(0.001)
     time.sleep(rng.random() * 0.3)
-    os.killpg(child, signal.SIGKILL)
+    # All its processes, or the first alone: the others end with it.
+    (os.killpg if rng.random() < 0.5 else os.kill)(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    time.sleep(0.5)
     halfway += not (folder / "round-0" / "complete").exists()
 print(halfway)
 for _ in range(4):
@@ -168,7 +170,7 @@ for _ in range(4):
 
 @pytest.mark.slow
 def test_killed_at_random_the_union_is_complete(tmp_path: Path) -> None:
-    """All processes of a download are killed at once, twenty times; then it is finished."""
+    """A download of two processes is killed twenty times; then it is finished."""
     with bad_web(1.0) as web:
         urls = _list(tmp_path / "urls.tsv", web, 2000)
         call = [sys.executable, "-c", _KILLER, str(urls), str(tmp_path / "out"), "20"]

@@ -199,15 +199,14 @@ def download(
 
 def _fetch(folder: Path, options: Options) -> None:
     """Let img2dataset fetch the shards of one round that are missing."""
-    from unprompt.pairs.guard import GuardedDownloader
+    from unprompt.pairs.guard import GuardedDownloader, WatchedDownloader
 
     # The package has a function of the same name as this module.
     img2dataset: Any = import_module("img2dataset.main")
     distributor: Any = import_module("img2dataset.distributor")
     _clear_half_shards(folder)
     downloader, context = img2dataset.Downloader, distributor.get_context
-    if not options.allow_private:
-        img2dataset.Downloader = GuardedDownloader
+    img2dataset.Downloader = WatchedDownloader if options.allow_private else GuardedDownloader
     distributor.get_context = lambda _: _processes()
     # The library that it scales images with would look for updates of itself in every process.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -1,12 +1,16 @@
-"""img2dataset's downloader, kept to public http and https addresses."""
+"""img2dataset's downloader, kept to public addresses, in processes that end with their parent."""
 
 from __future__ import annotations
 
 import http.client
 import ipaddress
+import multiprocessing
+import os
 import socket
+import threading
 import urllib.error
 import urllib.request
+from functools import cache
 from typing import Any
 
 from img2dataset.downloader import Downloader
@@ -15,7 +19,31 @@ REFUSED = "refused"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class GuardedDownloader(Downloader):
+class WatchedDownloader(Downloader):
+    """Downloads a shard in a worker process that ends when the process which started it does.
+
+    Otherwise it would go on, and write the shard that a call made soon after writes too.
+    """
+
+    def __call__(self, row: Any) -> Any:
+        """Download one shard; see img2dataset."""
+        _end_with_parent()
+        return super().__call__(row)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Wait for the end of the parent in a thread; the first call of a process does it."""
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+class GuardedDownloader(WatchedDownloader):
     """Downloads a shard in a worker process that connects to public addresses only.
 
     The address is checked when the connection is made, redirects included, and the one that was
