@@ -58,9 +58,9 @@ def nouns() -> dict[str, list[str]]:
     for line in _lines("index.noun"):
         lemma, _, senses, *rest = line.split()
         # The senses stand last, the commonest first.
-        symbol, words = synsets.get(rest[-int(senses)], ("", frozenset()))
+        symbol, lemmas = synsets.get(rest[-int(senses)], ("", frozenset()))
         word = lemma.replace("_", " ")
-        if lemma in words and _PLAIN.fullmatch(word):
+        if lemma in lemmas and _PLAIN.fullmatch(word):
             found[symbol].append(f"~{word}" if symbol in _NO_ARTICLE else word)
     return {symbol: sorted(words) for symbol, words in sorted(found.items())}
 
