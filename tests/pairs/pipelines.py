@@ -59,7 +59,7 @@ def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def _vae(channels: int) -> AutoencoderKL:
+def _vae(channels: int, shift: float | None = None) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(32, 64),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -67,7 +67,7 @@ def _vae(channels: int) -> AutoencoderKL:
         latent_channels=channels,
         use_quant_conv=channels == 4,
         use_post_quant_conv=channels == 4,
-        shift_factor=None if channels == 4 else 0.0609,
+        shift_factor=shift,
         scaling_factor=0.18215,
     )
 
@@ -189,7 +189,7 @@ def build_flux(folder: Path) -> FluxPipeline:
     )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(4),
+        vae=_vae(4, 0.0609),
         text_encoder=CLIPTextModel(_text_config(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=encoder,
@@ -246,7 +246,7 @@ def build_sd3(folder: Path) -> StableDiffusion3Pipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_vae(16),
+        vae=_vae(16, 0.0609),
         text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)),

@@ -193,6 +193,8 @@ class DiffusionBackend:
             "guidance_scale": options.guidance,
             "height": options.size,
             "width": options.size,
+            # PixArt would make images of a size that it knows, and scale them.
+            "use_resolution_binning": False,
             "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             "output_type": "np",
         }
