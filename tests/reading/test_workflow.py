@@ -69,6 +69,16 @@ def test_set_and_get() -> None:
     assert workflow(lost, [*BASE, (11, 0, 3, 1)]).prompt is None
 
 
+def test_texts_of_unknown_widgets_are_joined() -> None:
+    encoder = node(6, "CLIPTextEncode", ["clip", "text"], ["stale"])
+    join = node(10, "Text Concatenate", ["text_a", "text_b"], [" + ", "true"])
+    words = [node(11, "String", [], ["a fox"]), node(12, "easy positive", [], ["in snow"])]
+    power = node(7, "Power Prompt (rgthree)", ["clip"], ["dog", "CHOOSE", "CHOOSE", "CHOOSE"])
+    links = [*BASE, (6, 0, 3, 1), (10, 0, 6, 1), (11, 0, 10, 0), (12, 0, 10, 1)]
+    reading = workflow([*ALL[:-2], encoder, join, *words, power], links)
+    assert (reading.prompt, reading.negative_prompt) == ("a fox + in snow", "dog")
+
+
 def test_widgets_that_became_inputs() -> None:
     encoder = node(6, "CLIPTextEncode", ["clip"], ["stale"])
     encoder["inputs"].append({"name": "text", "type": "STRING", "widget": {"name": "text"}})

@@ -56,10 +56,14 @@ class Carrier:
         self.kind = kind
         self.surrogates = False
         self._json: dict[int, Any] = {}
-        self._maybe = [field for field in self.fields if _may_be_json(field.text)]
+        self._maybe: list[Field] = []
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
             self._named.setdefault(field.name, []).append(field)
+            if _may_be_json(field.text):
+                self._maybe.append(field)
+            else:
+                self._json[id(field)] = None
 
     @property
     def names(self) -> Set[str]:
@@ -122,6 +126,8 @@ class Carrier:
 
 
 def _may_be_json(text: str) -> bool:
+    if text[:1].isalnum():  # as nearly every other text
+        return False
     start = text[:100].lstrip(_AROUND)
     return start[:1] in _OPENING or start[:2] in _QUOTED
 

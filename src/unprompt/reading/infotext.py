@@ -146,24 +146,25 @@ def settings_of(infotext: Infotext) -> Settings:
             found = found or value
         return found or None
 
-    size = _SIZE.search(take("Size") or "")
+    pop = left.pop
+    size = _SIZE.search(pop("Size", ""))
     loras = {name: as_float(weight) for name, weight in _LORA_TAG.findall(infotext.prompt)}
     if "Lora hashes" in left:
         for name in _lora_hashes(left["Lora hashes"]):
             loras.setdefault(name, None)
     return Settings(
         model=take("Model", "model"),
-        model_hash=take("Model hash"),
-        seed=as_int(take("Seed")),
-        steps=as_int(take("Steps")),
-        sampler=take("Sampler"),
+        model_hash=pop("Model hash", None) or None,
+        seed=as_int(pop("Seed", None)),
+        steps=as_int(pop("Steps", None)),
+        sampler=pop("Sampler", None) or None,
         scheduler=take("Schedule type", "Scheduler"),
         guidance=as_float(take("CFG scale", "CFG Scale", "Guidance Scale", "Guidance scale")),
         width=as_int(size[1]) if size else None,
         height=as_int(size[2]) if size else None,
         denoise=as_float(take("Denoising strength", "Denoise")),
-        clip_skip=as_int(take("Clip skip")),
-        vae=take("VAE"),
+        clip_skip=as_int(pop("Clip skip", None)),
+        vae=pop("VAE", None) or None,
         loras=tuple(Lora(name, weight) for name, weight in loras.items()),
         other=left,
     )

@@ -52,7 +52,7 @@ def read(image: ImageSource, captions: bool = False) -> Reading | None:
         opened, name = _opened(image)
         with opened as file:
             carrier, reading = _from_file(file, name, limits)
-    if isinstance(image, str | Path) and (reading is None or not reading.prompt):
+    if isinstance(image, (str, Path)) and (reading is None or not reading.prompt):
         beside = read_sidecar(Path(image), captions)
         if beside is not None:
             carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
@@ -132,9 +132,9 @@ def _opened(
     image: str | Path | bytes | IO[bytes],
 ) -> tuple[AbstractContextManager[IO[bytes]], str]:
     """A context that gives the file and closes what was opened here, and a name for errors."""
-    if isinstance(image, str | Path):
+    if isinstance(image, (str, Path)):
         return _open_file(image), str(image)
-    if isinstance(image, bytes | bytearray | memoryview):
+    if isinstance(image, (bytes, bytearray, memoryview)):
         return io.BytesIO(image), "image"
     name = str(getattr(image, "name", "image"))
     if image.seekable():

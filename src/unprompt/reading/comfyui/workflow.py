@@ -289,7 +289,10 @@ def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
 
 
 def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each widget; a widget of unknown name is ``text_N`` or ``widget_N``."""
+    """Name and value of each widget; one of unknown name is ``text_N``, or else ``widget_N``.
+
+    A text of punctuation alone is what other texts are joined with.
+    """
     values = raw.get("widgets_values")
     if isinstance(values, dict):
         yield from ((str(key), value) for key, value in values.items())
@@ -301,7 +304,8 @@ def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if index < len(names):
             yield names[index], value
         elif isinstance(value, str) and value.lower() not in _NO_TEXT:
-            yield f"text_{index}", value
+            joins = 0 < len(value) < 6 and not any(map(str.isalnum, value))
+            yield ("delimiter" if joins else f"text_{index}"), value
         else:
             yield f"widget_{index}", value
 

@@ -17,7 +17,8 @@ _PARAMETER = re.compile(
 def read(carrier: Carrier) -> Reading | None:
     """The prompt with its parameters, as it was typed, without the id of the job."""
     for field in carrier.named(*PLACES):
-        job = _JOB.search(field.text[-400:]) if field.whole else None
+        ends = "Job ID:" in (end := field.text[-400:]) and field.whole
+        job = _JOB.search(end) if ends else None
         if job:
             return _read(field, job.start())
     return None
