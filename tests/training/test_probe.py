@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unprompt.errors import RecipeError
-from unprompt.evaluating.evaluation import Reference, evaluate
+from unprompt.evaluating.evaluation import evaluate
 from unprompt.predicting.model import TorchModel
-from unprompt.training.probe import STRENGTHS, fit_head, ridge
+from unprompt.training.probe import STRENGTHS, fit_head, learn_head, ridges
 from unprompt.training.run import build
 
 
@@ -43,7 +43,7 @@ def test_ridge_is_the_least_squares_solution(count, width, seed, strength, scale
     random = np.random.default_rng(seed)
     features = scale * (random.normal(size=(count, width)) + random.normal(size=width))
     target = random.normal(size=(count, 3))
-    weight, bias = ridge(Reference(target, features), strength)
+    [(weight, bias)] = ridges(features, target, [strength])
     expected_weight, expected_bias = brute_force(features, target, strength)
     np.testing.assert_allclose(weight * scale, expected_weight * scale, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(bias, expected_bias, rtol=1e-6, atol=1e-8)
@@ -52,7 +52,7 @@ def test_ridge_is_the_least_squares_solution(count, width, seed, strength, scale
 def test_a_feature_that_never_changes_is_left_out():
     random = np.random.default_rng(0)
     features = np.hstack([random.normal(size=(20, 3)), np.zeros((20, 1))])
-    weight, bias = ridge(Reference(random.normal(size=(20, 2)), features), 0.1)
+    [(weight, bias)] = ridges(features, random.normal(size=(20, 2)), [0.1])
     assert np.isfinite(weight).all()
     assert np.isfinite(bias).all()
     assert (weight[:, 3] == 0).all()
@@ -81,3 +81,20 @@ def test_a_wide_head_cannot_be_probed(recipe, pairs):
     model = build(recipe, pairs.embeddings.shape[1])
     with pytest.raises(RecipeError, match=r"set model\.head\.kind=linear"):
         fit_head(model, pairs, pairs)
+
+
+def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pairs):
+    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 32
+    torch.manual_seed(0)
+    model = build(recipe, pairs.embeddings.shape[1]).train()
+    body = [p.clone() for p in model.backbone.state_dict().values()]
+    train, val = pairs.of_split("train"), pairs.of_split("val")
+    before = evaluate(TorchModel(model.eval(), "random", None), val, None).model.overall.mean
+    model.train()
+    cosine = learn_head(model, train, val, epochs=30, batch_size=16)
+    assert model.training
+    after = evaluate(TorchModel(model.eval(), "learned", None), val, None).model.overall.mean
+    assert after == pytest.approx(cosine, abs=1e-5)
+    assert after > before + 0.1
+    now = model.backbone.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(body, now, strict=True))

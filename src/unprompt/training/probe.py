@@ -1,19 +1,19 @@
-"""The first half of LP-FT: a linear head fitted on frozen features, in closed form."""
+"""The first half of LP-FT: a head fitted on frozen features, which are computed once."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
 from unprompt.errors import RecipeError
-from unprompt.evaluating.evaluation import Reference, reference_of
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable
-from unprompt.predicting.model import TorchModel
+from unprompt.training.features import features_of
+from unprompt.training.heads import train_head
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties that are tried, as multiples of the features' mean variance."""
@@ -37,32 +37,127 @@ def fit_head(
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
     if model.architecture.head.kind != "linear" or not isinstance(layer, nn.Linear):
         raise RecipeError("schedule.probe fits a linear head; set model.head.kind=linear")
-    training = model.training
-    frozen = TorchModel(model.eval(), "frozen backbone", Path())
-    known = reference_of(frozen, train, progress=progress)
-    unseen = reference_of(frozen, val, progress=progress)
-    model.train(training)
-    fits = [(strength, *ridge(known, strength)) for strength in STRENGTHS]
-    scored = [
-        (cosines(unseen.features @ weight.T + bias, unseen.embeddings).mean(), strength, row)
-        for row, (strength, weight, bias) in enumerate(fits)
-    ]
-    score, strength, row = max(scored)
-    _, weight, bias = fits[row]
+    known = features_of(model, train, progress=progress)
+    unseen = features_of(model, val, progress=progress)
+    strength, score, weight, bias = best_ridge(
+        known.values,
+        train.embeddings[known.rows],
+        unseen.values,
+        val.embeddings[unseen.rows],
+    )
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
-    return strength, float(score)
+    return strength, score
 
 
-def ridge(known: Reference, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (dim, width) and bias (dim,) of the ridge regression on standardised features."""
-    mean = known.features.mean(axis=0, dtype=np.float64)
-    deviation = known.features.std(axis=0, dtype=np.float64) + 1e-6
-    features = (known.features - mean) / deviation
-    target = known.embeddings.mean(axis=0, dtype=np.float64)
+def learn_head(
+    model: Embedder,
+    train: PairsTable,
+    val: PairsTable,
+    epochs: int,
+    batch_size: int = 1024,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    progress: bool = False,
+) -> float:
+    """Train the head, of whatever kind, by gradient on the frozen backbone's features.
+
+    The first pass computes the features and keeps them on disk; every epoch reads those.
+
+    Args:
+        model: its head is changed in place, from what it is.
+        train: pairs with prompt embeddings.
+        val: likewise, for the score.
+        epochs: passes over the features.
+        batch_size: pairs a step.
+        learning_rate: peak.
+        seed: of the order.
+        progress: show bars.
+
+    Returns:
+        The mean cosine on the validation split.
+    """
+    known = features_of(model, train, progress=progress)
+    unseen = features_of(model, val, progress=progress)
+    targets = unit_norm(train.embeddings[known.rows])
+    train_head(
+        model.head,
+        known.values,
+        targets,
+        epochs,
+        batch_size,
+        learning_rate,
+        seed=seed,
+        progress=progress,
+    )
+    training = model.training
+    with torch.inference_mode():
+        values = torch.from_numpy(unseen.values).to(model.mean.device)
+        predicted = model.eval().embed(values).cpu().numpy()
+    model.train(training)
+    return float(cosines(predicted, val.embeddings[unseen.rows]).mean())
+
+
+def best_ridge(
+    features: np.ndarray,
+    embeddings: np.ndarray,
+    unseen: np.ndarray,
+    true: np.ndarray,
+    noise: float = 0.0,
+) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """The ridge regression whose penalty, of `STRENGTHS`, scores best on unseen rows.
+
+    Args:
+        features: as in `ridges`, and so are ``embeddings`` and ``noise``.
+        embeddings: of the same rows.
+        unseen: features of other rows, which get the same noise.
+        true: their embeddings.
+        noise: standard deviation of the features' noise.
+
+    Returns:
+        The penalty, the mean cosine on the unseen rows, weights and bias.
+    """
+    fits = list(ridges(features, embeddings, STRENGTHS, noise))
+    if noise:
+        unseen = unseen + np.random.default_rng(0).normal(scale=noise, size=unseen.shape)
+    scores = [cosines(unseen @ weight.T + bias, true).mean() for weight, bias in fits]
+    best = int(np.argmax(scores))
+    return STRENGTHS[best], float(scores[best]), *fits[best]
+
+
+def unit_norm(vectors: np.ndarray) -> np.ndarray:
+    """Rows brought to unit norm, float32; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
+
+
+def ridges(
+    features: np.ndarray, embeddings: np.ndarray, strengths: Sequence[float], noise: float = 0.0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ridge regressions on standardised features, one for each strength.
+
+    Args:
+        features: float array of shape (n, width).
+        embeddings: float array of shape (n, dim).
+        strengths: penalties, as multiples of the standardised features' mean variance.
+        noise: standard deviation of Gaussian noise on the features, in expectation: training with
+            noise is a penalty (Bishop 1995, Training with Noise is Equivalent to Tikhonov
+            Regularization).
+
+    Yields:
+        Weights (dim, width) and bias (dim,), for features as they came.
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    deviation = features.std(axis=0, dtype=np.float64) + 1e-6
+    features = (features - mean) / deviation
+    target = embeddings.mean(axis=0, dtype=np.float64)
     covariance = features.T @ features
-    penalty = strength * np.trace(covariance) / len(covariance)
-    covariance[np.diag_indices_from(covariance)] += penalty
-    weight = np.linalg.solve(covariance, features.T @ (known.embeddings - target)).T / deviation
-    return weight, target - weight @ mean
+    common = features.T @ (embeddings - target)
+    diagonal = np.diag_indices_from(covariance)
+    variance = np.trace(covariance) / len(covariance)
+    for strength in strengths:
+        penalised = covariance.copy()
+        penalised[diagonal] += strength * variance + len(features) * (noise / deviation) ** 2
+        weight = np.linalg.solve(penalised, common).T / deviation
+        yield weight, target - weight @ mean

@@ -1,0 +1,98 @@
+"""Heads trained by gradient from features that are at hand: cached ones, or a text tower's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unprompt.progress import track
+
+WARMUP = 0.05
+"""Share of the steps in which the learning rate rises from zero."""
+
+
+def train_head(
+    head: nn.Module,
+    features: np.ndarray,
+    embeddings: np.ndarray,
+    epochs: int,
+    batch_size: int = 1024,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    noise: float = 0.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
+    """Minimise 1 - cosine between the head's output and the true prompt embeddings.
+
+    AdamW, whose learning rate rises for a twentieth of the steps and then falls as a cosine to
+    zero. The head stays on its device and is left in the mode it was in; features go over batch by
+    batch, so that their number is bounded by memory and not by the device's.
+
+    Args:
+        head: changed in place; features (batch, width) to (batch, dim).
+        features: float array of shape (n, width), n ≥ 2.
+        embeddings: unit-norm, of shape (n, dim).
+        epochs: passes; an epoch leaves out the rows that do not fill a batch, others each time.
+        batch_size: rows a step; the number of rows where that is smaller.
+        learning_rate: peak.
+        weight_decay: of weight matrices; biases and norms have none.
+        noise: standard deviation of the Gaussian noise that each showing of a row gets.
+        seed: of order and noise.
+        progress: show a bar.
+
+    Returns:
+        The mean loss of each epoch.
+    """
+    device = next(head.parameters()).device
+    batch_size = min(batch_size, len(features))
+    steps = epochs * (len(features) // batch_size)
+    matrices = [p for p in head.parameters() if p.ndim > 1]
+    vectors = [p for p in head.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
+    training = head.training
+    losses = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        head.train()
+        for epoch in track(range(epochs), "Head", show=progress):
+            total, batches = torch.zeros((), device=device), 0
+            for rows in _batches(len(features), batch_size, seed, epoch):
+                x = torch.from_numpy(features[rows]).to(device, torch.float32)
+                y = torch.from_numpy(embeddings[rows]).to(device, torch.float32)
+                if noise:
+                    x = x + noise * torch.randn_like(x)
+                loss = 1 - F.cosine_similarity(head(x), y).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                total += loss.detach()
+                batches += 1
+            losses.append(float(total) / batches)
+        head.train(training)
+    return losses
+
+
+def _share(step: int, steps: int) -> float:
+    """Of the peak learning rate, at a step counted from 0."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    for start in range(0, count - batch_size + 1, batch_size):
+        yield order[start : start + batch_size]

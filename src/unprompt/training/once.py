@@ -1,0 +1,133 @@
+"""Work that is done once and kept on disk: by chunks, under a name that says what went in.
+
+A chunk is written whole or not at all, so a killed call loses at most the chunk it was at, and
+two processes that do the same work at once only waste time. Nothing is ever served for another
+model or another data set: their contents are part of the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unprompt.errors import TableError
+from unprompt.files import atomic_path, cache_dir
+from unprompt.pairs.shards import split_member
+from unprompt.pairs.table import PairsTable
+from unprompt.progress import track
+
+CHUNK = 1024
+"""Rows of a chunk."""
+
+Arrays = dict[str, np.ndarray]
+
+
+def in_chunks(
+    kind: str,
+    key: str,
+    count: int,
+    make: Callable[[range], Arrays],
+    description: str,
+    progress: bool = False,
+) -> Iterator[tuple[Path, range]]:
+    """Make what is missing of a result of ``count`` rows, and yield each chunk.
+
+    Args:
+        kind: folder of the cache, one for each kind of work.
+        key: what went into the work; see `fingerprint`.
+        count: rows of the whole.
+        make: from the rows of a chunk, counted from 0, to its arrays.
+        description: what the bar says.
+        progress: show a bar.
+
+    Yields:
+        The chunk's folder, with one ``.npy`` file for each array, and the rows that it holds.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    folder = cache_dir() / kind / key
+    starts = track(range(0, count, CHUNK), description, show=progress)
+    for start in starts:
+        rows = range(start, min(start + CHUNK, count))
+        chunk = folder / f"{start // CHUNK:06}"
+        if not (chunk / _WHOLE).exists():
+            for name, array in make(rows).items():
+                with atomic_path(chunk / f"{name}.npy") as path:
+                    np.save(path, array, allow_pickle=False)
+            with atomic_path(chunk / _WHOLE):
+                pass
+        yield chunk, rows
+
+
+_WHOLE = "whole"
+"""Written last: the arrays of a chunk are all there."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """A name for what goes into some work: hexadecimal, of 32 digits.
+
+    Args:
+        parts: strings, bytes, modules (their weights and buffers count) or what JSON can write.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, value in sorted(part.state_dict().items()):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        else:
+            text = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+            digest.update(f"{len(text)}\0".encode() + text)
+    return digest.hexdigest()
+
+
+def fingerprint_of_images(table: PairsTable) -> str:
+    """A name for a table's images: their paths, and the size and time of change of each file.
+
+    A file that is missing counts as such. Reading them all would take as long as the work does
+    that is to be saved.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    states: dict[str, str] = {}
+    for file in table.column("file"):
+        shard = split_member(file)
+        stored = shard[0] if shard else file
+        if stored not in states:
+            states[stored] = _state(table.root / stored)
+        digest.update(f"{file}\0{states[stored]}\0".encode())
+    return digest.hexdigest()
+
+
+def _state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def readable(table: str, failures: list[str]) -> np.ndarray:
+    """The rows without a failure, int64; ``failures`` holds an empty string for each of these.
+
+    Args:
+        table: what errors call the table.
+        failures: one string for each row.
+
+    Raises:
+        TableError: no row is left.
+    """
+    rows = np.flatnonzero([not failure for failure in failures])
+    if not len(rows):
+        raise TableError(
+            f"{table}: none of the {len(failures)} images can be decoded; the first: "
+            f"{failures[0] if failures else 'there is none'}"
+        )
+    return rows
