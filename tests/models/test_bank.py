@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unprompt.errors import ModelNotFoundError, OutputError, UnpromptError
+from unprompt.errors import MissingExtraError, ModelNotFoundError, OutputError, UnpromptError
 from unprompt.models import bank as module
-from unprompt.models.bank import BANK_FOLDER, Bank, Calibration, Match, quantise
+from unprompt.models.bank import (
+    BANK_FOLDER,
+    Bank,
+    Calibration,
+    Match,
+    quantise,
+    recall,
+    write_bank,
+)
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -173,3 +182,87 @@ def test_a_bank_that_cannot_be_written(tmp_path):
     (tmp_path / BANK_FOLDER).write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         bank_of(drawn(2)).save(tmp_path)
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 40), k=st.integers(1, 50), seed=st.integers(0, 1000))
+def test_regression_is_the_weighted_mean(count, k, seed):
+    bank = bank_of(drawn(count, seed=seed))
+    asked, values = drawn(3, seed=seed + 1), drawn(count, dim=5, seed=seed + 2)
+    rows, cosines = brute_force(bank, asked, k)
+    weights = np.exp(cosines / 0.1)
+    for given_values, known in ((None, unit(np.array(bank.rows, dtype=float))), (values, values)):
+        expected = unit(np.stack([w @ known[r] for w, r in zip(weights, rows, strict=True)]))
+        found = bank.regress(asked, k, 0.1, given_values)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def blocks_of(rows: np.ndarray, size: int):
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        yield [f"prompt {start + row}" for row in range(len(block))], block
+
+
+@pytest.fixture(scope="module")
+def clustered() -> np.ndarray:
+    """2,000 rows around 60 centres, as prompts are: what cells are made for."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(60, 32))
+    return unit(centres[random.integers(60, size=2000)] + random.normal(size=(2000, 32)))
+
+
+def test_a_bank_written_in_blocks_is_the_same(tmp_path, clustered):
+    written = write_bank(tmp_path / "new", blocks_of(clustered, 700), ENCODER)
+    whole = bank_of(clustered)
+    assert list(written.prompts) == list(whole.prompts)
+    np.testing.assert_array_equal(written.rows, whole.rows)
+    assert written.encoder == ENCODER
+    assert isinstance(written.rows, np.memmap)
+
+
+@pytest.mark.parametrize("index", ["sq8", "pq"])
+def test_an_index_finds_what_brute_force_finds(tmp_path, clustered, index):
+    pytest.importorskip("faiss")
+    folder = tmp_path / index
+    bank = write_bank(folder, blocks_of(clustered, 1000), ENCODER, index)
+    assert recall(bank, k=10, queries=100) > 0.9
+    assert recall(Bank.load(folder, probes=1), queries=100) < recall(bank, queries=100)
+    assert recall(bank.exact()) == 1
+    asked = drawn(20, dim=32, seed=3)
+    rows, scores = bank.nearest(asked, 5)
+    every = unit(asked) @ unit(np.array(bank.rows, dtype=np.float32)).T
+    np.testing.assert_allclose(np.take_along_axis(every, rows, axis=1), scores, atol=1e-5)
+    assert (np.diff(scores) <= 0).all()
+    # More than its cells propose: every row is looked at.
+    assert sorted(bank.nearest(asked[:1], 2000)[0][0].tolist()) == list(range(2000))
+
+
+def test_an_indexed_bank_without_faiss_looks_at_every_row(tmp_path, clustered, monkeypatch):
+    pytest.importorskip("faiss")
+    write_bank(tmp_path / "bank", blocks_of(clustered, 1000), ENCODER, "sq8")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    bank = Bank.load(tmp_path)
+    asked = drawn(4, dim=32)
+    np.testing.assert_array_equal(
+        bank.nearest(asked, 9)[0], bank_of(clustered).nearest(asked, 9)[0]
+    )
+    with pytest.raises(MissingExtraError, match="faiss"):
+        write_bank(tmp_path / "other", blocks_of(clustered, 1000), ENCODER, "sq8")
+    assert not (tmp_path / "other").exists()
+
+
+def test_indexes_that_cannot_be(tmp_path, clustered):
+    with pytest.raises(UnpromptError, match="one of flat, sq8, pq"):
+        write_bank(tmp_path / "a", blocks_of(clustered, 1000), ENCODER, "hnsw")
+    with pytest.raises(UnpromptError, match="holds no prompts"):
+        write_bank(tmp_path / "b", [], ENCODER)
+    pytest.importorskip("faiss")
+    with pytest.raises(UnpromptError, match="at least 256 prompts, not 100"):
+        write_bank(tmp_path / "c", blocks_of(clustered[:100], 50), ENCODER, "pq")
+    write_bank(tmp_path / "d", blocks_of(clustered, 1000), ENCODER, "sq8")
+    with pytest.raises(OutputError, match="not empty"):
+        write_bank(tmp_path / "d", blocks_of(clustered, 1000), ENCODER)
+    (tmp_path / "d" / "index.faiss").write_bytes(b"nothing of the kind")
+    with pytest.raises(UnpromptError, match="damaged"):
+        Bank.load(tmp_path / "d")

@@ -24,9 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-from unprompt.cli import collect, curate, encode, predict, reading, train  # noqa: E402
+from unprompt.cli import bank, collect, curate, encode, predict, reading, train  # noqa: E402
 
-__all__ = ["app", "collect", "curate", "encode", "main", "predict", "reading", "train"]
+__all__ = ["app", "bank", "collect", "curate", "encode", "main", "predict", "reading", "train"]
 
 
 def _show_version(asked: bool) -> None:

@@ -53,8 +53,14 @@ def predict(
     ] = None,
     recursive: Annotated[bool, typer.Option(help="Descend into sub-folders.")] = False,
     bank: Annotated[
-        str | None, typer.Option(help="Folder of a model whose bank of prompts to search.")
+        str | None, typer.Option(help="A bank's folder, or that of a model whose bank to search.")
     ] = None,
+    knn: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Average so many of the bank's nearest prompts into the embedding."
+        ),
+    ] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 16,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda, for models that run on torch.")
@@ -93,7 +99,7 @@ def predict(
     if not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p))
+    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p), knn)
     encoder = predictor.model.encoder if form is Format.kaggle else ""
     failed = 0
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unprompt.errors import TableError
@@ -27,6 +27,28 @@ def read_lines(path: str | Path) -> list[str]:
         line = content.count(b"\n", 0, error.start) + 1
         raise TableError(f"{path}, line {line}: not UTF-8; convert the file first") from error
     return [line.strip("\r") for line in text.split("\n") if line.strip()]
+
+
+def stream_lines(path: str | Path) -> Iterator[str]:
+    """As `read_lines`, one after the other, for files larger than memory.
+
+    Raises:
+        TableError: the file is not there, or is not UTF-8 (names the line).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise TableError(
+                        f"{path}, line {number}: not UTF-8; convert the file first"
+                    ) from error
+                if text.strip():
+                    yield text.strip("\r\n")
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def write_lines(prompts: Iterable[str], path: str | Path) -> None:

@@ -44,9 +44,11 @@ class Predictor:
             one uses the built-in model's.
         device: for models that run on torch.
         search: how a captioner seeks its captions.
+        knn: average so many of the bank's nearest prompts into the predicted embedding, see
+            `Bank.regress`; 0 leaves it as the model predicts it.
 
     Raises:
-        UnpromptError: there is no such route, or ``top_k`` is below 1.
+        UnpromptError: there is no such route, ``top_k`` is below 1, or ``knn`` below 0.
     """
 
     def __init__(
@@ -57,12 +59,16 @@ class Predictor:
         bank: str | Path | None = None,
         device: str | None = None,
         search: Search | None = None,
+        knn: int = 0,
     ):
         if route not in ROUTES:
             raise UnpromptError(f"route '{route}': must be one of {', '.join(ROUTES)}")
         if top_k < 1:
             raise UnpromptError(f"top_k={top_k}: must be at least 1")
+        if knn < 0:
+            raise UnpromptError(f"knn={knn}: must be at least 0")
         self.route = route
+        self.knn = knn
         self.top_k = top_k
         self._named = (model, bank, device)
         self._search = search
@@ -144,6 +150,8 @@ class Predictor:
         )
 
     def _embedded(self, answer: Answer, embedding: np.ndarray) -> Answer:
+        if self.knn:
+            embedding = self.bank.regress(embedding[None], self.knn)[0]
         best, *others = self.bank.search(embedding[None], self.top_k)[0]
         return replace(
             answer,
