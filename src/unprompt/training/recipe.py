@@ -18,6 +18,9 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from unprompt.errors import RecipeError
 from unprompt.files import atomic_open
 
+# The 256 bytes and the two special tokens.
+_LEAST_VOCABULARY = 258
+
 
 @dataclass
 class Data:
@@ -167,6 +170,43 @@ class Captioner:
 
 
 @dataclass
+class Decoder:
+    """The decoder to train; its presence in a recipe makes the run a decoder's.
+
+    Its texts are ``data.table``: a text file, one prompt a line, or a pairs table.
+
+    Attributes:
+        vocab_size: tokens of the vocabulary, which is learned from the texts.
+        lowercase: leave case out of it; right where the target encoder does not tell case.
+        hidden_size: width of the transformer.
+        layers: its blocks.
+        heads: attention heads of each.
+        prefix_length: tokens that the embedding is projected to.
+        context_length: tokens of a text at most; longer ones are cut off.
+        dropout: in training.
+        start_from_encoder: begin with the target encoder's own embeddings of the tokens.
+        exact: share of the training embeddings that are as the encoder made them.
+        lean: the others are drawn towards the mean by up to this share,
+        noise: and get noise of up to this norm.
+        num_beams: beams of the texts that are evaluated.
+    """
+
+    vocab_size: int = 6144
+    lowercase: bool = True
+    hidden_size: int = 256
+    layers: int = 4
+    heads: int = 4
+    prefix_length: int = 4
+    context_length: int = 64
+    dropout: float = 0.0
+    start_from_encoder: bool = True
+    exact: float = 0.3
+    lean: float = 0.7
+    noise: float = 0.6
+    num_beams: int = 4
+
+
+@dataclass
 class Recipe:
     """A training run, whole.
 
@@ -175,6 +215,7 @@ class Recipe:
         seed: of initialisation, split, order and augmentation.
         report_to: ``none``, ``tensorboard`` or ``wandb``.
         captioner: fine-tune a captioner instead of the embedder of ``model``.
+        decoder: train a decoder instead.
     """
 
     output: str = "runs/unnamed"
@@ -185,6 +226,7 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     captioner: Captioner | None = None
+    decoder: Decoder | None = None
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -290,6 +332,16 @@ def _check(recipe: Recipe, path: Path) -> None:
         "optimiser.warmup": 0 <= recipe.optimiser.warmup < 1,
         "optimiser.warmup_steps": (recipe.optimiser.warmup_steps or 0) >= 0,
     }
+    if decoder := recipe.decoder:
+        sizes = ("hidden_size", "layers", "heads", "prefix_length", "context_length", "num_beams")
+        bounds |= {f"decoder.{name}": getattr(decoder, name) > 0 for name in sizes}
+        bounds |= {
+            "decoder.vocab_size": decoder.vocab_size > _LEAST_VOCABULARY,
+            "decoder.dropout": 0 <= decoder.dropout < 1,
+            "decoder.exact": 0 <= decoder.exact <= 1,
+            "decoder.lean": 0 <= decoder.lean < 1,
+            "decoder.noise": 0 <= decoder.noise < math.inf,
+        }
     for key, fine in bounds.items():
         if not fine:
             value = OmegaConf.select(OmegaConf.structured(recipe), key)

@@ -67,6 +67,11 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     folder = Path(recipe.output)
     _claim(folder, recipe, fresh)
     transformers.set_seed(recipe.seed)
+    if recipe.decoder is not None:
+        from unprompt.training.decoder import train_decoder
+
+        train_decoder(recipe, folder, progress)
+        return Run(folder, folder / "model", {})
     table = prepare(recipe, folder, progress)
     if recipe.captioner is not None:
         from unprompt.training.captioner import train_captioner

@@ -1,0 +1,72 @@
+"""The decoder's vocabulary: byte-level BPE, by `tokenizers`, which the light install has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from unprompt.errors import ModelNotFoundError
+from unprompt.files import atomic_open
+
+TOKENIZER_FILE = "tokenizer.json"
+START, STOP = 0, 1
+"""Ids of the tokens before and after a text."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
+    """Learn a byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, so that nothing is unknown).
+
+    Args:
+        texts: what to learn from.
+        vocab_size: tokens, the bytes and the two special ones included.
+        lowercase: the target encoder does not tell case (MiniLM does not), so nothing of it can be
+            written back.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    steps: list[normalizers.Normalizer] = [normalizers.NFC(), normalizers.Strip()]
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<start>", "<stop>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write ``tokenizer.json`` into a model's folder."""
+    with atomic_open(Path(folder) / TOKENIZER_FILE) as file:
+        file.write(tokenizer.to_str())
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The vocabulary of a model's folder.
+
+    Raises:
+        ModelNotFoundError: it has none.
+    """
+    path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} is missing: {folder} is no decoder")
+    return Tokenizer.from_file(str(path))
+
+
+def texts_of(tokenizer: Tokenizer, ids: Iterable[Iterable[int]]) -> list[str]:
+    """Token ids to texts; each ends with its first stop token."""
+    texts = []
+    for row in ids:
+        kept = []
+        for token in row:
+            if token == STOP:
+                break
+            kept.append(int(token))
+        texts.append(tokenizer.decode(kept).strip())
+    return texts
