@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -55,6 +57,19 @@ def test_it_may_be_left_early_and_never_runs_far_ahead(folder: Path) -> None:
     assert next(answers) == ("001.png", "fox 1", False)
     answers.close()  # type: ignore[attr-defined]
     assert next(asked) < 1000
+
+
+def fatal(path: Path, reading: Reading | None, problem: str | None, parent: int) -> str:
+    """End the process that reads one of the files, as a lack of memory does."""
+    if path.name == "040.png" and os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def test_nothing_is_lost_when_a_process_is_killed(folder: Path) -> None:
+    paths = sorted(folder.iterdir())
+    names = list(read_many(paths, partial(fatal, parent=os.getpid()), workers=2))
+    assert names == [path.name for path in paths]
 
 
 def test_what_is_printed(folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from unprompt.reading.source import read
 
 Result = TypeVar("Result")
 Finish = Callable[[Path, Reading | None, str | None], Result]
+Work = Callable[[list[Path]], list[Result]]
 
 _CHUNK = 32
 """Files that a process takes at a time: some ten milliseconds of work."""
@@ -34,7 +36,7 @@ def read_many(
     """Read many files and yield what ``finish`` makes of each, in their order.
 
     Args:
-        paths: the files; no more than a few hundred are under way at any time.
+        paths: the files; no more than 160 for each process are under way at any time.
         finish: called with the path, the reading (None where there is none) and the reason why
             the file could not be read (None where it could). It runs in the process that read
             the file, so it and its results must be picklable.
@@ -52,16 +54,35 @@ def read_many(
             yield from work(chunk)
         return
     with ProcessPoolExecutor(workers) as pool:
+        pending: deque[tuple[list[Path], Future[list[Result]]]] = deque()
         try:
-            pending: deque[Future[list[Result]]] = deque()
             for chunk in chunks:
-                pending.append(pool.submit(work, chunk))
+                pending.append((chunk, _submitted(pool, work, chunk)))
                 if len(pending) > 4 * workers:
-                    yield from pending.popleft().result()
+                    yield from _results(*pending.popleft(), work)
             while pending:
-                yield from pending.popleft().result()
+                yield from _results(*pending.popleft(), work)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, work: Work[Result], chunk: list[Path]
+) -> Future[list[Result]]:
+    try:
+        return pool.submit(work, chunk)
+    except BrokenProcessPool as error:
+        future: Future[list[Result]] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _results(chunk: list[Path], future: Future[list[Result]], work: Work[Result]) -> list[Result]:
+    """The results of a chunk; read here where the processes are gone, killed for want of memory."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return work(chunk)
 
 
 def _read_chunk(paths: list[Path], finish: Finish[Result], captions: bool) -> list[Result]:
