@@ -142,13 +142,13 @@ class PairsTable:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> PairsTable:
         """The given rows, counted from 0, in the given order."""
-        return self._with(self.data.take(pa.array(np.asarray(rows, dtype=np.int64))))
+        return self._with(self._stated.take(pa.array(np.asarray(rows, dtype=np.int64))))
 
     def where(self, mask: Sequence[bool] | np.ndarray | pa.Array | pa.ChunkedArray) -> PairsTable:
         """The rows where ``mask`` is true."""
         if not isinstance(mask, pa.Array | pa.ChunkedArray):
             mask = pa.array(np.asarray(mask, dtype=bool))
-        return self._with(self.data.filter(mask))
+        return self._with(self._stated.filter(mask))
 
     def of_split(self, split: str) -> PairsTable:
         """The rows of one split.
@@ -209,6 +209,21 @@ class PairsTable:
             raise TableError(
                 f"{self.name}, row {self.first_row + row}: image '{file}': {error}"
             ) from error
+
+    @property
+    def _stated(self) -> pa.Table:
+        """The data without columns of nothing but null, for `conform` to put back at no cost.
+
+        Arrow copies those like any other, and 65,536 absent embeddings are 50 MB.
+        """
+        absent = [
+            field.name
+            for field in SCHEMA
+            if field.nullable
+            and self.data.field(field.name).type == field.type
+            and self.data.column(field.name).null_count == len(self)
+        ]
+        return self.data.drop_columns(absent)
 
     def _with(self, data: pa.Table) -> PairsTable:
         return PairsTable(data, self.root, self.name)
