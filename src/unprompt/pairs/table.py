@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from unprompt.errors import TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
 from unprompt.pairs.schema import REQUIRED, SCHEMA, SPLITS, conform, to_arrow
-from unprompt.pairs.shards import read_member, split_member
+from unprompt.pairs.shards import read_member, refusal, split_member
 from unprompt.pairs.stored import (
     ROOT_KEY,
     existing,
@@ -186,7 +186,7 @@ class PairsTable:
         """
         file = self.data.column("file")[row].as_py()
         where = f"{self.name}, row {self.first_row + row}"
-        if reason := _refusal(file):
+        if reason := refusal(file):
             raise TableError(f"{where}: file '{file}' {reason}")
         try:
             if shard := split_member(file):
@@ -406,15 +406,3 @@ def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
                 table.open_image(row) if images == "decode" else table.read_bytes(row)
             except TableError as error:
                 yield str(error).removeprefix(f"{table.name}, ")
-
-
-def _refusal(file: str) -> str | None:
-    """Why an image path must not be followed, or None."""
-    path = PurePosixPath(file.replace("\\", "/"))
-    if not file or path == PurePosixPath("."):
-        return "is empty"
-    if path.is_absolute() or (len(file) > 1 and file[1] == ":") or "\0" in file:
-        return "must be relative to the table's folder; refused"
-    if ".." in path.parts:
-        return "leaves the table's folder; refused"
-    return None
