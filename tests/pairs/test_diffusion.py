@@ -14,6 +14,8 @@ pytest.importorskip("diffusers", reason="the extra [generate] is not installed")
 
 from tests.pairs.pipelines import (
     build_checker,
+    build_flux,
+    build_pixart,
     build_sd,
     build_sd3,
     build_sdxl,
@@ -180,6 +182,8 @@ def test_options_change_what_they_say(sd: Path, options: dict[str, object]) -> N
     [
         (build_sdxl, "DPMSolverMultistepScheduler", 77),
         (build_sd3, "FlowMatchEulerDiscreteScheduler", 77),
+        (build_flux, "FlowMatchEulerDiscreteScheduler", None),
+        (build_pixart, "DPMSolverMultistepScheduler", None),
     ],
 )
 def test_other_pipelines(

@@ -153,6 +153,7 @@ class Completer:
         lengths = torch.tensor([len(ids) for ids in tokens], device=device)
         mask = torch.arange(width, device=device) >= width - lengths[:, None]
         settings = GenerationConfig(
+            # The processor draws, and leaves one token to be taken.
             do_sample=False,
             max_new_tokens=count,
             eos_token_id=end,

@@ -68,20 +68,23 @@ def check_order(folder: Path, shards: Sequence[Collection[str]], done: Mapping[s
             for id in ids
         )
         incomplete = any(id not in done or not split_member(done[id]["file"]) for id in ids)
-        held = {name.partition(".")[0] for name in member_names(folder / shard)}
-        if elsewhere or (incomplete and held - set(ids)):
+        if elsewhere or (incomplete and _keys(folder / shard) - set(ids)):
             raise UnpromptError(
                 f"{folder} holds shards of other prompts, or of these in another order; prompts "
                 "can be added at the end of the list only: choose another folder"
             )
 
 
+def loose(row: Mapping[str, Any]) -> bool:
+    """Whether an image lies in a file of its own."""
+    return split_member(row["file"]) is None
+
+
+def _keys(shard: Path) -> set[str]:
+    return {name.partition(".")[0] for name in member_names(shard)}
+
+
 def _content(folder: Path, file: str) -> bytes:
     if member := split_member(file):
         return read_member(folder / member[0], member[1])
     return (folder / file).read_bytes()
-
-
-def loose(row: Mapping[str, Any]) -> bool:
-    """Whether an image lies in a file of its own."""
-    return split_member(row["file"]) is None
