@@ -46,11 +46,15 @@ def main() -> None:
 
     completer.complete(beginnings[:4])
     one_by_one(completer, beginnings[:1])
-    theirs = timed(lambda: one_by_one(completer, beginnings[: chosen.theirs]), chosen.theirs)
-    ours = timed(lambda: completer.complete(beginnings), chosen.ours)
     print(f"torch {torch.__version__} on {device}, {chosen.threads} threads")
     print("prompts a second     by the clock   of processor time")
-    print(f"one call per prompt  {theirs[0]:12.2f} {theirs[1]:19.2f}   ({chosen.theirs} prompts)")
+    theirs = timed(lambda: one_by_one(completer, beginnings[: chosen.theirs]), chosen.theirs)
+    # Said at once, so that a run cut short leaves what it measured.
+    print(
+        f"one call per prompt  {theirs[0]:12.2f} {theirs[1]:19.2f}   ({chosen.theirs} prompts)",
+        flush=True,
+    )
+    ours = timed(lambda: completer.complete(beginnings), chosen.ours)
     print(f"unprompt             {ours[0]:12.2f} {ours[1]:19.2f}   ({chosen.ours} prompts)")
     print(f"ratio                {ours[0] / theirs[0]:12.2f} {ours[1] / theirs[1]:19.2f}")
 

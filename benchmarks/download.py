@@ -61,6 +61,12 @@ def main() -> None:
                 second = download(urls, Path(folder) / "ours", options)
                 at_first = sum(kind(n) in ("busy", "hang") for n in range(chosen.images))
                 recovered.append((second.arrived - first.arrived) / at_first)
+        # Said at once, so that a run cut short leaves what it measured.
+        print(
+            f"round: img2dataset {theirs[-1]:.1f} URLs/s, unprompt {ours[-1]:.1f}, "
+            f"recovered {recovered[-1]:.1%}",
+            flush=True,
+        )
     print(f"img2dataset {statistics.median(theirs):8.1f} URLs/s (median of {chosen.rounds})")
     print(f"unprompt    {statistics.median(ours):8.1f} URLs/s, table included")
     print(f"ratio       {statistics.median(ours) / statistics.median(theirs):8.3f}")
