@@ -97,7 +97,8 @@ def work(task: str, files: str, peers: str) -> int:
         start = time.perf_counter()
         for path in paths:
             guarded(lambda path=path: read(path))
-        answers = {"seconds": time.perf_counter() - start, "peak": peak()}
+        seconds = time.perf_counter() - start
+        answers = {"seconds": seconds, "busy": time.process_time(), "peak": peak()}
     print(json.dumps(answers))
     return 0
 
@@ -264,32 +265,37 @@ def many_files(
         for number in range(count):
             source = files / rows[number % len(rows)]["file"]
             (place / f"{number:06}{source.suffix}").write_bytes(source.read_bytes())
-        seconds, memory = watched([str(program), "read", "--format", "json", str(place)])
+        seconds, busy, memory = watched([str(program), "read", "--format", "json", str(place)])
         print(
             f"  {count:6,} files: {seconds:6.1f} s, {count / seconds:6.0f} files/s, "
-            f"peak memory of all its processes {memory:.0f} MB"
+            f"{busy:.1f} s of processor time, peak memory of all its processes {memory:.0f} MB"
         )
     for who, name in (("ours", "read() in a loop"), ("peer", "sd-parsers in a loop")):
         found = child(f"many-{who}", folder / str(many), peers)
         print(
             f"  {many:6,} files, {name}: {many / found['seconds']:.0f} files/s, "
-            f"peak memory {found['peak']:.0f} MB"
+            f"{found['busy']:.1f} s of processor time, peak memory {found['peak']:.0f} MB"
         )
 
 
-def watched(command: list[str]) -> tuple[float, float]:
-    """Seconds that a command takes, and the peak of its proportional memory, children included.
+def watched(command: list[str]) -> tuple[float, float, float]:
+    """Seconds that a command takes, of all its processors, and the peak of its memory in MB.
 
-    The proportional set size (MB, every 50 ms) counts what processes share once.
+    Children count. The proportional set size, taken every 200 ms, counts what they share once.
     """
-    start, most = time.perf_counter(), 0.0
+    start, most, busy = time.perf_counter(), 0.0, children_time()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             most = max(most, sum(map(proportional, family(process.pid))))
-            time.sleep(0.05)
+            time.sleep(0.2)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - start, most
+    return time.perf_counter() - start, children_time() - busy, most
+
+
+def children_time() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def family(pid: int) -> list[int]:
