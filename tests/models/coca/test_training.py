@@ -49,12 +49,14 @@ def test_real_prompts_come_back_word_for_word(shared):
     """Open_clip's fine-tuned models gave one caption to all images (its issues 751 and 797)."""
     torch.manual_seed(0)
     images, prompts = pairs_of(shared, 32)
-    processor = CoCaProcessor.from_config(SMALL)
+    shallow = {"vision_layers": 1, "text_layers": 1, "decoder_layers": 1}
+    config = CoCaConfig(**SMALL.to_diff_dict() | shallow)
+    processor = CoCaProcessor.from_config(config)
     batch = processor(images=images, text=prompts, padding=True, return_tensors="pt")
-    model = CoCaForConditionalGeneration(SMALL)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=280, pct_start=0.1)
-    for _ in range(280):
+    model = CoCaForConditionalGeneration(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=140, pct_start=0.1)
+    for _ in range(140):
         loss = model(**batch, labels=batch["input_ids"]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
