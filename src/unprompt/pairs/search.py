@@ -89,6 +89,7 @@ def search(
     def block_row(top: int) -> NeighbourPairs:
         found: list[NeighbourPairs] = []
         pending: list[tuple[np.ndarray, np.ndarray]] = []
+        count = 0
         starts = range(top if others is None else 0, len(right), block)
         for left in starts:
             first, second = screen(top, left)
@@ -96,10 +97,11 @@ def search(
                 upper = first < second
                 first, second = first[upper], second[upper]
             pending.append((first, second))
-            if left == starts[-1] or sum(len(i) for i, _ in pending) >= _PENDING:
+            count += len(first)
+            if left == starts[-1] or count >= _PENDING:
                 first, second = (np.concatenate(half) for half in zip(*pending, strict=True))
                 found.append(confirm(embeddings, right, first, second, threshold))
-                pending = []
+                pending, count = [], 0
         return NeighbourPairs.concatenate(found).in_order()
 
     tops = range(0, len(embeddings), block)
