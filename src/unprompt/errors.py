@@ -7,7 +7,13 @@ from importlib.util import find_spec
 
 
 class UnpromptError(Exception):
-    """Base class of every error that unprompt raises on purpose."""
+    """Base class of every error that unprompt raises on purpose.
+
+    Attributes:
+        exit_code: of the command line that meets it.
+    """
+
+    exit_code = 2
 
 
 class UnreadableImageError(UnpromptError):
@@ -24,6 +30,28 @@ class OutputError(UnpromptError):
 
 class RecipeError(UnpromptError):
     """A training recipe has an unknown key, a wrong type or values that exclude each other."""
+
+
+class TrainingError(UnpromptError):
+    """A training run cannot go on; its last checkpoint is intact."""
+
+    exit_code = 1
+
+
+class StoppedError(TrainingError):
+    """A signal stopped a training run, which saved a checkpoint first.
+
+    Attributes:
+        step: the last step that was taken.
+    """
+
+    def __init__(self, number: int, step: int):
+        self.step = step
+        # As shells count the end of a process by a signal.
+        self.exit_code = 128 + number
+        super().__init__(
+            f"stopped after step {step} and its checkpoint; the same command goes on from there"
+        )
 
 
 class ModelNotFoundError(UnpromptError):

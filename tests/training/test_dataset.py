@@ -8,6 +8,8 @@ from tests.training.conftest import DIM, SIZE
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.recipe import Data
+from unprompt.training.sampling import Draw
 
 
 def test_items_are_what_the_model_takes(pairs):
@@ -33,11 +35,10 @@ def test_without_augmentation_an_item_never_changes(pairs):
 @pytest.mark.parametrize("augment", ["crop", "mild"])
 def test_augmentation_changes_pixels_mildly_and_follows_the_seed(pairs, augment):
     plain = PairsDataset(pairs, Preprocessing(SIZE))
-    changed = PairsDataset(pairs, Preprocessing(SIZE), augment)
+    changed = PairsDataset(pairs, Preprocessing(SIZE), Data(augment=augment))
 
     def drawn(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return torch.stack([changed[row]["pixels"] for row in range(8)])
+        return torch.stack([changed[Draw(row, seed)]["pixels"] for row in range(8)])
 
     assert drawn(0).shape == (8, 3, SIZE, SIZE)
     assert drawn(0).dtype == torch.uint8
@@ -64,3 +65,12 @@ def test_a_pair_without_an_embedding_is_refused(sketches):
 
     with pytest.raises(TableError, match="have no embedding"):
         PairsDataset(load(sketches), Preprocessing(SIZE))
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on(pairs, tmp_path):
+    dataset = PairsDataset(type(pairs)(pairs.data, tmp_path, "moved"), Preprocessing(SIZE))
+    item = dataset[Draw(4, 0)]
+    assert item["row"] == 4
+    assert "moved, row 5" in item["failure"]
+    assert not item["pixels"].any()
+    assert PairsDataset(pairs, Preprocessing(SIZE))[4]["failure"] == ""

@@ -11,6 +11,7 @@ from unprompt.errors import RecipeError
 from unprompt.training.recipe import (
     Data,
     Head,
+    Loss,
     Model,
     Optimiser,
     Recipe,
@@ -176,6 +177,23 @@ def test_a_value_of_the_wrong_type_names_its_key(write, override, key):
         "schedule.accumulation=0",
         "schedule.evaluations=0",
         "schedule.keep=0",
+        "schedule.head_epochs=-1",
+        "schedule.evaluate_every=0",
+        "schedule.save_every=0",
+        "schedule.patience=-1",
+        "data.erase=1.5",
+        "data.flip=-1",
+        "data.weights={a: -1}",
+        "data.fold=-1",
+        "model.freeze=-2",
+        "model.lora_rank=-1",
+        "loss.cosine=-1",
+        "loss.margin=2",
+        "loss.temperature=0",
+        "optimiser.layer_decay=0",
+        "optimiser.betas=[0.9,1.0]",
+        "optimiser.final=2",
+        "optimiser.ema=1",
     ],
 )
 def test_a_value_out_of_range_names_its_key(write, override):
@@ -188,6 +206,9 @@ def test_a_value_out_of_range_names_its_key(write, override):
 def test_values_that_exclude_each_other(write):
     message = refused(write(TABLE), ["schedule.probe=true", "model.head.kind=mlp"])
     assert "schedule.probe fits a linear head" in message
+    assert "nothing would be learned" in refused(write(TABLE), ["loss.cosine=0"])
+    message = refused(write(TABLE + "captioner: {}\n"), ["optimiser.ema=0.9"])
+    assert "optimiser.ema is of embedders; this recipe has a captioner" in message
 
 
 @pytest.mark.parametrize("override", ["epochs", "=5", "", "a=[1,"])
@@ -223,7 +244,7 @@ def test_the_recipes_of_the_project_load():
 
 
 def test_every_field_is_documented():
-    for part in (Data, Model, Optimiser, Schedule):
+    for part in (Data, Model, Loss, Optimiser, Schedule):
         for item in fields(part):
             assert f"{item.name}:" in (part.__doc__ or ""), (part, item.name)
 
@@ -231,5 +252,5 @@ def test_every_field_is_documented():
 def test_a_saved_recipe_states_every_value(tmp_path):
     save_recipe(replace(Recipe(), data=Data(table="x")), tmp_path / "r.yaml")
     text = (tmp_path / "r.yaml").read_text()
-    for part in (Recipe, Data, Model, Head, Optimiser, Schedule):
+    for part in (Recipe, Data, Model, Head, Loss, Optimiser, Schedule):
         assert all(f"{item.name}:" in text for item in fields(part))

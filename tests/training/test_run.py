@@ -2,18 +2,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.training.conftest import colours_and_noise
-from unprompt.errors import MissingExtraError, RecipeError, TableError
+from unprompt.errors import MissingExtraError, RecipeError, TableError, TrainingError
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import load, save
@@ -63,6 +61,12 @@ def test_a_run_leaves_a_measured_model(recipe, pairs, capsys):
     # The model is that of the best look, and evaluation agrees with the trainer's own.
     assert scores["val"]["model"]["cosine"] == pytest.approx(max(looks.values()), abs=1e-3)
     assert "probe_cosine" in logged[0]
+    for name in ("loss.png", "score.png"):
+        assert Image.open(folder / name).size > (400, 200)
+    (call,) = [json.loads(line) for line in (folder / "calls.jsonl").read_text().splitlines()]
+    assert call["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert call["data"]["rows"] == {"train": 40, "val": 10, "test": 10}
+    assert len(call["git"]["commit"]) == 40
     # The finished run again: nothing is trained, the scores are the same.
     again = train(recipe)
     assert again.scores["test"].model.overall == finished.scores["test"].model.overall
@@ -71,75 +75,12 @@ def test_a_run_leaves_a_measured_model(recipe, pairs, capsys):
     with pytest.raises(RecipeError, match="holds the run of another recipe"):
         train(replace(recipe, seed=7))
     assert load_recipe(folder / "recipe.yaml") == recipe
-    assert not (folder / "asked.yaml").exists()
     # --fresh starts over.
     (folder / "left.txt").write_text("from before")
     recipe.schedule.max_steps = 2
     train(recipe, fresh=True)
     assert max(steps_of(folder)) == 2
     assert not (folder / "left.txt").exists()
-
-
-KILLED = """
-import os, signal, sys
-from transformers import TrainerCallback
-from unprompt.cli import main
-from unprompt.training import trainer
-
-class Kill(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == {step}:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-before = trainer.EmbedderTrainer.__init__
-def init(self, *arguments, **kwargs):
-    before(self, *arguments, **kwargs)
-    self.add_callback(Kill())
-trainer.EmbedderTrainer.__init__ = init
-sys.argv = ["unprompt", "train", {path!r}]
-main()
-"""
-
-
-def test_a_killed_run_goes_on_and_ends_the_same(recipe, tmp_path):
-    """Killed with SIGKILL after its first checkpoint, and a half-written one left behind."""
-    path = tmp_path / "recipe.yaml"
-    save_recipe(recipe, path)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(step=3, path=str(path))],
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    run = Path(recipe.output)
-    assert [p.name for p in (run / "checkpoints").iterdir()] == ["checkpoint-2"]
-    assert not (run / "model").exists()
-    half = run / "checkpoints" / "checkpoint-4"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half of it")
-    resumed = subprocess.run(
-        [str(Path(sys.executable).with_name("unprompt")), "train", str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert "mean cosine" in resumed.stdout
-    assert f"model: {run / 'model'}" in resumed.stderr
-    assert "step 2/6" not in resumed.stderr
-    assert "step 4/6" in resumed.stderr
-    assert max(steps_of(run)) == 6
-    assert steps_of(run) == sorted(steps_of(run))
-    assert json.loads((run / "scores.json").read_text())["test"]["model"]["pairs"] == 10
-    whole = replace(recipe, output=str(tmp_path / "whole"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the killed run had: sums differ with the number of threads
-    train(whole)
-    torch.set_num_threads(threads)
-    same(weights_of(Path(whole.output)), weights_of(run))
 
 
 def test_a_table_without_splits_is_encoded_and_split_by_group(recipe, sketches, pairs, tmp_path):
@@ -181,6 +122,19 @@ def test_reports_go_to_tensorboard(recipe):
     assert math.isfinite(log.Scalars("eval/cosine")[-1].value)
 
 
+@pytest.mark.slow
+def test_reports_stay_here_with_wandb_offline(recipe, monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    recipe.report_to = "wandb"
+    recipe.schedule.max_steps, recipe.schedule.evaluations = 2, 1
+    train(recipe)
+    wandb.finish()
+    assert list(tmp_path.rglob("offline-run-*/*.wandb"))
+
+
 def test_a_reporter_that_is_not_installed(recipe, monkeypatch):
     recipe.report_to = "wandb"
     monkeypatch.setattr("unprompt.errors.find_spec", lambda name: None)
@@ -189,21 +143,95 @@ def test_a_reporter_that_is_not_installed(recipe, monkeypatch):
     assert not Path(recipe.output).exists()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_names_its_row(recipe, pairs, tmp_path, workers):
+@pytest.fixture
+def damaged(pairs, tmp_path) -> Path:
+    """A table of 8 pairs to train on and 10 for val, of which images 5 and 33 are none."""
     for row, file in enumerate(pairs.column("file")[:40]):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        content = b"no image" if row == 5 else (pairs.root / file).read_bytes()
+        content = b"no image" if row in (5, 33) else (pairs.root / file).read_bytes()
         (tmp_path / file).write_bytes(content)
-    some = pairs.take(range(40)).with_columns({"split": ["train"] * 30 + ["val"] * 10})
-    moved = type(some)(some.data, tmp_path, some.name)
-    save(moved, tmp_path / "pairs.parquet")
-    recipe.data.table = str(tmp_path / "pairs.parquet")
-    recipe.data.workers = workers
-    with pytest.raises(TableError, match=r"cannot be|not an image") as caught:
+    some = pairs.take(range(40)).with_columns({"split": ["train"] * 8 + [None] * 22 + ["val"] * 10})
+    save(type(some)(some.data, tmp_path, some.name), tmp_path / "pairs.parquet")
+    return tmp_path / "pairs.parquet"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_cannot_be_read_are_named_counted_and_passed_over(
+    recipe, damaged, workers, capsys
+):
+    recipe.data.table, recipe.data.workers = str(damaged), workers
+    recipe.schedule.max_steps, recipe.schedule.evaluations = 2, 1
+    finished = train(recipe)
+    assert len(finished.failures) == 2
+    assert all("pairs.parquet, row" in line for line in finished.failures)
+    assert all("not an image" in line for line in finished.failures)
+    assert capsys.readouterr().err.count("passed over") == 1
+    weights = Embedder.from_pretrained(finished.model).state_dict()
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert finished.scores["val"].model.overall.count == 9
+    logged = [json.loads(line) for line in (finished.folder / "metrics.jsonl").open()]
+    best = max(entry["eval_cosine"] for entry in logged if "eval_cosine" in entry)
+    assert best == pytest.approx(finished.scores["val"].model.overall.mean, abs=1e-4)
+
+
+def test_a_batch_without_one_readable_image_changes_nothing(recipe, damaged):
+    recipe.data.table = str(damaged)
+    recipe.schedule.batch_size, recipe.schedule.max_steps = 1, 8
+    recipe.schedule.evaluations = 1
+    recipe.model.backbone = "timm/test_vit"
+    assert len(train(recipe).failures) == 2
+
+
+def test_memory_that_runs_out_says_what_to_lower(recipe):
+    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 10**12
+    recipe.schedule.batch_size, recipe.schedule.accumulation = 32, 2
+    with pytest.raises(TrainingError, match="out of memory") as caught:
         train(recipe)
-    assert "\n" not in str(caught.value)
-    assert "pairs.parquet, row" in str(caught.value)
+    assert "try schedule.batch_size=16 schedule.accumulation=4" in str(caught.value)
+    assert "schedule.gradient_checkpointing=true" in str(caught.value)
+
+
+def test_a_fold_is_held_out_and_the_others_train(recipe, pairs, tmp_path):
+    splits = enumerate(pairs.column("split"))
+    folds = [None if split == "test" else row % 3 for row, split in splits]
+    folds[0] = None  # of a group too large for a fold
+    save(pairs.with_columns({"fold": folds}), tmp_path / "folds.parquet")
+    recipe.data.table, recipe.data.fold = str(tmp_path / "folds.parquet"), 1
+    found = prepare(recipe, tmp_path / "run")
+    for split, fold in zip(found.column("split"), folds, strict=True):
+        assert split == ("val" if fold == 1 else split if split == "test" else "train")
+    assert found.column("split")[:2] == ["train", "val"]
+    recipe.data.fold = 3
+    with pytest.raises(RecipeError, match=r"data\.fold=3: .* has the folds \[0, 1, 2\]"):
+        prepare(recipe, tmp_path / "other")
+    recipe.data.table = pairs.name
+    with pytest.raises(RecipeError, match="has no folds; run: unprompt split --folds"):
+        prepare(recipe, tmp_path / "other")
+
+
+def test_a_wide_head_is_trained_first(recipe):
+    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 32
+    recipe.schedule.head_epochs, recipe.schedule.max_steps = 40, 1
+    recipe.schedule.evaluations = 1
+    recipe.optimiser.learning_rate = 0.0
+    finished = train(recipe)
+    logged = [json.loads(line) for line in (finished.folder / "metrics.jsonl").open()]
+    assert logged[0]["head_cosine"] > 0.3
+
+
+def test_every_part_together(recipe):
+    """All of the recipe's words at once, on a transformer."""
+    recipe.data.augment, recipe.data.erase = "strong", 0.3
+    recipe.data.draw, recipe.data.weights = "prompt", {"one": 2.0}
+    recipe.model.backbone, recipe.model.freeze = "timm/test_vit", 1
+    recipe.loss.contrastive, recipe.loss.mse = 0.1, 0.1
+    recipe.optimiser.name, recipe.optimiser.layer_decay = "lion", 0.7
+    recipe.optimiser.ema, recipe.optimiser.final = 0.9, 0.01
+    recipe.schedule.probe, recipe.schedule.gradient_checkpointing = True, True
+    recipe.schedule.patience, recipe.schedule.accumulation = 5, 2
+    finished = train(recipe)
+    assert finished.scores["test"].model.overall.count == 10
+    assert finished.failures == []
 
 
 def test_tables_that_cannot_be_trained_on(recipe, pairs, tmp_path):

@@ -46,9 +46,12 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 all done, 1 some items failed, 2 the call was wrong."""
+    """Run the command line; exit codes: 0 all done, 1 some items failed, 2 the call was wrong.
+
+    A training run that a signal stopped ends with 128 and the signal's number, as shells have it.
+    """
     try:
         app()
     except UnpromptError as error:
         typer.echo(f"unprompt: {error}", err=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)

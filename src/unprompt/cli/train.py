@@ -27,6 +27,13 @@ def train(
             help="Discard what an earlier call left, or go on with it.",
         ),
     ] = False,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            help="Validate on this fold of a table split with --folds; the run goes to its folder "
+            "'fold-N'."
+        ),
+    ] = None,
 ) -> None:
     """Train a model as a recipe says; the same command again goes on where a run was stopped.
 
@@ -43,12 +50,22 @@ def train(
     need("train", "torch", "omegaconf")
     from unprompt.evaluating.text import show
     from unprompt.training.recipe import load_recipe
+
+    stated = load_recipe(recipe, overrides)
+    if fold is not None:
+        stated.data.fold = fold
+        stated.output = str(Path(stated.output) / f"fold-{fold}")
     from unprompt.training.run import train as run
 
-    finished = run(load_recipe(recipe, overrides), fresh=fresh, progress=True)
+    finished = run(stated, fresh=fresh, progress=True)
     for scores in finished.scores.values():
         show(scores)
     typer.echo(f"model: {finished.model}", err=True)
+    if finished.failures:
+        for failure in finished.failures:
+            typer.echo(f"unprompt: {failure}", err=True)
+        typer.echo(f"{len(finished.failures)} images could not be read", err=True)
+        raise typer.Exit(1)
 
 
 class Form(StrEnum):

@@ -98,28 +98,39 @@ class Embedder(nn.Module):
         """Backbone features to unit-norm prompt embeddings, float32 of shape (batch, dim)."""
         return F.normalize(self.head(features).float(), dim=-1)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels as in `features` to unit-norm prompt embeddings, float32 of (batch, dim)."""
-        return self.embed(self.features(pixels))
+    def forward(self, pixels: torch.Tensor, normalise: bool = True) -> torch.Tensor:
+        """Pixels as in `features` to prompt embeddings, float32 of shape (batch, dim).
 
-    def save_pretrained(self, folder: str | Path, half: bool = False) -> None:
+        They have unit norm, unless ``normalise`` is false: then they are what the head gives.
+        """
+        features = self.features(pixels)
+        outputs: torch.Tensor = self.embed(features) if normalise else self.head(features).float()
+        return outputs
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        half: bool = False,
+        weights: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json``.
 
         Args:
             folder: made where missing.
             half: store matrices and kernels as float16, half the size; vectors (biases,
                 statistics of batch norms) would save little and may leave float16's range.
+            weights: written instead of the model's own, which are spread over processes.
 
         Raises:
             OutputError: the folder cannot be written; files there before stay as they were.
         """
         folder = Path(folder)
         with atomic_path(folder / WEIGHTS_FILE) as path:
-            weights = {
+            stored = {
                 name: (value.half() if half and _is_matrix(value) else value).contiguous()
-                for name, value in self.state_dict().items()
+                for name, value in (weights or self.state_dict()).items()
             }
-            save_file(weights, path, metadata={"format": "pt"})
+            save_file(stored, path, metadata={"format": "pt"})
         self.preprocessing.save(folder)
         with atomic_open(folder / CONFIG_FILE) as file:
             json.dump({"model_type": MODEL_TYPE} | asdict(self.architecture), file, indent=2)

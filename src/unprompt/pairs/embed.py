@@ -18,16 +18,26 @@ _ROWS = 65_536
 
 
 def with_embeddings(
-    table: PairsTable, encoder: str = DEFAULT_ENCODER, progress: bool = False
+    table: PairsTable,
+    encoder: str = DEFAULT_ENCODER,
+    progress: bool = False,
+    precision: str = "auto",
 ) -> PairsTable:
     """The table with an embedding in every row: itself where it has them all already.
+
+    Args:
+        table: the pairs.
+        encoder: hub id or path.
+        progress: show a bar.
+        precision: as `unprompt.encoding.load_encoder`.
 
     Raises:
         UnpromptError: the encoder is not there.
     """
     if table.has("embedding") or not len(table):
         return table
-    return table.with_columns({"embedding": encode(table.prompts, encoder, progress=progress)})
+    embeddings = encode(table.prompts, encoder, precision=precision, progress=progress)
+    return table.with_columns({"embedding": embeddings})
 
 
 def embed(

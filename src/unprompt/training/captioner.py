@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from unprompt.errors import RecipeError
+from unprompt.errors import RecipeError, TableError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.files import atomic_open
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
@@ -27,8 +23,17 @@ from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import CaptionModel, Search
 from unprompt.training.dataset import PairsDataset
-from unprompt.training.recipe import Captioner, Recipe
-from unprompt.training.trainer import RunLog, go_on, last_checkpoint, training_arguments
+from unprompt.training.machine import first_process_first
+from unprompt.training.parameters import by_decay, create_optimiser
+from unprompt.training.recipe import Captioner, Data, Recipe
+from unprompt.training.sampling import Draws
+from unprompt.training.trainer import (
+    RunTrainer,
+    go_on,
+    last_checkpoint,
+    steps_per_epoch,
+    training_arguments,
+)
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")
@@ -63,18 +68,22 @@ def train_captioner(
     trainer = CaptionerTrainer(
         learner,
         recipe,
-        CaptionDataset(table.of_split("train"), preprocessing, recipe.data.augment),
+        CaptionDataset(table.of_split("train"), preprocessing, recipe.data),
         CaptionDataset(table.of_split("val"), preprocessing),
         Collator(processor, preprocessing),
     )
-    checkpoint = last_checkpoint(folder / "checkpoints")
+    with first_process_first():
+        checkpoint = last_checkpoint(folder / "checkpoints")
     go_on(trainer, checkpoint)
-    trained: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if settings.lora_rank:
-        trained = trained.merge_and_unload()
-    trained.save_pretrained(folder / "model")
-    processor.save_pretrained(folder / "model")
-    return _measure(recipe, settings, table, folder, progress)
+    with first_process_first() as is_first:
+        if not is_first:
+            return {}
+        trained: Any = trainer.accelerator.unwrap_model(trainer.model)
+        if settings.lora_rank:
+            trained = trained.merge_and_unload()
+        trained.save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
+        return _measure(recipe, settings, table, folder, progress)
 
 
 def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, CoCaProcessor]:
@@ -121,17 +130,21 @@ def adapted(model: CoCaForConditionalGeneration, rank: int) -> nn.Module:
 
 
 class CaptionDataset(Dataset[dict[str, Any]]):
-    """Pixels and prompts of a pairs table, in row order: ``pixels`` (3, size, size), ``prompt``."""
+    """The items of a `PairsDataset` with ``prompt``, the text, besides."""
 
-    def __init__(self, table: PairsTable, preprocessing: Preprocessing, augment: str = "none"):
-        self._pairs = PairsDataset(table, preprocessing, augment)
+    def __init__(
+        self, table: PairsTable, preprocessing: Preprocessing, settings: Data | None = None
+    ):
+        self.table = table
+        self._pairs = PairsDataset(table, preprocessing, settings)
         self._prompts = table.prompts
 
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"pixels": self._pairs[row]["pixels"], "prompt": self._prompts[row]}
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        item = self._pairs[index]
+        return item | {"prompt": self._prompts[item["row"]]}
 
 
 class Collator:
@@ -144,8 +157,17 @@ class Collator:
             for values in (preprocessing.mean, preprocessing.std)
         )
 
-    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """``pixel_values``, ``input_ids``, ``attention_mask`` and ``labels``."""
+    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Any]:
+        """``pixel_values``, ``input_ids``, ``attention_mask`` and ``labels`` of the pairs whose
+        image could be read, their ``row`` s, and the ``failure`` s of the others.
+
+        Raises:
+            TableError: no image of the batch could be read.
+        """  # noqa: D205
+        failures = [pair["failure"] for pair in pairs if pair["failure"]]
+        pairs = [pair for pair in pairs if not pair["failure"]]
+        if not pairs:
+            raise TableError(f"no image of a whole batch can be read: {failures[0]}, for one")
         text = self._processor(
             text=[pair["prompt"] for pair in pairs], padding=True, return_tensors="pt"
         )
@@ -156,10 +178,12 @@ class Collator:
             "input_ids": text["input_ids"],
             "attention_mask": text["attention_mask"],
             "labels": labels,
+            "row": [pair["row"] for pair in pairs],
+            "failure": failures,
         }
 
 
-class CaptionerTrainer(transformers.Trainer):
+class CaptionerTrainer(RunTrainer):
     """Minimises CoCa's losses; keeps the checkpoint with the lowest loss on validation."""
 
     def __init__(
@@ -171,52 +195,50 @@ class CaptionerTrainer(transformers.Trainer):
         collator: Collator,
     ):
         self._rates = recipe.optimiser
-        step = recipe.schedule.batch_size * recipe.schedule.accumulation
-        arguments = training_arguments(recipe, steps_per_epoch=math.ceil(len(train) / step))
+        self._table = train.table
+        draws = Draws(train.table, recipe.data, recipe.seed)
+        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(draws)))
         arguments.metric_for_best_model = "eval_loss"
         arguments.greater_is_better = False
         arguments.prediction_loss_only = True
-        super().__init__(
-            model=model,
-            args=arguments,
-            train_dataset=train,
-            eval_dataset=val,
-            data_collator=collator,
-            callbacks=[RunLog(Path(recipe.output) / "metrics.jsonl")],
-        )
-        self.remove_callback(PrinterCallback)
-        if not sys.stderr.isatty():
-            self.remove_callback(ProgressCallback)
+        super().__init__(recipe, model, train, val, draws, arguments, data_collator=collator)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """CoCa's own."""
+        rows = inputs["row"]
+        inputs = {key: value for key, value in inputs.items() if key not in ("row", "failure")}
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if model.training:
+            self.check_finite(found[0] if return_outputs else found, rows, self._table)
+        return found
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, while biases, norms and other vectors do not."""
+        """The recipe's; matrices decay, while biases, norms and other vectors do not."""
         if self.optimizer is None:
             network: Any = self.model
-            learning = [p for p in network.parameters() if p.requires_grad]
-            groups = [
-                {
-                    "params": [p for p in learning if (p.ndim > 1) == decays],
-                    "weight_decay": self._rates.weight_decay if decays else 0.0,
-                }
-                for decays in (True, False)
-            ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=self._rates.learning_rate,
-                betas=_BETAS,
-                eps=_EPSILON,
-            )
+            rate, decay = self._rates.learning_rate, self._rates.weight_decay
+            groups = by_decay(network.parameters(), rate, decay, "captioner")
+            epsilon = _EPSILON if self._rates.name == "adamw" else None
+            self.optimizer = create_optimiser(groups, self._rates, _BETAS, epsilon)
         return self.optimizer
 
 
-def token_loss(
-    model: CoCaForConditionalGeneration, batches: Iterable[dict[str, torch.Tensor]]
-) -> float:
+def token_loss(model: CoCaForConditionalGeneration, batches: Iterable[dict[str, Any]]) -> float:
     """Mean cross-entropy, in nats, over every token of every prompt."""
     total, tokens = 0.0, 0
     with torch.inference_mode():
         for batch in batches:
-            batch = {key: value.to(model.device) for key, value in batch.items()}
+            batch = {
+                key: value.to(model.device)
+                for key, value in batch.items()
+                if isinstance(value, torch.Tensor)
+            }
             count = int((batch["labels"][:, 1:] != IGNORED).sum())
             total += model(**batch).caption_loss.item() * count
             tokens += count

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
+from unprompt.training.augmentation import picture_augmentation, pixel_augmentation
+from unprompt.training.sampling import Draw
+from unprompt.training.sections import Data
 
 
-class PairsDataset(Dataset[dict[str, torch.Tensor]]):
+class PairsDataset(Dataset[dict[str, Any]]):
     """The pairs of a table, in row order.
 
     Args:
         table: pairs with prompt embeddings.
         preprocessing: the model's input.
-        augment: ``none``, ``crop`` or ``mild``; see `unprompt.training.recipe.Data`.
+        settings: augmentation; none by default.
 
-    Each item is ``pixels``, uint8 of shape (3, size, size), and ``labels``, the unit-norm prompt
-    embedding, float32 of shape (dim,).
+    An item is asked for by its row, or by a `Draw`, whose seed then decides the augmentation
+    whatever process makes it. It holds
+
+    - ``pixels``, uint8 of shape (3, size, size),
+    - ``labels``, the unit-norm prompt embedding, float32 of shape (dim,),
+    - ``row``, and
+    - ``failure``: empty, or one line that says why the image cannot be read. Its pixels are zeros
+      then, and must count nowhere.
 
     Raises:
         TableError: a pair has no prompt embedding, or one without a direction.
     """
 
-    def __init__(self, table: PairsTable, preprocessing: Preprocessing, augment: str = "none"):
+    def __init__(
+        self, table: PairsTable, preprocessing: Preprocessing, settings: Data | None = None
+    ):
         norms = np.linalg.norm(table.embeddings, axis=1, keepdims=True)
         # One of them would turn the loss, and with it every weight, into NaN.
         useless = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
@@ -40,39 +50,38 @@ class PairsDataset(Dataset[dict[str, torch.Tensor]]):
                 f"{table.name}: {len(useless)} embeddings are zero or not finite, that of pair "
                 f"'{name}' for one; embed the table again"
             )
+        self.table = table
         self._labels = table.embeddings / norms
-        self._table = table
         self._preprocessing = preprocessing
-        self._augmentation = _AUGMENTATIONS[augment](preprocessing.size)
+        settings = settings or Data(augment="none")
+        self._on_picture = picture_augmentation(settings, preprocessing.size)
+        self._on_pixels = pixel_augmentation(settings)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        image = self._table.open_image(row, at_least=2 * self._preprocessing.size)
-        if self._augmentation is not None:
-            image = self._augmentation(image)
+    def __getitem__(self, index: int | Draw) -> dict[str, Any]:
+        if isinstance(index, Draw):
+            _seed(index.seed)
+        row = index.row if isinstance(index, Draw) else index
+        try:
+            pixels, failure = self._pixels(row), ""
+        except TableError as error:
+            size = self._preprocessing.size
+            pixels, failure = torch.zeros(3, size, size, dtype=torch.uint8), str(error)
+        labels = torch.from_numpy(self._labels[row])
+        return {"pixels": pixels, "labels": labels, "row": row, "failure": failure}
+
+    def _pixels(self, row: int) -> torch.Tensor:
+        image = self.table.open_image(row, at_least=2 * self._preprocessing.size)
+        if self._on_picture is not None:
+            image = self._on_picture(image)
         pixels = torch.from_numpy(self._preprocessing(image))
-        return {"pixels": pixels, "labels": torch.from_numpy(self._labels[row])}
+        return pixels if self._on_pixels is None else self._on_pixels(pixels)
 
 
-def _crop(size: int) -> Any:
-    """open_clip's default: crops of 90 to 100 % of the area."""
-    return v2.RandomResizedCrop(size, scale=(0.9, 1.0), interpolation=3)
-
-
-def _mild(size: int) -> Any:
-    """Crops of most of the picture, and colour changes that no prompt would notice."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25), interpolation=3),
-            v2.ColorJitter(brightness=0.15, contrast=0.15, saturation=0.1, hue=0.02),
-        ]
-    )
-
-
-_AUGMENTATIONS: dict[str, Callable[[int], Any]] = {
-    "none": lambda size: None,
-    "crop": _crop,
-    "mild": _mild,
-}
+def _seed(seed: int) -> None:
+    """Seed all that augmentations draw from: torchvision's, and timm's."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # timm draws from it

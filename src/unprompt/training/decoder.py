@@ -10,8 +10,6 @@ covariance of the embeddings is added; see `Blur`.
 from __future__ import annotations
 
 import json
-import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import transformers
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError, TableError
@@ -40,8 +36,15 @@ from unprompt.models.tokenizer import (
 )
 from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
+from unprompt.training.parameters import by_decay, create_optimiser
 from unprompt.training.recipe import Decoder, Recipe
-from unprompt.training.trainer import RunLog, go_on, last_checkpoint, training_arguments
+from unprompt.training.trainer import (
+    RunTrainer,
+    go_on,
+    last_checkpoint,
+    steps_per_epoch,
+    training_arguments,
+)
 
 TEXTS_FILE = "texts.parquet"
 _MEASURED = 400
@@ -220,7 +223,7 @@ class Collator:
         return {"input_ids": ids, "labels": labels, "embeddings": embeddings}
 
 
-class DecoderTrainer(transformers.Trainer):
+class DecoderTrainer(RunTrainer):
     """Minimises cross-entropy over blurred embeddings; keeps the checkpoint of the lowest loss."""
 
     def __init__(
@@ -231,38 +234,22 @@ class DecoderTrainer(transformers.Trainer):
         val: TextDataset,
         collator: Collator,
     ):
-        step = recipe.schedule.batch_size * recipe.schedule.accumulation
-        arguments = training_arguments(recipe, steps_per_epoch=math.ceil(len(train) / step))
+        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(train)))
         arguments.metric_for_best_model = "eval_loss"
         arguments.greater_is_better = False
         arguments.prediction_loss_only = True
         arguments.train_sampling_strategy = "group_by_length"
         self._rates = recipe.optimiser
         self._blur = collator.blur
-        super().__init__(
-            model=model,
-            args=arguments,
-            train_dataset=train,
-            eval_dataset=val,
-            data_collator=collator,
-            callbacks=[RunLog(Path(recipe.output) / "metrics.jsonl")],
-        )
-        self.remove_callback(PrinterCallback)
-        if not sys.stderr.isatty():
-            self.remove_callback(ProgressCallback)
+        super().__init__(recipe, model, train, val, None, arguments, data_collator=collator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, while biases, norms and other vectors do not."""
+        """The recipe's; matrices decay, while biases, norms and other vectors do not."""
         if self.optimizer is None:
             network: Any = self.model
-            groups = [
-                {
-                    "params": [p for p in network.parameters() if (p.ndim > 1) == decays],
-                    "weight_decay": self._rates.weight_decay if decays else 0.0,
-                }
-                for decays in (True, False)
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=self._rates.learning_rate)
+            rate, decay = self._rates.learning_rate, self._rates.weight_decay
+            groups = by_decay(network.parameters(), rate, decay, "decoder")
+            self.optimizer = create_optimiser(groups, self._rates)
         return self.optimizer
 
     def compute_loss(

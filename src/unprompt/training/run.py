@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import transformers
 
-from unprompt.encoding import encode
 from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
@@ -18,13 +18,24 @@ from unprompt.files import atomic_open
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
+from unprompt.models.layers import adapt, checkpoint_gradients, freeze
+from unprompt.pairs.embed import with_embeddings
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
+from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.dataset import PairsDataset
-from unprompt.training.probe import fit_head
-from unprompt.training.recipe import Recipe, save_recipe
-from unprompt.training.trainer import EmbedderTrainer, go_on, last_checkpoint
+from unprompt.training.machine import explained, first_process_first
+from unprompt.training.plots import plot
+from unprompt.training.probe import fit_head, learn_head
+from unprompt.training.provenance import note_call
+from unprompt.training.recipe import Recipe, recipe_text, save_recipe
+from unprompt.training.trainer import (
+    FAILURES_FILE,
+    EmbedderTrainer,
+    go_on,
+    last_checkpoint,
+)
 
 RECIPE_FILE = "recipe.yaml"
 TABLE_FILE = "pairs.parquet"
@@ -37,19 +48,25 @@ class Run:
 
     Attributes:
         folder: the run folder: ``recipe.yaml`` as resolved, ``pairs.parquet`` with embeddings,
-            groups and splits, ``metrics.jsonl``, ``checkpoints/``, ``model/``, ``scores.json``.
+            groups and splits, ``calls.jsonl`` (versions, code, device and data of each call),
+            ``metrics.jsonl``, ``loss.png``, ``score.png``, ``checkpoints/``, ``model/``,
+            ``scores.json``.
         model: the model folder, for `unprompt.predict` and `Embedder.from_pretrained`; its bank
             are the prompts of the training split.
-        scores: evaluations on ``val`` and, where there is one, ``test``.
+        scores: evaluations on ``val`` and, where there is one, ``test``; of the first process only.
+        failures: one line for each image that could not be read, and so was passed over.
     """
 
     folder: Path
     model: Path
     scores: dict[str, Evaluation]
+    failures: list[str] = field(default_factory=list)
 
 
 def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     """Run a recipe, or go on with it where an earlier call was stopped.
+
+    Under torchrun every process calls this, and all return the same.
 
     Args:
         recipe: the run.
@@ -58,63 +75,155 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
 
     Raises:
         RecipeError: the run folder holds the run of another recipe.
-        TableError: the table cannot be used: not there, no pairs for a split, unreadable images.
+        TableError: the table cannot be used: not there, no pairs for a split.
         ModelNotFoundError: the backbone cannot be had.
         MissingExtraError: what ``report_to`` names is not installed.
+        TrainingError: the loss is not a number, memory or disk ran out; or, as `StoppedError`, a
+            signal came.
     """
     if recipe.report_to != "none":
         need("all", recipe.report_to)
     folder = Path(recipe.output)
-    _claim(folder, recipe, fresh)
-    transformers.set_seed(recipe.seed)
-    if recipe.decoder is not None:
+    with first_process_first() as is_first:
+        if is_first:
+            _claim(folder, recipe, fresh)
+        transformers.set_seed(recipe.seed)
+        # A decoder learns from texts alone, which need no table.
+        table = None if recipe.decoder else prepare(recipe, folder, progress and is_first)
+        if is_first:
+            note_call(folder, table or Path(recipe.data.table))
+    with explained(recipe):
+        try:
+            scores = _train(recipe, table, folder, progress)
+        except TableError as error:
+            # One of a decoding process brings its traceback as text; the last line is the message.
+            raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error
+        finally:
+            if is_first:
+                plot(folder)
+    return Run(folder, folder / "model", scores, _failures(folder, scores))
+
+
+def _train(
+    recipe: Recipe, table: PairsTable | None, folder: Path, progress: bool
+) -> dict[str, Evaluation]:
+    if table is None:
         from unprompt.training.decoder import train_decoder
 
         train_decoder(recipe, folder, progress)
-        return Run(folder, folder / "model", {})
-    table = prepare(recipe, folder, progress)
+        return {}
     if recipe.captioner is not None:
         from unprompt.training.captioner import train_captioner
 
-        return Run(folder, folder / "model", train_captioner(recipe, table, folder, progress))
+        return train_captioner(recipe, table, folder, progress)
+    return _train_embedder(recipe, table, folder, progress)
+
+
+def _train_embedder(
+    recipe: Recipe, table: PairsTable, folder: Path, progress: bool
+) -> dict[str, Evaluation]:
     model = build(recipe, dim=table.embeddings.shape[1])
     crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
-    train_set = PairsDataset(table.of_split("train"), crops, recipe.data.augment)
-    val_set = PairsDataset(table.of_split("val"), model.preprocessing)
-    trainer = EmbedderTrainer(recipe, model, train_set, val_set)
-    checkpoint = last_checkpoint(folder / "checkpoints")
-    if recipe.schedule.probe and checkpoint is None:
-        strength, cosine = fit_head(model, table.of_split("train"), table.of_split("val"), progress)
-        trainer.log({"probe_penalty": strength, "probe_cosine": cosine})
-    try:
-        go_on(trainer, checkpoint)
-    except TableError as error:
-        # One of a decoding process brings its traceback as text; the last line is the message.
-        raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error
-    model.save_pretrained(folder / "model")
-    return Run(folder, folder / "model", _measure(folder, table, progress))
+    known, unseen = table.of_split("train"), table.of_split("val")
+    with first_process_first():
+        checkpoint = last_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        with first_process_first() as is_first:
+            # The other processes get the head when their models are made equal.
+            if is_first:
+                _prepare_head(model, known, unseen, recipe, progress)
+    prepare_to_learn(model, recipe)
+    trainer = EmbedderTrainer(
+        recipe,
+        model,
+        PairsDataset(known, crops, recipe.data),
+        PairsDataset(unseen, model.preprocessing),
+    )
+    go_on(trainer, checkpoint)
+    with first_process_first() as is_first:
+        if is_first:
+            best = Embedder.from_pretrained(trainer.best_checkpoint())
+            best.save_pretrained(folder / "model")
+            return _measure(folder, table, progress)
+    return {}
+
+
+def _prepare_head(
+    model: Embedder, train: PairsTable, val: PairsTable, recipe: Recipe, progress: bool
+) -> None:
+    """The first half of LP-FT, where the recipe asks for it; begins the log."""
+    schedule = recipe.schedule
+    log: dict[str, float] = {}
+    if schedule.probe:
+        log["probe_penalty"], log["probe_cosine"] = fit_head(model, train, val, progress)
+        sys.stderr.write(f"fitted head: cosine on val {log['probe_cosine']:.4f}\n")
+    if schedule.head_epochs:
+        log["head_cosine"] = learn_head(
+            model,
+            train,
+            val,
+            schedule.head_epochs,
+            learning_rate=recipe.optimiser.head_learning_rate,
+            seed=recipe.seed,
+            progress=progress,
+        )
+        sys.stderr.write(f"trained head: cosine on val {log['head_cosine']:.4f}\n")
+    if log:
+        path = Path(recipe.output) / LOG_FILE
+        path.write_text(json.dumps({"step": 0} | log) + "\n", encoding="utf-8")
+
+
+def prepare_to_learn(model: Embedder, recipe: Recipe) -> None:
+    """Freeze, adapt and thrift the backbone as the recipe says.
+
+    Raises:
+        UnpromptError: the backbone cannot.
+    """
+    settings = recipe.model
+    freeze(model.backbone, settings.freeze)
+    if settings.lora_rank:
+        adapt(model.backbone, settings.lora_rank)
+    if recipe.schedule.gradient_checkpointing:
+        checkpoint_gradients(model.backbone)
 
 
 def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
     """The recipe's pairs with prompt embeddings, groups and splits; kept in the run folder.
 
     A table that already has splits keeps them; rows of no split are left out.
+
+    Raises:
+        RecipeError: ``data.fold`` is none of the table's.
     """
     path = folder / TABLE_FILE
     if path.exists():
         return load(path)
-    table = load(recipe.data.table)
-    if not table.has("embedding"):
-        embeddings = encode(
-            table.prompts, recipe.model.encoder, precision="fp32", progress=progress
-        )
-        table = table.with_columns({"embedding": embeddings})
-    if not any(table.column("split")):
-        data = recipe.data
+    data = recipe.data
+    table = with_embeddings(load(data.table), recipe.model.encoder, progress, precision="fp32")
+    if data.fold is not None:
+        table = _held_out(table, data.fold)
+    elif not any(table.column("split")):
         split = split_by_group(table, data.val, data.test, data.threshold, recipe.seed)
         table = split.table
     save(table, path)
     return load(path)
+
+
+def _held_out(table: PairsTable, fold: int) -> PairsTable:
+    """The table with one fold for validation, and the others, but for test, to train on."""
+    if "fold" not in table.data.column_names:
+        raise RecipeError(
+            f"data.fold={fold}: {table.name} has no folds; run: unprompt split --folds"
+        )
+    folds = table.column("fold")
+    if fold not in folds:
+        known = sorted({number for number in folds if number is not None})
+        raise RecipeError(f"data.fold={fold}: {table.name} has the folds {known}")
+    splits = [
+        split if split in (None, "test") else "val" if number == fold else "train"
+        for split, number in zip(table.column("split"), folds, strict=True)
+    ]
+    return table.with_columns({"split": splits})
 
 
 def build(recipe: Recipe, dim: int) -> Embedder:
@@ -158,16 +267,19 @@ def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:
         if not path.exists() and any(folder.iterdir()):
             raise RecipeError(f"{folder} is not a run folder; nothing was deleted")
         shutil.rmtree(folder)
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    save_recipe(recipe, folder / "asked.yaml")
-    asked = (folder / "asked.yaml").read_text(encoding="utf-8")
-    (folder / "asked.yaml").unlink()
-    if before is not None and before != asked:
+    if path.exists() and path.read_text(encoding="utf-8") != recipe_text(recipe):
         raise RecipeError(
             f"{folder} holds the run of another recipe; name another output=…, or discard it "
             "with --fresh"
         )
     save_recipe(recipe, path)
+
+
+def _failures(folder: Path, scores: dict[str, Evaluation]) -> list[str]:
+    path = folder / FAILURES_FILE
+    met = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    met += [failure for score in scores.values() for failure in score.failures]
+    return list(dict.fromkeys(met))
 
 
 def _measure(folder: Path, table: PairsTable, progress: bool) -> dict[str, Evaluation]:

@@ -1,0 +1,197 @@
+"""The blocks of a backbone, from its stem up, whatever library built it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from unprompt.errors import UnpromptError
+from unprompt.models.backbones import Backbone
+
+_SAME_AS_BLOCK_BEFORE = (99999,)  # timm.models.MATCH_PREV_GROUP
+
+_HF: dict[str, Any] = {
+    "stem": r"^(?:.*\.)?(?:embeddings|embedder|rope_embeddings|pre_layrnorm)\.",
+    "blocks": [
+        (r"^.*?\b(?:layers?|stages|blocks)\.(\d+)\.(?:layers|blocks)\.(\d+)\.", None),
+        (r"^.*?\blayers\.(\d+)\.downsample\.", _SAME_AS_BLOCK_BEFORE),
+        (r"^.*?\b(?:layers?|stages|blocks)\.(\d+)\.", None),
+        (r"^(?:.*\.)?(?:post_layernorm|layernorm|norm)\.", _SAME_AS_BLOCK_BEFORE),
+    ],
+}
+"""Names of parameters in transformers' vision models; what no pattern matches stands on top."""
+
+_OPEN_CLIP: dict[str, Any] = {
+    "stem": r"^(?:class_embedding|positional_embedding|conv\d|bn\d|ln_pre|patch)",
+    "blocks": [
+        (r"^transformer\.resblocks\.(\d+)\.", None),
+        (r"^layer(\d+)\.(\d+)\.", None),
+        (r"^ln_post\.", _SAME_AS_BLOCK_BEFORE),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a backbone, numbered from the input up.
+
+    Attributes:
+        of: layer of each parameter by its name in the backbone's network.
+        blocks: the layers that are blocks, lowest first; a stem lies below them, and what pools
+            or projects above.
+    """
+
+    of: dict[str, int]
+    blocks: list[int]
+
+    @property
+    def top(self) -> int:
+        """The highest layer."""
+        return max(self.of.values())
+
+
+def layers_of(backbone: Backbone) -> Layers:
+    """The layers as the library that built the backbone groups them.
+
+    timm models state theirs (``group_matcher``); the encoder layers of transformers and the
+    residual blocks of open_clip go by their names. A final norm belongs to the last block; poolers
+    and projections are a layer above it.
+    """
+    from timm.models import group_parameters
+
+    network: Any = backbone.network
+    prefix = ""
+    library = backbone.config.name.partition("/")[0]
+    if library == "open_clip" and hasattr(network, "trunk"):
+        network, prefix = network.trunk, "trunk."
+    if hasattr(network, "group_matcher"):
+        matcher = network.group_matcher(coarse=False)
+    else:
+        matcher = _OPEN_CLIP if library == "open_clip" else _HF
+    of = group_parameters(network, matcher, reverse=True)
+    patterns = matcher.get("blocks", ".") if isinstance(matcher, dict) else "."
+    if isinstance(patterns, str):
+        patterns = [(patterns, None)]
+    blocks = {
+        layer for name, layer in of.items() for pattern, _ in patterns if re.match(pattern, name)
+    }
+    named = {prefix + name: layer for name, layer in of.items()}
+    # What open_clip puts on a trunk of timm's.
+    above = max(of.values()) + 1
+    named |= {name: above for name, _ in backbone.network.named_parameters() if name not in named}
+    return Layers(named, sorted(blocks))
+
+
+def freeze(backbone: Backbone, blocks: int) -> None:
+    """Keep the first blocks of a backbone, and what lies below them, as they are.
+
+    Args:
+        backbone: changed in place.
+        blocks: how many; 0 freezes nothing, -1 all of the backbone, pooling included.
+
+    Raises:
+        UnpromptError: the backbone has fewer blocks.
+    """
+    if blocks < 0:
+        backbone.requires_grad_(False)
+    if blocks <= 0:
+        return
+    layers = layers_of(backbone)
+    if blocks > len(layers.blocks):
+        raise UnpromptError(
+            f"backbone '{backbone.config.name}' has {len(layers.blocks)} blocks, so the first "
+            f"{blocks} cannot be frozen; -1 freezes all of it"
+        )
+    last = layers.blocks[blocks - 1]
+    for name, parameter in backbone.network.named_parameters():
+        if layers.of[name] <= last:
+            parameter.requires_grad_(False)
+
+
+def frozen_modules(network: nn.Module) -> list[nn.Module]:
+    """The modules none of whose parameters learn, though they have some.
+
+    In training they belong in evaluation mode: their batch norms would otherwise forget the
+    statistics that their frozen weights were trained with.
+    """
+    found = []
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            found.append(module)
+    return found
+
+
+def adapt(backbone: Backbone, rank: int) -> None:
+    """Let low-rank matrices beside the backbone's linear layers learn instead of its weights.
+
+    LoRA (Hu et al. 2021, arXiv 2106.09685), by peft, on every linear layer and attention. The
+    matrices change nothing until they have learned.
+
+    Args:
+        backbone: changed in place.
+        rank: of the matrices.
+
+    Raises:
+        UnpromptError: the backbone has no linear layer.
+    """
+    import peft
+
+    network = backbone.network
+    modules = dict(network.named_modules())
+    attentions = [n for n, module in modules.items() if isinstance(module, nn.MultiheadAttention)]
+    within = tuple(f"{name}." for name in attentions)
+    linears = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear) and not name.startswith(within)
+    ]
+    if not (targets := [name for name in attentions + linears if name]):
+        raise UnpromptError(
+            f"backbone '{backbone.config.name}' has no linear layer for LoRA to adapt; set "
+            "model.lora_rank=0 and freeze blocks instead"
+        )
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    peft.inject_adapter_in_model(config, network)
+
+
+def merge(backbone: Backbone) -> None:
+    """Add what `adapt` put beside the weights to them, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    network = backbone.network
+    adapters = [
+        (name, module)
+        for name, module in network.named_modules()
+        # An attention's own projection is merged with the attention.
+        if isinstance(module, BaseTunerLayer) and ".base_layer." not in name
+    ]
+    for name, adapter in adapters:
+        if hasattr(adapter, "unload_and_optionally_merge_module"):
+            layer = adapter.unload_and_optionally_merge_module(True, False, None)
+        else:
+            adapter.merge()
+            layer = adapter.get_base_layer()
+        network.set_submodule(name, layer)
+
+
+def checkpoint_gradients(backbone: Backbone) -> None:
+    """Recompute activations in the backward pass instead of keeping them, to save memory.
+
+    Raises:
+        UnpromptError: the backbone cannot.
+    """
+    network: Any = backbone.network
+    try:
+        if hasattr(network, "gradient_checkpointing_enable"):
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            network.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise UnpromptError(
+            f"backbone '{backbone.config.name}' has no gradient checkpointing; set "
+            "schedule.gradient_checkpointing=false"
+        ) from error

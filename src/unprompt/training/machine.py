@@ -1,0 +1,86 @@
+"""The machine under a run: its processes, its memory and its disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from unprompt.errors import TrainingError
+from unprompt.training.recipe import Recipe
+from unprompt.training.trainer import PATIENCE_OF_PROCESSES, processes
+
+_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
+_DISK = ("no space left", "file too large", "disk quota", "file write failed", "writing file")
+
+
+@contextmanager
+def first_process_first() -> Iterator[bool]:
+    """Run the block in the first process, and then in the others; yields whether it is the first.
+
+    What the first raises ends the others too, since torchrun ends all with one.
+    """
+    if processes() == 1:
+        yield True
+        return
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            timeout=timedelta(seconds=PATIENCE_OF_PROCESSES),
+        )
+    is_first = distributed.get_rank() == 0
+    if not is_first:
+        distributed.barrier()
+    yield is_first
+    if is_first:
+        distributed.barrier()
+
+
+@contextmanager
+def explained(recipe: Recipe) -> Iterator[None]:
+    """Say what to do when memory or disk run out.
+
+    Raises:
+        TrainingError: they did.
+    """
+    try:
+        yield
+    except Exception as error:  # each library has errors of its own
+        reason = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or _says(reason, _MEMORY):
+            raise TrainingError(f"out of memory: {reason}; {_thrift(recipe)}") from error
+        if _says(reason, _DISK):
+            raise TrainingError(
+                f"the disk is full or the checkpoint too large for it: {reason}; the last whole "
+                "checkpoint is intact. Free some space, or lower schedule.keep; the same command "
+                "then goes on from it"
+            ) from error
+        raise
+
+
+def _says(reason: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in reason.lower() for sign in signs)
+
+
+def _thrift(recipe: Recipe) -> str:
+    schedule = recipe.schedule
+    ways = []
+    if schedule.batch_size > 1:
+        half = (schedule.batch_size + 1) // 2
+        ways.append(
+            f"schedule.batch_size={half} schedule.accumulation={schedule.accumulation * 2}, which "
+            "learns the same"
+        )
+    if not schedule.gradient_checkpointing:
+        ways.append("schedule.gradient_checkpointing=true")
+    if schedule.precision == "fp32":
+        ways.append("schedule.precision=bf16")
+    if recipe.model.freeze >= 0:
+        ways.append("a larger model.freeze")
+    return "try " + ", or ".join([*ways, "a smaller model.size"])
