@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SHARED = Path(__file__).parents[2] / "shared"
 THRESHOLD = 0.9
+MOST_COMPARED = 150_000
+"""Rows up to which the pairs found are kept for a comparison."""
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 
 
@@ -79,9 +81,10 @@ def ours(rows: np.ndarray) -> dict:
     found = deduplicate(rows, THRESHOLD)
     kept, groups = found.kept, found.groups
     spent = clock.read()
-    np.save(f"{sys.argv[3]}.pairs.npy", row_pairs(found))
-    np.save(f"{sys.argv[3]}.kept.npy", kept)
-    return {**spent, "kept": len(kept), "groups": len(groups)}
+    if len(rows) <= MOST_COMPARED:
+        np.save(f"{sys.argv[3]}.pairs.npy", row_pairs(found))
+        np.save(f"{sys.argv[3]}.kept.npy", kept)
+    return {**spent, "pairs": len(found.pairs), "kept": len(kept), "groups": len(groups)}
 
 
 def row_pairs(found: Deduplication) -> np.ndarray:
@@ -213,14 +216,15 @@ def _keys(pairs: np.ndarray, count: int) -> np.ndarray:
 
 def million(folder: Path, counts: list[int]) -> None:
     real = np.load(folder / "real.npy")
-    print("\n| rows | seconds | core seconds | peak MB | kept | groups |")
-    print("|---|---|---|---|---|---|")
+    print("\n| rows | pairs | seconds | core seconds | peak MB | kept | groups |")
+    print("|---|---|---|---|---|---|---|")
     for count in counts:
         made = folder / f"perturbed-{count}.npy"
         np.save(made, perturbed(real, count))
         found = run("ours", made)
         print(
-            f"| {count:,} | {found['seconds']:.1f} | {found['core_seconds']:.1f} "
+            f"| {count:,} | {found['pairs']:,} | {found['seconds']:.1f} "
+            f"| {found['core_seconds']:.1f} "
             f"| {found['peak_mb']:,} | {found['kept']:,} | {found['groups']:,} |",
             flush=True,
         )

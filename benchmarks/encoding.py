@@ -24,7 +24,8 @@ import numpy as np
 
 PROMPTS = Path(__file__).parents[2] / "shared" / "prompts"
 FILES = ("imagereward_refl_diffusiondb.txt", "imagereward_test.txt")
-CONTENDERS = [("onnx", "fp32"), ("torch", "bf16"), ("onnx", "int8")]
+CONTENDERS = [("auto", "auto"), ("onnx", "fp32"), ("onnx", "int8")]
+"""Backends and precisions; the first is the default: bf16 where the processor has it, else fp32."""
 PEER = "sentence-transformers"
 
 
@@ -58,13 +59,11 @@ def contenders() -> list[Contender]:
     from unprompt.encoding.sources import find_source
 
     peer = SentenceTransformer(str(find_source(DEFAULT_ENCODER)), device="cpu")
-    ours = [
-        Contender(
-            f"{backend} {precision}", load_encoder(backend=backend, precision=precision).encode
-        )
-        for backend, precision in CONTENDERS
-    ]
-    return [Contender(PEER, peer.encode), *ours]
+    ours = [load_encoder(backend=backend, precision=precision) for backend, precision in CONTENDERS]
+    names = [f"{encoder.backend} {encoder.precision}" for encoder in ours]
+    names[0] += " (default)"
+    rivals = [Contender(name, own.encode) for name, own in zip(names, ours, strict=True)]
+    return [Contender(PEER, peer.encode), *rivals]
 
 
 def main() -> None:

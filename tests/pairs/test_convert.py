@@ -188,6 +188,33 @@ def test_shards_of_img2dataset_are_read(tmp_path):
     validate(pairs, "decode")
 
 
+def test_images_of_a_dataset_stay_in_their_folder(tmp_path):
+    import datasets
+
+    elsewhere = tmp_path / "else" / "where.png"
+    elsewhere.parent.mkdir()
+    Image.new("RGB", (4, 4), "red").save(elsewhere)
+    content = elsewhere.read_bytes()
+    rows = [
+        ({"bytes": None, "path": str(elsewhere)}, None),
+        ({"bytes": content, "path": None}, "../../escaped.png"),
+        ({"bytes": content, "path": None}, str(tmp_path / "absolute.png")),
+        ({"bytes": content, "path": None}, "a/b.png"),
+    ]
+    kind = datasets.Features(
+        image=datasets.Image(), text=datasets.Value("string"), file=datasets.Value("string")
+    )
+    data = {"image": [r[0] for r in rows], "text": ["a cat"] * 4, "file": [r[1] for r in rows]}
+    saved = tmp_path / "in" / "saved"
+    datasets.Dataset.from_dict(data, kind).save_to_disk(str(saved))
+    convert(saved, tmp_path / "out" / "pairs.parquet")
+    back = load(tmp_path / "out" / "pairs.parquet")
+    validate(back, "decode")
+    assert [back.read_bytes(row) for row in range(4)] == [content] * 4
+    outside = {*tmp_path.rglob("*.png")} - {*(tmp_path / "out").rglob("*.png")}
+    assert outside == {elsewhere}
+
+
 def test_the_datasets_library_reads_folder_and_dataset(table, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets

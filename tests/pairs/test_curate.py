@@ -58,7 +58,7 @@ def test_the_whole_way_from_filter_to_submission(table, tmp_path):
         "dedup", tmp_path / "clean.parquet", "-o", tmp_path / "d.parquet", "--threshold", 0.9
     )
     distinct = load(tmp_path / "d.parquet")
-    assert f"{len(distinct):,} of 199 kept at 0.9, by first" in told
+    assert f"{len(distinct):,} of 199 rows kept at cosine 0.9, by first" in told
     assert distinct.has("group")
     assert 10 < len(distinct) < 150
     told = called("split", tmp_path / "d.parquet", "-o", tmp_path / "s.parquet", "--val", 0.1)
@@ -84,7 +84,7 @@ def test_dedup_marks_and_reports(table, tmp_path):
     assert len(marked) == 200
     groups = len({*marked.column("group")})
     assert 10 < groups < 200
-    assert "of 200 kept at 0.9" in told
+    assert "of 200 rows kept at cosine 0.9" in told
     assert "<svg" in (tmp_path / "r.html").read_text()
     assert "approximate: " in called("dedup", table, "--approximate")
 
@@ -106,7 +106,7 @@ def test_dedup_of_text_keeps_one_of_each(tmp_path, shared):
     lines = ["a cat on a mat", "A CAT on a mat!", "the moon over water", "a cat on a mat, 4k"]
     (tmp_path / "in.txt").write_text("\n".join(lines))
     told = called("dedup", tmp_path / "in.txt", "-o", tmp_path / "o.txt", "--threshold", 0.8)
-    assert "2 of 4 kept" in told
+    assert "2 of 4 rows kept" in told
     assert (tmp_path / "o.txt").read_text() == "a cat on a mat\nthe moon over water\n"
 
 

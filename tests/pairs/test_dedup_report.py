@@ -33,7 +33,7 @@ def test_the_page_shows_counts_curve_and_groups(tmp_path):
         assert f"<td>{threshold:.2f}</td><td>{kept:,}</td><td>{300 - kept:,}</td>" in page
     assert page.count("<rect") == 50
     largest = found.groups[0]
-    assert f"{len(largest):,} rows: {prompts[largest[0]]}" in page
+    assert f"{len(largest):,} rows: <bdi>{prompts[largest[0]]}" in page
     assert 'class="kept"' in page
 
 
@@ -49,6 +49,16 @@ def test_prompts_are_escaped(tmp_path):
     tags.feed(page)
     assert not {"script", "img"} & {*tags.found}
     assert html.escape(evil) in page
+
+
+def test_a_long_prompt_is_cut_and_a_reversing_one_contained(tmp_path):
+    prompts = ["a" * 5000, "a" * 5000 + "b", "\u202eright to left"]
+    found = deduplicate(np.array([[1, 0], [1, 0.01], [1, 0.02]]), 0.9, prompts=prompts)
+    write_report(found, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "a" * 601 not in page
+    assert "a" * 600 + "…" in page
+    assert "<bdi>\u202eright to left</bdi>" in page
 
 
 def test_nearest_cosines_are_the_highest_of_each_row():

@@ -90,11 +90,10 @@ def test_sides_come_from_the_table_or_from_the_file(tmp_path):
         Pair("b", "a.png", "x", width=7, height=8),
         Pair("c", "z", "x"),
     ]
-    assert image_sides(PairsTable.from_pairs(pairs, tmp_path)).tolist() == [
-        [40, 30],
-        [7, 8],
-        [0, 0],
-    ]
+    table = PairsTable.from_pairs(pairs, tmp_path)
+    assert image_sides(table, np.array([0, 1, 2])).tolist() == [[40, 30], [7, 8], [0, 0]]
+    assert image_sides(table, np.array([2, 1])).tolist() == [[0, 0], [7, 8]]
+    assert image_sides(table, np.array([], np.int64)).shape == (0, 2)
 
 
 def test_seeds_of_one_prompt_are_no_near_duplicates(shared):

@@ -101,8 +101,7 @@ class _Graph:
     def feed_forward(self, hidden: str, prefix: str) -> str:
         """The two-layer network of a block, the residual and their normalisation."""
         wide = self.linear(hidden, f"{prefix}intermediate.dense")
-        # FastGelu is the approximation by tanh: off by 0.0005 at most, far less than int8 is.
-        bent = self._add("FastGelu" if self.int8 else "Gelu", [wide], MICROSOFT)
+        bent = self._add("Gelu", [wide], MICROSOFT)
         return self.normalise(bent, hidden, f"{prefix}output.")
 
     def normalise(self, value: str, residual: str, prefix: str) -> str:

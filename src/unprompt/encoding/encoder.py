@@ -13,8 +13,9 @@ import numpy as np
 
 from unprompt.encoding.layout import EncoderError, Layout, read_layout
 from unprompt.encoding.sources import DEFAULT_ENCODER, find_source
-from unprompt.encoding.tokens import batches, load_tokenizer, tokenize
+from unprompt.encoding.tokens import Batch, batches, load_tokenizer, tokenize
 from unprompt.errors import MissingExtraError
+from unprompt.parallel import in_order
 from unprompt.progress import track
 
 BACKENDS = ("auto", "torch", "onnx")
@@ -28,6 +29,8 @@ class Network(Protocol):
     """Token ids to pooled embeddings, on some backend."""
 
     max_tokens: int
+    workers: int
+    """Batches that it is given at once, each in a thread of its own."""
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
@@ -112,11 +115,14 @@ class PromptEncoder:
         """Yield (row, embedding) for each text as it is done: not in order, but by length."""
         for start in range(0, len(texts), _WINDOW):
             ids = tokenize(self._tokenizer, self.layout, texts[start : start + _WINDOW])
-            for batch in batches(ids, batch_size, self._network.max_tokens):
-                pooled = self._network(batch.ids)
-                norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-                vectors = pooled / np.maximum(norms, np.float32(1e-12))
+            work = batches(ids, batch_size, self._network.max_tokens)
+            for batch, vectors in in_order(self._encode_batch, work, self._network.workers):
                 yield from zip((batch.rows + start).tolist(), vectors, strict=True)
+
+    def _encode_batch(self, batch: Batch) -> tuple[Batch, np.ndarray]:
+        pooled = self._network(batch.ids)
+        norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+        return batch, pooled / np.maximum(norms, np.float32(1e-12))
 
 
 def load_encoder(

@@ -9,6 +9,7 @@ import numpy as np
 from unprompt.encoding.bert_graph import INPUT, bert_graph
 from unprompt.encoding.layout import EncoderError, Layout
 from unprompt.encoding.safetensors_file import read_safetensors
+from unprompt.parallel import cores
 
 MAX_TOKENS = 1024
 """Tokens in a batch: more leave the processor's cache and are slower (benchmarks/encoding.py)."""
@@ -42,6 +43,10 @@ class OnnxNetwork:
         graph = bert_graph(layout, config, read_safetensors(layout.weights), precision)
         options = onnxruntime.SessionOptions()
         # Fusions beyond the basic ones bring back what `bert_graph` avoids for its slowness.
+        # One thread for each batch and a batch for each core: threads that share a batch wait for
+        # each other at every operator.
+        options.intra_op_num_threads = 1
+        self.workers = cores()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = onnxruntime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]

@@ -81,6 +81,7 @@ class TorchNetwork:
         self._device = torch.device(device)
         self._network: Any = load_network(layout, dtype).to(self._device)
         self._pooling = layout.pooling
+        self.workers = 1  # torch shares out each product among the cores by itself
         self.max_tokens = MAX_TOKENS_CUDA if self._device.type == "cuda" else MAX_TOKENS_CPU
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from unprompt.pairs.dedup import Deduplication, deduplicate
 from unprompt.pairs.dedup_report import write_report
 from unprompt.pairs.embed import with_embeddings
 from unprompt.pairs.leakage import find_overlap
-from unprompt.pairs.pictures import deduplicate_images
+from unprompt.pairs.pictures import HASH_BITS, deduplicate_images
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.pairs.text import read_lines, write_lines
 
@@ -63,7 +63,7 @@ def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = Fa
     if how.distance is not None:
         pictures = deduplicate_images(table, how.distance, how.keep, progress)
         done.failed = list(pictures.failed.values())
-        done.lines = _told(pictures.found)
+        done.lines = _told(pictures.found, f"{how.distance} of {HASH_BITS} bits")
         group = np.full(len(table), -1)
         group[pictures.rows] = pictures.rows[pictures.found.group_of]
         kept = pictures.kept
@@ -90,7 +90,7 @@ def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = Fa
         found = searched.rethreshold(how.threshold)
         if how.report is not None:
             write_report(found, how.report)
-        done.lines = _told(found)
+        done.lines = _told(found, f"cosine {how.threshold}")
         kept, group = found.kept, found.group_of
     if output is not None:
         _write(table, kept, group, output, how, is_text)
@@ -147,12 +147,12 @@ def _write(
     save(table if how.mark else table.take(kept), output)
 
 
-def _told(found: Deduplication) -> list[str]:
+def _told(found: Deduplication, nearness: str) -> list[str]:
     counts = found.summary()
     line = (
-        f"{counts['kept']:,} of {counts['rows']:,} kept at {counts['threshold']}, by {found.keep}: "
-        f"{counts['pairs']:,} pairs in {counts['groups']:,} groups, the largest of "
-        f"{counts['largest_group']:,}"
+        f"{counts['kept']:,} of {counts['rows']:,} rows kept at {nearness}, by {found.keep}: "
+        f"{counts['groups']:,} groups, the largest of {counts['largest_group']:,} rows; "
+        f"{counts['distinct']:,} distinct, of which {counts['pairs']:,} pairs are near"
     )
     if found.recall is None:
         return [line]

@@ -84,7 +84,7 @@ class Deduplication:
         Groups are the connected components of the near-duplicate relation, so two rows of one
         group need not be near-duplicates themselves.
         """
-        label = components(len(self.items), [self._edges])[self.items.item_of]
+        label = components(len(self.items), self._edges.chunks())[self.items.item_of]
         _, first, group = np.unique(label, return_index=True, return_inverse=True)
         return first[group]
 
@@ -148,6 +148,8 @@ class Deduplication:
 
     @cached_property
     def _edges(self) -> NeighbourPairs:
+        if self.threshold == self.searched:
+            return self.pairs
         return self.pairs.at_least(self.threshold)
 
     @cached_property
@@ -161,15 +163,21 @@ class Deduplication:
         """Removed items, for each its nearest kept item, and their cosine."""
         edges = self._edges
         kept = _greedy(_rank(self.items, edges, self.keep, self.prompts), edges)
-        # An edge between kept and removed, seen from either end.
-        one, other = kept[edges.first], kept[edges.second]
-        removed = np.concatenate([edges.second[one & ~other], edges.first[other & ~one]])
-        keeper = np.concatenate([edges.first[one & ~other], edges.second[other & ~one]])
-        cosine = np.concatenate([edges.cosine[one & ~other], edges.cosine[other & ~one]])
-        order = np.lexsort((self.items.rows[keeper], -cosine, removed))
+        highest = np.full(len(self.items), -2, np.float32)
+        held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for half in ((edges.first, edges.second), (edges.second, edges.first)):
+            # An edge between kept and removed, seen from either end.
+            between = np.flatnonzero(kept[half[0]] & ~kept[half[1]])
+            keeper, removed = half[0][between], half[1][between]
+            np.maximum.at(highest, removed, edges.cosine[between])
+            held.append((removed, keeper, edges.cosine[between]))
+        removed, keeper, cosine = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        nearest = cosine == highest[removed]
+        removed, keeper, cosine = removed[nearest], keeper[nearest], cosine[nearest]
+        order = np.lexsort((self.items.rows[keeper], removed))
         removed, keeper, cosine = removed[order], keeper[order], cosine[order]
-        _, best = np.unique(removed, return_index=True)
-        return removed[best], keeper[best], cosine[best]
+        _, first = np.unique(removed, return_index=True)
+        return removed[first], keeper[first], cosine[first]
 
 
 def deduplicate(
@@ -227,7 +235,7 @@ def deduplicate(
 def _rank(
     items: Items, edges: NeighbourPairs, keep: str, prompts: Sequence[str] | None
 ) -> np.ndarray:
-    """Place of each item in the order of visits, int64."""
+    """Place of each item in the order of visits, int32."""
     first_row = items.rows
     if keep == "first":
         order = np.argsort(first_row, kind="stable")
@@ -240,18 +248,20 @@ def _rank(
         reach = size + np.bincount(edges.first, size[edges.second], len(items))
         reach += np.bincount(edges.second, size[edges.first], len(items))
         order = np.lexsort((first_row, -reach))
-    rank = np.empty(len(items), np.int64)
+    rank = np.empty(len(items), np.int32)
     rank[order] = np.arange(len(items))
     return rank
 
 
 def _greedy(rank: np.ndarray, edges: NeighbourPairs) -> np.ndarray:
     """Which items are kept, bool, when each is visited by rank and drops its later neighbours."""
-    one, other = rank[edges.first], rank[edges.second]
-    earlier, later = np.minimum(one, other), np.maximum(one, other)
-    order = np.argsort(earlier, kind="stable")
-    later = later[order]
-    bounds = np.searchsorted(earlier[order], np.arange(len(rank) + 1))
+    earlier, later = rank[edges.first], rank[edges.second]
+    swapped = np.flatnonzero(earlier > later)
+    earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
+    if len(swapped) or (earlier[1:] < earlier[:-1]).any():
+        order = np.argsort(earlier, kind="stable")
+        earlier, later = earlier[order], later[order]
+    bounds = np.searchsorted(earlier, np.arange(len(rank) + 1, dtype=np.int32))
     kept = np.ones(len(rank), bool)
     for visited in np.flatnonzero(np.diff(bounds)):
         if kept[visited]:

@@ -15,13 +15,17 @@ from unprompt.pairs.dedup import Deduplication
 _SAMPLE = 2000
 _GROUPS = 40
 _MEMBERS = 12
+_LETTERS = 600
+"""Of a prompt; a longer one is cut, so that one does not fill the page."""
 _WIDTH, _HEIGHT = 640, 180
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: left }
 svg { max-width: 100%; height: auto } details { margin: .4rem 0 }
-.kept { font-weight: 600 } .near { color: #666 } ol { margin: .2rem 0 }
+.kept { font-weight: 600 } .near { color: #555 } ol { margin: .2rem 0 }
+summary { cursor: pointer } small { white-space: nowrap; font-weight: 400; color: #777 }
 """
 
 
@@ -44,7 +48,7 @@ def write_report(
         raise UnpromptError("the report shows prompts: give prompts=")
     nearest = nearest_cosines(found)
     steps = [round(step, 4) for step in np.arange(found.searched, 0.995, 0.02).tolist()]
-    thresholds = sorted({found.searched, found.threshold, *steps[1:]})
+    thresholds = sorted({found.searched, found.threshold, *steps[1:], 1.0})
     kept = [(threshold, len(found.rethreshold(threshold).kept)) for threshold in thresholds]
     counts = "".join(
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{_number(value)}</td></tr>"
@@ -105,7 +109,7 @@ def _histogram(values: np.ndarray, threshold: float) -> str:
         for edge, count in zip(edges[:-1], counts, strict=True)
     )
     ticks = [(across(tick), f"{tick:.1f}") for tick in np.arange(0, 1.01, 0.2)]
-    return _svg(bars, ticks, across(threshold))
+    return _svg(bars, ticks, across(threshold), top)
 
 
 def _curve(kept: list[tuple[float, int]], threshold: float, rows: int) -> str:
@@ -117,19 +121,24 @@ def _curve(kept: list[tuple[float, int]], threshold: float, rows: int) -> str:
 
     points = " ".join(f"{across(t):.1f},{_HEIGHT - c / rows * _HEIGHT:.1f}" for t, c in kept)
     line = f'<polyline points="{points}" fill="none" stroke="#4a78b0" stroke-width="2"/>'
-    ticks = [(across(t), f"{t:.2f}") for t, _ in kept[:: max(1, len(kept) // 6)]]
-    return _svg(line, ticks, across(threshold))
+    ticks = [(across(t), f"{t:.2f}") for t in np.linspace(first, 1, 7).tolist()]
+    return _svg(line, ticks, across(threshold), rows)
 
 
-def _svg(body: str, ticks: list[tuple[float, str]], marked: float) -> str:
+def _svg(body: str, ticks: list[tuple[float, str]], marked: float, top: int) -> str:
+    """A frame around ``body``: ticks below, 0 to ``top`` at the side, a line at ``marked``."""
     labels = "".join(
         f'<text x="{x:.1f}" y="{_HEIGHT + 16}" font-size="12" text-anchor="middle">{text}</text>'
         for x, text in ticks
     )
+    labels += "".join(
+        f'<text x="-6" y="{y}" font-size="12" text-anchor="end">{count:,}</text>'
+        for y, count in ((10, top), (_HEIGHT, 0))
+    )
     line = f'<line x1="{marked:.1f}" x2="{marked:.1f}" y1="0" y2="{_HEIGHT}" stroke="#b03030"/>'
-    frame = f'<line x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}" stroke="#888"/>'
+    frame = f'<path d="M0 0V{_HEIGHT}H{_WIDTH}" fill="none" stroke="#888"/>'
     return (
-        f'<svg viewBox="-20 -5 {_WIDTH + 40} {_HEIGHT + 30}" width="{_WIDTH + 40}" role="img">'
+        f'<svg viewBox="-80 -5 {_WIDTH + 100} {_HEIGHT + 30}" width="{_WIDTH + 100}" role="img">'
         f"{body}{frame}{line}{labels}</svg>"
     )
 
@@ -139,19 +148,29 @@ def _groups(found: Deduplication, prompts: Sequence[str]) -> str:
         return "<p>No two prompts are near-duplicates.</p>"
     parts = []
     for number, rows in enumerate(found.groups[:_GROUPS]):
-        members = "".join(
-            f'<li class="{"kept" if found.representative_of[row] == row else "near"}">'
-            f"{escape(prompts[row])} <small>row {row + 1}, {found.similarity[row]:.3f}</small></li>"
-            for row in rows[:_MEMBERS].tolist()
-        )
+        members = "".join(_member(found, prompts, row) for row in rows[:_MEMBERS].tolist())
         more = f"<p>and {len(rows) - _MEMBERS:,} more</p>" if len(rows) > _MEMBERS else ""
         opened = " open" if number < 5 else ""
         parts.append(
-            f"<details{opened}><summary>{len(rows):,} rows: {escape(prompts[rows[0]][:80])}"
+            f"<details{opened}><summary>{len(rows):,} rows: {_text(prompts[rows[0]], 80)}"
             f"</summary><ol>{members}</ol>{more}</details>"
         )
     note = "<p>Bold: kept. The figure is the cosine to the kept prompt that stands for it.</p>"
     return note + "".join(parts)
+
+
+def _member(found: Deduplication, prompts: Sequence[str], row: int) -> str:
+    text = _text(prompts[row], _LETTERS)
+    if found.representative_of[row] == row:
+        return f'<li class="kept">{text} <small>row {row + 1}</small></li>'
+    near = f"row {row + 1}, {found.similarity[row]:.3f}"
+    return f'<li class="near">{text} <small>{near}</small></li>'
+
+
+def _text(prompt: str, letters: int) -> str:
+    """A prompt for HTML, cut, and kept from turning the direction of what follows it."""
+    cut = prompt if len(prompt) <= letters else prompt[:letters] + "…"
+    return f"<bdi>{escape(cut)}</bdi>"
 
 
 def _number(value: float | int | str) -> str:

@@ -117,8 +117,9 @@ class FilterReport:
         return "\n".join(lines)
 
 
-Filter = Callable[[PairsTable, "pl.Series"], np.ndarray]
-"""Table and prompts to a mask of the rows that are to be dropped, bool of shape (n,)."""
+Filter = Callable[[PairsTable, np.ndarray, "pl.Series"], np.ndarray]
+"""Table, the rows of it to look at, int64 of shape (n,), and their prompts, to a mask of those that
+are to be dropped, bool of shape (n,)."""
 
 
 def filter_pairs(
@@ -182,7 +183,7 @@ def _filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
         most = rules.max_tokens
         yield (
             f"more than {most} CLIP tokens",
-            lambda table, prompts: count_tokens(prompts.to_list()) > most,
+            lambda table, rows, prompts: count_tokens(prompts.to_list()) > most,
         )
     if rules.language:
         yield f"not in language {rules.language}", _language(rules.language)
@@ -191,13 +192,16 @@ def _filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
 
 def _image_filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
     if rules.images:
-        yield "image cannot be decoded", lambda table, prompts: _each(table, _undecodable)
-        yield "image of one colour", lambda table, prompts: _each(table, _one_colour)
+        yield (
+            "image cannot be decoded",
+            lambda table, rows, prompts: _each(table, rows, _undecodable),
+        )
+        yield "image of one colour", lambda table, rows, prompts: _each(table, rows, _one_colour)
     if rules.min_side is not None:
         side = rules.min_side
         yield (
             f"image side under {side} pixels",
-            lambda table, prompts: image_sides(table).min(1) < side,
+            lambda table, rows, prompts: image_sides(table, rows).min(1) < side,
         )
     if rules.max_aspect is not None:
         aspect = rules.max_aspect
@@ -206,8 +210,8 @@ def _image_filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
                 f"max_aspect is longer side by shorter, so at least 1, not {aspect}"
             )
 
-        def long_drawn(table: PairsTable, prompts: pl.Series) -> np.ndarray:
-            sides = image_sides(table)
+        def long_drawn(table: PairsTable, rows: np.ndarray, prompts: pl.Series) -> np.ndarray:
+            sides = image_sides(table, rows)
             return sides.max(1) > aspect * sides.min(1)
 
         yield f"image sides further apart than {aspect}:1", long_drawn
@@ -218,16 +222,15 @@ def _apply(filters: dict[str, Filter], table: PairsTable, report: FilterReport) 
     import polars as pl
 
     left = np.arange(len(table))
+    prompts = pl.Series("prompt", table.data.column("prompt"))
     for name, drops in filters.items():
-        rows = table.take(left)
-        prompts = pl.Series("prompt", rows.data.column("prompt"))
-        dropped = drops(rows, prompts)
+        dropped = drops(table, left, prompts)
         found = report.dropped[name]
         found.count += int(dropped.sum())
         for row in left[dropped][: SAMPLES - len(found.samples)]:
             text = table.data.column("file" if name.startswith("image") else "prompt")[int(row)]
             found.samples.append((table.first_row + int(row), text.as_py()))
-        left = left[~dropped]
+        left, prompts = left[~dropped], prompts.filter(~dropped)
     report.rows += len(table)
     report.kept += len(left)
     mask = np.zeros(len(table), bool)
@@ -235,8 +238,10 @@ def _apply(filters: dict[str, Filter], table: PairsTable, report: FilterReport) 
     return mask
 
 
-def _each(table: PairsTable, test: Callable[[PairsTable, int], bool]) -> np.ndarray:
-    return np.array([test(table, row) for row in range(len(table))], dtype=bool)
+def _each(
+    table: PairsTable, rows: np.ndarray, test: Callable[[PairsTable, int], bool]
+) -> np.ndarray:
+    return np.array([test(table, row) for row in rows.tolist()], dtype=bool)
 
 
 def _undecodable(table: PairsTable, row: int) -> bool:
@@ -263,7 +268,7 @@ def _language(code: str) -> Filter:
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     detector.set_languages(list(LANGUAGES))
 
-    def foreign(table: PairsTable, prompts: pl.Series) -> np.ndarray:
+    def foreign(table: PairsTable, rows: np.ndarray, prompts: pl.Series) -> np.ndarray:
         found = [detector.classify(prompt) for prompt in prompts.to_list()]
         sure = [language != code and share >= SURE for language, share in found]
         return np.array(sure, dtype=bool)
@@ -273,7 +278,7 @@ def _language(code: str) -> Filter:
 
 def _prompts(test: Callable[[pl.Series], pl.Series]) -> Filter:
     """A filter that looks at the prompts alone."""
-    return lambda table, prompts: test(prompts).to_numpy()
+    return lambda table, rows, prompts: test(prompts).to_numpy()
 
 
 def _bounds(

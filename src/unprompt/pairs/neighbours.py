@@ -6,7 +6,7 @@ near-duplicate does not depend on block size, threads or device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from unprompt.errors import TableError, UnpromptError
 
 MAX_PAIRS = 200_000_000
 """Pairs a search may hold at once (12 bytes each); beyond, the threshold is too low to be kept."""
+
+_EDGES = 4_000_000
+"""Pairs that are looked at together where all of them would take too much memory."""
 
 _CHUNK = 128
 """Rows whose products are held at a time: few enough to stay in the processor's cache."""
@@ -41,6 +44,12 @@ class NeighbourPairs:
         """The pairs whose cosine reaches a higher threshold."""
         mask = self.cosine >= np.float32(threshold)
         return NeighbourPairs(self.first[mask], self.second[mask], self.cosine[mask])
+
+    def chunks(self) -> Iterator[NeighbourPairs]:
+        """The same pairs, some at a time."""
+        for start in range(0, len(self), _EDGES):
+            part = slice(start, start + _EDGES)
+            yield NeighbourPairs(self.first[part], self.second[part], self.cosine[part])
 
     def in_order(self) -> NeighbourPairs:
         """The same pairs, sorted."""

@@ -23,15 +23,19 @@ _LOW = 8
 _FLAT = 2.0
 
 
-def image_sides(table: PairsTable) -> np.ndarray:
-    """Width and height of each image, int64 of shape (n, 2): from the table, else from the file.
+def image_sides(table: PairsTable, rows: np.ndarray) -> np.ndarray:
+    """Width and height of images, int64 of shape (n, 2): from the table, else from the file.
 
     An image whose size cannot be found counts as 0 x 0.
+
+    Args:
+        table: pairs.
+        rows: whose images, counted from 0, int64 of shape (n,).
     """
-    sides = np.zeros((len(table), 2), np.int64)
-    known = zip(table.column("width"), table.column("height"), strict=True)
-    for row, (width, height) in enumerate(known):
-        sides[row] = (width, height) if width and height else _stored_size(table, row)
+    columns = [table.data.column(name).fill_null(0) for name in ("width", "height")]
+    sides = np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64)[rows]
+    for place in np.flatnonzero(sides.min(1, initial=1) <= 0):
+        sides[place] = _stored_size(table, int(rows[place]))
     return sides
 
 

@@ -1,4 +1,4 @@
-"""Images inside tar shards (WebDataset's layout), read by offset."""
+"""Paths of images as tables state them; images inside tar shards, read by offset."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import io
 import tarfile
 from collections.abc import Mapping, Set
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 def split_member(file: str) -> tuple[str, str] | None:
     """``folder/shard.tar/key.ext`` as ``(folder/shard.tar, key.ext)``; None for a plain path."""
     shard, found, member = file.partition(".tar/")
     return (shard + ".tar", member) if found else None
+
+
+def refusal(file: str) -> str | None:
+    """Why the path of an image must not be followed, or None where it stays in its folder."""
+    path = PurePosixPath(file.replace("\\", "/"))
+    if not file or path == PurePosixPath("."):
+        return "is empty"
+    if path.is_absolute() or (len(file) > 1 and file[1] == ":") or "\0" in file:
+        return "must be relative to the table's folder; refused"
+    if ".." in path.parts:
+        return "leaves the table's folder; refused"
+    return None
 
 
 def read_member(shard: Path, member: str) -> bytes:

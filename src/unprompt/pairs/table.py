@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from unprompt.errors import TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
 from unprompt.pairs.schema import REQUIRED, SCHEMA, SPLITS, conform, to_arrow
-from unprompt.pairs.shards import read_member, split_member
+from unprompt.pairs.shards import read_member, refusal, split_member
 from unprompt.pairs.stored import (
     ROOT_KEY,
     existing,
@@ -142,13 +142,13 @@ class PairsTable:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> PairsTable:
         """The given rows, counted from 0, in the given order."""
-        return self._with(self.data.take(pa.array(np.asarray(rows, dtype=np.int64))))
+        return self._with(self._stated.take(pa.array(np.asarray(rows, dtype=np.int64))))
 
     def where(self, mask: Sequence[bool] | np.ndarray | pa.Array | pa.ChunkedArray) -> PairsTable:
         """The rows where ``mask`` is true."""
         if not isinstance(mask, pa.Array | pa.ChunkedArray):
             mask = pa.array(np.asarray(mask, dtype=bool))
-        return self._with(self.data.filter(mask))
+        return self._with(self._stated.filter(mask))
 
     def of_split(self, split: str) -> PairsTable:
         """The rows of one split.
@@ -186,7 +186,7 @@ class PairsTable:
         """
         file = self.data.column("file")[row].as_py()
         where = f"{self.name}, row {self.first_row + row}"
-        if reason := _refusal(file):
+        if reason := refusal(file):
             raise TableError(f"{where}: file '{file}' {reason}")
         try:
             if shard := split_member(file):
@@ -209,6 +209,21 @@ class PairsTable:
             raise TableError(
                 f"{self.name}, row {self.first_row + row}: image '{file}': {error}"
             ) from error
+
+    @property
+    def _stated(self) -> pa.Table:
+        """The data without columns of nothing but null, for `conform` to put back at no cost.
+
+        Arrow copies those like any other, and 65,536 absent embeddings are 50 MB.
+        """
+        absent = [
+            field.name
+            for field in SCHEMA
+            if field.nullable
+            and self.data.field(field.name).type == field.type
+            and self.data.column(field.name).null_count == len(self)
+        ]
+        return self.data.drop_columns(absent)
 
     def _with(self, data: pa.Table) -> PairsTable:
         return PairsTable(data, self.root, self.name)
@@ -391,15 +406,3 @@ def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
                 table.open_image(row) if images == "decode" else table.read_bytes(row)
             except TableError as error:
                 yield str(error).removeprefix(f"{table.name}, ")
-
-
-def _refusal(file: str) -> str | None:
-    """Why an image path must not be followed, or None."""
-    path = PurePosixPath(file.replace("\\", "/"))
-    if not file or path == PurePosixPath("."):
-        return "is empty"
-    if path.is_absolute() or (len(file) > 1 and file[1] == ":") or "\0" in file:
-        return "must be relative to the table's folder; refused"
-    if ".." in path.parts:
-        return "leaves the table's folder; refused"
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow as pa
 from unprompt.errors import MissingExtraError, TableError
 from unprompt.files import atomic_folder
 from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
+from unprompt.pairs.shards import refusal
 from unprompt.pairs.table import PairsTable
 
 _NAMES = ("text", "prompt", "caption")
@@ -52,11 +53,20 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(data):
             stored, prompt = row.pop(image), row.pop(text)
-            file = row.pop("file", None) or stored["path"] or f"{number:09}.png"
-            place = images / plain_path(file)
+            where = f"{path}, row {number + 1}"
+            if stored is None or prompt is None:
+                raise TableError(f"{where}: has no image or no text; filter the dataset first")
+            file = plain_path(row.pop("file", None) or stored["path"] or f"{number:09}.png")
+            # The path of an image that lies elsewhere, or one that would write outside.
+            if refusal(file):
+                file = f"{number:09}-{PurePosixPath(file).name or 'image'}"
+            place = images / file
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(stored["bytes"] or Path(stored["path"]).read_bytes())
-            yield {"id": str(number), **row, "file": plain_path(file), "prompt": prompt}
+            try:
+                place.write_bytes(stored["bytes"] or Path(stored["path"]).read_bytes())
+            except OSError as error:
+                raise TableError(f"{where}: the image cannot be copied ({error})") from error
+            yield {"id": str(number), **row, "file": file, "prompt": prompt}
 
     yield from batches_of(rows(), images, str(path))
 
