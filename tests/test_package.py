@@ -37,6 +37,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         unprompt.nothing_of_the_kind  # noqa: B018
 
 
+def test_the_module_is_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unprompt", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout == f"unprompt {unprompt.__version__}\n"
+
+
 @pytest.mark.parametrize("verb", ["read", "predict"])
 def test_the_light_verbs_load_no_heavy_library(verb: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"

@@ -17,7 +17,7 @@ from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.pairs.table import Pair, PairsTable, load, save
 from unprompt.predicting.model import EmbeddingModel, load_model
 
-DIM, SIZE = 16, 32
+DIM, SIZE = 384, 32
 EVIL = '<script>alert("owned")</script> & a "quoted" prompt'
 COUNT = {"train": 24, "val": 8, "test": 12}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.evaluating.conftest import COUNT, DIM
+from tests.evaluating.conftest import COUNT
 from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import evaluate, reference_of
 from unprompt.evaluating.metrics import cosines, mean_with_interval
@@ -112,25 +112,10 @@ def test_prompts_are_encoded_where_embeddings_are_missing(model, table):
     from unprompt.encoding import encode
 
     bare = table.of_split("val").with_columns({"embedding": [None] * COUNT["val"]})
-    found = evaluate(widened(model), bare, None)
+    found = evaluate(model, bare, None)
     expected = encode(bare.prompts, model.encoder, precision="fp32")
     np.testing.assert_allclose(found.true, expected, atol=1e-6)
     assert found.true.shape == (COUNT["val"], 384)
-
-
-def widened(model):
-    """The tiny model, its embeddings padded to the width of the real encoder."""
-
-    class Wide:
-        name, encoder, folder = model.name, model.encoder, model.folder
-        preprocessing = model.preprocessing
-
-        @staticmethod
-        def run(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            embeddings, features = model.run(pixels)
-            return np.pad(embeddings, ((0, 0), (0, 384 - DIM))), features
-
-    return Wide()
 
 
 def broken(table: PairsTable, folder, bad: set[int]) -> PairsTable:
@@ -161,7 +146,12 @@ def test_nothing_that_can_be_decoded(tmp_path, model, table):
 
 def test_the_form_for_json(evaluation):
     found = json.loads(json.dumps(evaluation.to_dict()))
-    assert set(found) == {"table", "split", "model", "baselines", "failures", "images_per_second"}
+    assert found["failures"] == []
+    assert found["words"] is None
+    assert found["model"]["recall"].keys() == {"1", "5", "10"}
+    assert found["model"]["percentiles"]["50"] == pytest.approx(
+        np.median(evaluation.model.values), abs=1e-4
+    )
     assert found["split"] == "test"
     assert found["model"]["cosine"] == pytest.approx(evaluation.model.overall.mean, abs=1e-4)
     low, high = found["model"]["interval"]
@@ -178,6 +168,29 @@ def test_the_table_in_the_terminal_shows_every_score(evaluation):
     for name in ("[/b]one", "two", "unknown", "mean training embedding", "kNN over backbone"):
         assert name in text
     assert f"{evaluation.model.overall.mean:.3f}" in text
-    assert "[95 % interval]" in text
+    assert "95 % interval" in text
     assert "images/s" in text
     assert "decoded" not in text
+
+
+def test_scores_per_length_of_prompt(model, table):
+    val = table.of_split("val")
+    lengths = [1, 5, 6, 10, 11, 21, 40, 41]
+    prompts = ["word " * length for length in lengths]
+    found = evaluate(model, val.with_columns({"prompt": prompts}), None).model
+    assert {name: score.count for name, score in found.per_length.items()} == {
+        "1 to 5": 2,
+        "6 to 10": 2,
+        "11 to 20": 1,
+        "21 to 40": 2,
+        "over 40": 1,
+    }
+    assert found.per_length["over 40"].mean == pytest.approx(found.values[7])
+    assert found.percentiles[50] == pytest.approx(np.median(found.values))
+
+
+def test_two_models_on_the_same_pairs(evaluation, model, table):
+    assert evaluation.better_than(evaluation).mean == 0
+    other = evaluate(model, table, "val")
+    with pytest.raises(TableError, match="not measured on the same pairs"):
+        evaluation.better_than(other)

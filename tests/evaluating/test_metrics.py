@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
+from unprompt.evaluating.metrics import (
+    Score,
+    cosines,
+    difference,
+    mean_with_interval,
+    reliability,
+    retrieval,
+)
 
 
 def by_hand(one: np.ndarray, other: np.ndarray) -> float:
@@ -86,3 +93,48 @@ def test_one_group_has_no_spread():
     score = mean_with_interval(np.array([0.25, 0.75]), np.array([3, 3]))
     assert (score.mean, score.low, score.high) == (0.5, 0.5, 0.5)
     assert str(Score(0.5, 0.25, 0.75, 2)) == "0.5000 [0.2500, 0.7500]"
+
+
+def test_pairing_takes_out_what_is_hard_for_both():
+    random = np.random.default_rng(6)
+    hard = random.normal(0.5, 0.2, size=200)
+    one, other = hard + 0.02 + random.normal(0, 0.01, 200), hard + random.normal(0, 0.01, 200)
+    paired = difference(one, other)
+    assert paired.mean == pytest.approx(one.mean() - other.mean())
+    assert paired.low > 0.015
+    # Their intervals overlap nearly whole; unpaired, nothing could be said.
+    assert mean_with_interval(one).low < mean_with_interval(other).mean
+    assert difference(one, one).high == difference(one, one).low == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 30), distinct=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_retrieval_is_that_of_a_sort(count, distinct, seed):
+    random = np.random.default_rng(seed)
+    known = random.normal(size=(distinct, 6))
+    rows = random.integers(distinct, size=count)
+    predicted = known[rows] + random.normal(size=(count, 6))
+    found = retrieval(predicted, known[rows], [f"prompt {row}" for row in rows])
+    held = sorted(set(rows.tolist()))
+    ranks = []
+    for row, guess in zip(rows, predicted, strict=True):
+        order = sorted(held, key=lambda k: -by_hand(guess, known[k]))
+        ranks.append(1 + order.index(row))
+    assert found == {k: np.mean([rank <= k for rank in ranks]) for k in (1, 5, 10)}
+
+
+def test_a_constant_prediction_finds_nothing():
+    true = np.eye(20)
+    names = [f"prompt {k}" for k in range(20)]
+    assert retrieval(np.ones((20, 20)), true, names) == {1: 0, 5: 0, 10: 0}
+    assert retrieval(true, true, names) == {1: 1, 5: 1, 10: 1}
+
+
+def test_reliability_bins_hold_every_answer_once():
+    estimated = np.random.default_rng(7).permutation(100) / 100
+    bins = reliability(estimated, 1 - estimated)
+    assert [part.count for part in bins] == [10] * 10
+    assert bins[0].estimated == pytest.approx(0.045)
+    assert bins[0].actual == pytest.approx(0.955)
+    assert [part.estimated for part in bins] == sorted(part.estimated for part in bins)
+    assert [part.count for part in reliability(estimated[:7], estimated[:7])] == [7]

@@ -11,9 +11,11 @@ from PIL import Image
 
 from tests.evaluating.conftest import EVIL
 from unprompt.errors import OutputError
-from unprompt.evaluating.evaluation import evaluate, reference_of
+from unprompt.evaluating.evaluation import evaluate, reference_of, with_words
+from unprompt.evaluating.metrics import Bin
 from unprompt.evaluating.report import write_report
-from unprompt.models.bank import Bank
+from unprompt.evaluating.text import summary
+from unprompt.predicting.predictor import Predictor
 
 
 class Page(HTMLParser):
@@ -45,16 +47,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def evaluation(model, table_file):
+def evaluation(model, model_folder, table_file):
     from unprompt.pairs.table import load
 
     table = load(table_file)
-    return evaluate(model, table, "test", reference_of(model, table.of_split("train")))
+    plain = evaluate(model, table, "test", reference_of(model, table.of_split("train")))
+    return with_words(plain, Predictor(model_folder, "embed", device="cpu"))
 
 
-def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation, model_folder):
+def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation):
     path = tmp_path / "new" / "report.html"
-    write_report(evaluation, path, Bank.load(model_folder), pictures=2)
+    write_report(evaluation, path, pictures=2)
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
     sources = [value for name, value in page.attributes if name == "src"]
@@ -73,9 +76,9 @@ def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation, model_
     assert "[/b]one" in text
 
 
-def test_prompts_cannot_break_out_of_the_page(tmp_path, evaluation, model_folder):
+def test_prompts_cannot_break_out_of_the_page(tmp_path, evaluation):
     named = replace(evaluation, table=EVIL, failures=[EVIL])
-    write_report(named, tmp_path / "report.html", Bank.load(model_folder), pictures=12)
+    write_report(named, tmp_path / "report.html", pictures=12)
     content = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in content
     page = Page(content)
@@ -106,3 +109,17 @@ def test_a_page_that_cannot_be_written(tmp_path, evaluation):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_report(evaluation, tmp_path / "file" / "report.html", pictures=1)
+
+
+def test_the_page_shows_what_estimated_scores_are_worth(tmp_path, evaluation):
+    bins = [Bin(0.3, 0.35, 10), Bin(0.5, 0.4, 12)]
+    words = replace(evaluation.words, reliability=bins)
+    write_report(replace(evaluation, words=words), tmp_path / "report.html", pictures=1)
+    content = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(content)
+    assert page.tags.count("circle") == 2
+    assert "estimated 0.500, true 0.400, 12 answers" in page.texts
+    assert "0.100 from the diagonal" in content
+    assert words.texts[evaluation.model.values.argmax()] in "".join(page.texts)
+    for line in summary(evaluation):
+        assert line in page.texts

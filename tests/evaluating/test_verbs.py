@@ -15,6 +15,7 @@ import pytest
 from tests.evaluating.conftest import COUNT, EVIL
 from unprompt.cli import main
 from unprompt.models.bank import Bank
+from unprompt.pairs.convert import convert
 from unprompt.pairs.table import load, save
 
 
@@ -51,6 +52,7 @@ def test_the_installed_command_writes_scores_and_report(tmp_path, model_folder, 
     scores = json.loads(done.stdout)
     assert scores["split"] == "test"
     assert scores["model"]["pairs"] == COUNT["test"]
+    assert scores["words"]["pairs"] == COUNT["test"]
     assert [baseline["name"][:4] for baseline in scores["baselines"]] == ["mean", "rand", "kNN "]
     page = report.read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page
@@ -64,6 +66,39 @@ def test_scores_as_text(call, model_folder, table_file):
     assert "all pairs" in " ".join(out.split())
     assert "mean training embedding" not in out
     assert str(sum(COUNT.values())) in out
+
+
+def test_two_models_are_told_apart(call, model_folder, table_file):
+    arguments = ("evaluate", model_folder, table_file, "--no-words", "--compare", model_folder)
+    code, out, _ = call(*arguments)
+    assert code == 0
+    assert "+0.0000 [+0.0000, +0.0000] on 12 pairs" in " ".join(out.split())
+    _, out, _ = call(*arguments, "--format", "json")
+    difference = json.loads(out)["difference"]
+    assert (difference["cosine"], difference["interval"]) == (0, [0, 0])
+
+
+def test_the_competitions_folder_in_and_its_submission_out(call, tmp_path, model_folder, table):
+    convert(save_here(table, tmp_path), tmp_path / "kaggle", "kaggle")
+    folder = ("--kaggle", tmp_path / "kaggle")
+    code, out, _ = call("evaluate", model_folder, *folder, "--format", "json", "--no-words")
+    assert code == 0
+    assert json.loads(out)["model"]["pairs"] == sum(COUNT.values())
+    file = tmp_path / "submission.csv"
+    code, out, _ = call("evaluate", model_folder, *folder, "--format", "kaggle", "-o", file)
+    assert (code, out) == (0, "")
+    convert(file, tmp_path / "submitted.parquet")
+    submitted = load(tmp_path / "submitted.parquet")
+    assert set(submitted.column("id")) == set(table.column("id"))
+    np.testing.assert_allclose(np.linalg.norm(submitted.embeddings, axis=1), 1, atol=1e-2)
+    code, out, err = call("evaluate", model_folder)
+    assert (code, out) == (2, "")
+    assert "needs a TABLE, or --kaggle" in err
+
+
+def save_here(table, folder: Path) -> Path:
+    save(table, folder / "pairs.parquet")
+    return folder / "pairs.parquet"
 
 
 def test_a_bad_image_is_named_and_the_exit_code_says_so(call, tmp_path, model_folder, table):

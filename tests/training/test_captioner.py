@@ -204,9 +204,10 @@ def test_scores_are_the_probabilities_of_the_tokens(finished, table):
     model.search = Search(num_beams=1)
     images = [Image.open(path).convert("RGB") for path in sorted(table.parent.rglob("*.webp"))[:3]]
     pixels = torch.stack([torch.from_numpy(model.preprocessing(image)) for image in images])
-    embeddings, features = model.run(pixels.numpy())
+    embeddings, features, captions = model.run(pixels.numpy())
     assert embeddings.shape == (3, 384)
     assert features.shape == (3, 32)
+    assert captions == [best for best, *_ in model.caption(pixels.numpy())]
 
     network = CoCaForConditionalGeneration.from_pretrained(finished / "model").eval()
     mean, std = (

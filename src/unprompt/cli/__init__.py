@@ -24,9 +24,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-from unprompt.cli import bank, collect, curate, encode, predict, reading, train  # noqa: E402
+from unprompt.cli import bank, collect, curate, encode, evaluate, predict, reading, train  # noqa: E402
 
-__all__ = ["app", "bank", "collect", "curate", "encode", "main", "predict", "reading", "train"]
+__all__ = [
+    "app",
+    "bank",
+    "collect",
+    "curate",
+    "encode",
+    "evaluate",
+    "main",
+    "predict",
+    "reading",
+    "train",
+]
 
 
 def _show_version(asked: bool) -> None:

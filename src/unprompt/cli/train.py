@@ -1,9 +1,7 @@
-"""Verbs that make and measure models."""
+"""Verbs that make models."""
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -65,69 +63,6 @@ def train(
         for failure in finished.failures:
             typer.echo(f"unprompt: {failure}", err=True)
         typer.echo(f"{len(finished.failures)} images could not be read", err=True)
-        raise typer.Exit(1)
-
-
-class Form(StrEnum):
-    """Form of the scores."""
-
-    text = "text"
-    json = "json"
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub repository.")],
-    table: Annotated[Path, typer.Argument(help="The pairs table.", metavar="TABLE")],
-    split: Annotated[
-        str, typer.Option(help="Split to measure on; 'all' takes every row.")
-    ] = "test",
-    baselines: Annotated[
-        bool, typer.Option(help="Also measure what the training split alone can predict.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="Also write a page with pictures to this HTML file.")
-    ] = None,
-    form: Annotated[Form, typer.Option("--format", help="Form of the scores.")] = Form.text,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-) -> None:
-    """Measure a model: mean cosine of predicted and true prompt embeddings, per source.
-
-    Exit codes: 0 all done, 1 some images could not be decoded, 2 the call was wrong.
-
-    [bold]Examples[/bold]
-
-      unprompt evaluate builtin pairs.parquet
-
-      unprompt evaluate runs/mine/model runs/mine/pairs.parquet --baselines --report report.html
-
-      unprompt evaluate runs/mine/model other.parquet --split all --format json
-    """
-    from unprompt.evaluating.evaluation import evaluate as run
-    from unprompt.evaluating.evaluation import reference_of
-    from unprompt.evaluating.report import write_report
-    from unprompt.evaluating.text import show
-    from unprompt.pairs.table import load
-    from unprompt.predicting.model import load_model
-    from unprompt.predicting.predictor import bank_for
-
-    pairs = load(table)
-    loaded = load_model(model, device)
-    reference = None
-    if baselines:
-        reference = reference_of(loaded, pairs.of_split("train"), batch_size, progress=True)
-    wanted = None if split == "all" else split
-    scores = run(loaded, pairs, wanted, reference, batch_size, progress=True)
-    if report:
-        write_report(scores, report, bank_for(loaded))
-    if form is Form.json:
-        typer.echo(json.dumps(scores.to_dict(), indent=2))
-    else:
-        show(scores)
-    for failure in scores.failures:
-        typer.echo(f"unprompt: {failure}", err=True)
-    if scores.failures:
         raise typer.Exit(1)
 
 

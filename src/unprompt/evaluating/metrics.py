@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 RESAMPLES = 2000
+PERCENTILES = (5, 25, 50, 75, 95)
+RANKS = (1, 5, 10)
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,15 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def score_dict(score: Score) -> dict[str, Any]:
+    """A score, ready for JSON."""
+    return {
+        "cosine": round(score.mean, 4),
+        "interval": [round(score.low, 4), round(score.high, 4)],
+        "pairs": score.count,
+    }
 
 
 def cosines(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -71,3 +85,88 @@ def mean_with_interval(
         means[i] = sums[drawn].sum() / counts[drawn].sum()
     low, high = np.percentile(means, [2.5, 97.5])
     return Score(float(values.mean()), float(low), float(high), len(values))
+
+
+def difference(
+    values: np.ndarray, others: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> Score:
+    """How much better one model is than another on the same pairs (the paired bootstrap).
+
+    Resampling the differences keeps what is hard for both out of the interval, which is then
+    much narrower than those of the two means.
+
+    Args:
+        values: cosines of the one model, shape (n,), n > 0.
+        others: cosines of the other on the same pairs, likewise.
+        groups: as for `mean_with_interval`.
+        seed: of the resampling.
+
+    Returns:
+        Mean of ``values - others``, and its interval; one that excludes 0 tells them apart.
+    """
+    return mean_with_interval(values - others, groups, seed)
+
+
+def retrieval(predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]) -> dict[int, float]:
+    """How often the true prompt is among those nearest to the prediction (recall at k).
+
+    The candidates are the distinct prompts of the pairs. A tie counts against the model, so that
+    a constant prediction finds nothing.
+
+    Args:
+        predicted: float array of shape (n, dim), of any norm, n > 0.
+        true: embeddings of the prompts, likewise.
+        prompts: n of them.
+
+    Returns:
+        For each k of `RANKS` the share of pairs, in [0, 1], whose prompt is among the first k.
+    """
+    _, first, own = np.unique(
+        np.array(prompts, dtype=object), return_index=True, return_inverse=True
+    )
+    candidates = _unit(true[first])
+    ranks = np.empty(len(predicted), dtype=np.int64)
+    for start in range(0, len(predicted), _BLOCK):
+        scores = _unit(predicted[start : start + _BLOCK]) @ candidates.T
+        mine = scores[np.arange(len(scores)), own[start : start + _BLOCK]]
+        ranks[start : start + _BLOCK] = (scores >= mine[:, None]).sum(axis=1)
+    return {k: float((ranks <= k).mean()) for k in RANKS}
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers whose estimated scores are alike.
+
+    Attributes:
+        estimated: mean of the scores that the model estimated.
+        actual: mean of the cosines that they turned out to have.
+        count: answers in the bin.
+    """
+
+    estimated: float
+    actual: float
+    count: int
+
+
+def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> list[Bin]:
+    """Estimated scores beside the true ones, in bins of equal counts.
+
+    Args:
+        estimated: what the model said of its answers, shape (n,), n > 0.
+        actual: the cosines of the answers to the truth, likewise.
+        bins: at most this many, each of at least ten answers where there are ten.
+
+    Returns:
+        The bins, lowest estimates first; a calibrated model's have ``estimated == actual``.
+    """
+    order = np.argsort(estimated, kind="stable")
+    parts = np.array_split(order, max(1, min(bins, len(order) // 10)))
+    return [
+        Bin(float(estimated[rows].mean()), float(actual[rows].mean()), len(rows)) for rows in parts
+    ]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)

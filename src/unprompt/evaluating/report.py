@@ -12,23 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.evaluating.evaluation import Evaluation, Result
-from unprompt.evaluating.metrics import Score
+from unprompt.evaluating.metrics import Bin, Score
+from unprompt.evaluating.text import summary
 from unprompt.files import atomic_open
-from unprompt.models.bank import Bank
 
 _THUMBNAIL = 224
 _BINS = 40
 
 
-def write_report(
-    evaluation: Evaluation, path: str | Path, bank: Bank | None = None, pictures: int = 8
-) -> None:
+def write_report(evaluation: Evaluation, path: str | Path, pictures: int = 8) -> None:
     """Write the page: scores beside baselines, the spread of the cosines, and pictures.
+
+    Where the answers in words were measured, the page shows them under the pictures, and how far
+    the scores that came with them can be trusted.
 
     Args:
         evaluation: what was measured.
         path: the HTML file.
-        bank: also show, for each picture, the bank's prompt nearest to the prediction.
         pictures: how many of the best, the middle and the worst pairs to show.
 
     Raises:
@@ -41,11 +41,15 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         "<p>Mean cosine between predicted and true prompt embedding, with the bootstrap 95 % "
         "interval over groups of near-duplicate prompts. "
-        f"{evaluation.model.overall.count} pairs, {evaluation.images_per_second:.0f} images/s.</p>",
+        f"{evaluation.model.overall.count} pairs.</p>",
         *_scores(evaluation),
+        "<ul>",
+        *(f"<li>{escape(line)}</li>" for line in summary(evaluation)),
+        "</ul>",
         "<h2>How the cosines spread</h2>",
         _histogram([evaluation.model, *evaluation.baselines[:1]]),
-        *_gallery(evaluation, bank, pictures),
+        *_reliability(evaluation),
+        *_gallery(evaluation, pictures),
         *_failures(evaluation.failures),
     ]
     with atomic_open(path) as file:
@@ -67,6 +71,9 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
     yield from _row("all", count, [result.overall for result in results])
     for source, score in evaluation.model.per_source.items():
         yield from _row(source, score.count, [result.per_source[source] for result in results])
+    for length, score in evaluation.model.per_length.items():
+        name = f"prompts of {length} words"
+        yield from _row(name, score.count, [result.per_length[length] for result in results])
     yield "</tbody></table>"
 
 
@@ -103,7 +110,45 @@ def _histogram(results: list[Result]) -> str:
     )
 
 
-def _gallery(evaluation: Evaluation, bank: Bank | None, pictures: int) -> Iterator[str]:
+def _reliability(evaluation: Evaluation) -> Iterator[str]:
+    """Estimated scores against the true ones; a model that knows itself stays on the diagonal."""
+    bins = evaluation.words.reliability if evaluation.words else None
+    if not bins:
+        return
+    ends = [value for part in bins for value in (part.estimated, part.actual)]
+    low, high = min(0.0, *ends), max(ends) * 1.1
+
+    def place(estimated: float, actual: float) -> str:
+        x, y = ((value - low) / (high - low) for value in (estimated, actual))
+        return f"{40 + 260 * x:.1f},{280 - 260 * y:.1f}"
+
+    worst = max(abs(part.estimated - part.actual) for part in bins)
+    yield "<h2>What an estimated score is worth</h2>"
+    yield (
+        f"<p>Answers in {len(bins)} bins by the score that came with them: across, the mean "
+        "estimated score; up, the mean cosine of the answers to the true prompts. The furthest bin "
+        f"is {worst:.3f} from the diagonal.</p>"
+    )
+    yield '<svg class="square" viewBox="0 0 320 310" role="img" aria-label="Reliability of scores">'
+    yield f'<polyline class="line1" points="{place(low, low)} {place(high, high)}"/>'
+    points = " ".join(place(part.estimated, part.actual) for part in bins)
+    yield f'<polyline class="line0" points="{points}"/>'
+    yield from (_dot(part, place(part.estimated, part.actual)) for part in bins)
+    for k in range(5):
+        value = low + (high - low) * k / 4
+        x, y = place(value, value).split(",")
+        yield f'<text x="{x}" y="300" text-anchor="middle">{value:.2f}</text>'
+        yield f'<text x="34" y="{y}" text-anchor="end">{value:.2f}</text>'
+    yield "</svg>"
+
+
+def _dot(part: Bin, place: str) -> str:
+    x, y = place.split(",")
+    about = f"estimated {part.estimated:.3f}, true {part.actual:.3f}, {part.count} answers"
+    return f'<circle class="line0" cx="{x}" cy="{y}" r="4"><title>{about}</title></circle>'
+
+
+def _gallery(evaluation: Evaluation, pictures: int) -> Iterator[str]:
     values = evaluation.model.values
     order = np.argsort(-values, kind="stable")
     middle = max(0, len(order) // 2 - pictures // 2)
@@ -117,11 +162,11 @@ def _gallery(evaluation: Evaluation, bank: Bank | None, pictures: int) -> Iterat
         shown.update(fresh)
         if fresh:
             yield f'<h2>{name}</h2><div class="gallery">'
-            yield from (_figure(evaluation, bank, row) for row in fresh)
+            yield from (_figure(evaluation, row) for row in fresh)
             yield "</div>"
 
 
-def _figure(evaluation: Evaluation, bank: Bank | None, row: int) -> str:
+def _figure(evaluation: Evaluation, row: int) -> str:
     image = evaluation.pairs.open_image(row, at_least=_THUMBNAIL)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     buffer = io.BytesIO()
@@ -129,9 +174,8 @@ def _figure(evaluation: Evaluation, bank: Bank | None, row: int) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     prompt = escape(evaluation.pairs.data.column("prompt")[row].as_py())
     answer = ""
-    if bank is not None:
-        nearest = bank.search(evaluation.predicted[row : row + 1])[0][0].prompt
-        answer = f'<p class="answer">{escape(nearest)}</p>'
+    if evaluation.words is not None:
+        answer = f'<p class="answer">{escape(evaluation.words.texts[row])}</p>'
     return (
         f'<figure><img src="data:image/jpeg;base64,{data}" alt=""><figcaption>'
         f"<b>{evaluation.model.values[row]:.3f}</b><p>{prompt}</p>{answer}</figcaption></figure>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -11,30 +13,70 @@ from unprompt.evaluating.metrics import Score
 
 
 def show(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print the model beside its baselines, over all pairs and per source."""
+    """Print the model beside its baselines, over all pairs and for parts of them."""
     console = console or Console()
     results = [evaluation.model, *evaluation.baselines]
-    sources = list(evaluation.model.per_source)
     where = evaluation.split or "all pairs"
     table = Table(
-        title=escape(f"{evaluation.table} · {where} · mean cosine [95 % interval]"),
+        title=escape(f"{evaluation.model.name} on {evaluation.table} ({where}): mean cosine"),
+        caption="with the 95 % interval, by bootstrap over groups of near-duplicate prompts",
         title_justify="left",
+        caption_justify="left",
     )
-    table.add_column("pairs of")
+    table.add_column("pairs")
     table.add_column("n", justify="right")
-    for result in results:
-        table.add_column(escape(result.name), justify="right", overflow="fold")
+    table.add_column("model", justify="right")
+    for baseline in evaluation.baselines:
+        table.add_column(escape(baseline.name), justify="right")
     table.add_row("all", str(evaluation.model.overall.count), *(_cell(r.overall) for r in results))
-    if len(sources) > 1:
+    parts = [
+        [result.per_source for result in results],
+        [{f"{k} words": v for k, v in result.per_length.items()} for result in results],
+    ]
+    for first, *others in parts:
+        if len(first) == 1:
+            continue
         table.add_section()
-        for source in sources:
-            count = evaluation.model.per_source[source].count
-            cells = (_cell(result.per_source[source]) for result in results)
-            table.add_row(escape(source), str(count), *cells)
+        for name, score in first.items():
+            cells = (_cell(scores[name]) for scores in (first, *others))
+            table.add_row(escape(name), str(score.count), *cells)
     console.print(table)
-    rate = f"{evaluation.images_per_second:.0f} images/s"
-    failed = f", {len(evaluation.failures)} could not be decoded" if evaluation.failures else ""
-    console.print(f"{rate}{failed}", highlight=False)
+    for line in summary(evaluation):
+        console.print(line, highlight=False, markup=False)
+
+
+def show_difference(evaluation: Evaluation, other: Evaluation, console: Console) -> None:
+    """Print how much better the one is than the other, and whether that is more than chance."""
+    score = evaluation.better_than(other)
+    verdict = "no difference shown" if score.low <= 0 <= score.high else "a difference"
+    console.print(
+        f"{evaluation.model.name} less {other.model.name}: {score.mean:+.4f} "
+        f"[{score.low:+.4f}, {score.high:+.4f}] on {score.count} pairs, by paired bootstrap: "
+        f"{verdict}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def summary(evaluation: Evaluation) -> Iterator[str]:
+    """What the table does not hold, a sentence a line."""
+    result = evaluation.model
+    yield "percentiles of the cosine: " + ", ".join(
+        f"{percent} % below {value:.3f}" for percent, value in result.percentiles.items()
+    )
+    distinct = len(set(evaluation.pairs.prompts))
+    yield f"the true prompt among the {distinct:,} here: " + ", ".join(
+        f"{share:.1%} in the first {k}" for k, share in result.recall.items()
+    )
+    if words := evaluation.words:
+        yield (
+            f"in words: cosine {words.cosine}, {words.exact:.1%} to the letter, "
+            f"BLEU {words.bleu:.1f}, chrF {words.chrf:.1f}, distinct-1/2/3 "
+            + "/".join(f"{share:.2f}" for share in words.distinct)
+        )
+    memory = f", {evaluation.peak_memory:,.0f} MB at the peak" if evaluation.peak_memory else ""
+    failed = f"; {len(evaluation.failures)} could not be decoded" if evaluation.failures else ""
+    yield f"{evaluation.images_per_second:.0f} images/s{memory}{failed}"
 
 
 def _cell(score: Score) -> str:

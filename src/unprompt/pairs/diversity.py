@@ -67,9 +67,15 @@ def measure_diversity(
         prompts=len(prompts),
         words=sum(map(len, texts)) / len(texts),
         vocabulary=len({word for words in texts for word in words}),
-        distinct=(_distinct(texts, 1), _distinct(texts, 2), _distinct(texts, 3)),
+        distinct=distinct_ngrams(prompts),
         nearest=_nearest(embeddings),
     )
+
+
+def distinct_ngrams(prompts: Sequence[str]) -> tuple[float, float, float]:
+    """Share of different n-grams among all n-grams of words, for n = 1, 2, 3; see `Diversity`."""
+    texts = [_WORD.findall(prompt.lower()) for prompt in prompts]
+    return _distinct(texts, 1), _distinct(texts, 2), _distinct(texts, 3)
 
 
 def to_text(measured: Sequence[Diversity]) -> str:

@@ -120,14 +120,16 @@ class CaptionModel:
         with torch.inference_mode():
             return self._caption(self.model.model.encode_images(self._normalised(pixels)), top_k)
 
-    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `EmbeddingModel.run`."""
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Caption]]:
+        """See `EmbeddingModel.run`; gives the captions too."""
         import torch
 
         with torch.inference_mode():
             images = self.model.model.encode_images(self._normalised(pixels))
             captions = self._caption(images, 1)
-        return self.embed([best.text for best, *_ in captions]), images.pooled.float().cpu().numpy()
+        best = [found[0] for found in captions]
+        embeddings = self.embed([caption.text for caption in best])
+        return embeddings, images.pooled.float().cpu().numpy(), best
 
     def embed(self, prompts: list[str]) -> np.ndarray:
         """Prompt embeddings of captions, float32 (n, dim)."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -37,8 +37,11 @@ class EmbeddingModel(Protocol):
     folder: Path
     preprocessing: Preprocessing
 
-    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 pixels (batch, 3, size, size) to embeddings (batch, dim) and features, float32."""
+    def run(self, pixels: np.ndarray) -> tuple[Any, ...]:
+        """uint8 pixels (batch, 3, size, size) to embeddings (batch, dim) and features, float32.
+
+        What else a model has to say of each image, as a captioner its caption, comes after them.
+        """
         ...
 
 
@@ -145,12 +148,12 @@ def read_config(folder: Path) -> dict[str, object]:
 
 def embed_images(
     model: EmbeddingModel, openers: Iterable[Opener], batch_size: int = 16
-) -> Iterator[tuple[np.ndarray, np.ndarray] | UnpromptError]:
+) -> Iterator[tuple[Any, ...] | UnpromptError]:
     """Run images through a model.
 
     Yields:
-        For each image, in order, its embedding (dim,) and features, or the error that says why
-        it could not be decoded.
+        For each image, in order, its row of what `EmbeddingModel.run` gives, or the error that
+        says why it could not be decoded.
     """
 
     def prepare(opener: Opener) -> tuple[UnpromptError | None, np.ndarray | None]:
@@ -168,10 +171,10 @@ def embed_images(
 
 
 def run_batches(
-    run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    run: Callable[[np.ndarray], tuple[Any, ...]],
     preparations: Iterable[Callable[[], tuple[Label, np.ndarray | None]]],
     batch_size: int,
-) -> Iterator[tuple[Label, tuple[np.ndarray, np.ndarray] | None]]:
+) -> Iterator[tuple[Label, tuple[Any, ...] | None]]:
     """Prepare pixels ahead in threads and run them in batches.
 
     Args:

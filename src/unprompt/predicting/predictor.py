@@ -112,6 +112,14 @@ class Predictor:
         for answer, output in run_batches(self._run, preparations, batch_size):
             yield answer if output is None else self._answered(answer, *output)
 
+    def answer(self, embedding: np.ndarray) -> Answer:
+        """The prompt of a predicted prompt embedding, float32 (dim,); names no file.
+
+        Raises:
+            UnpromptError: the model is a captioner, which writes from pixels only.
+        """
+        return self._embedded(Answer(""), embedding)
+
     def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
         """The answer so far, and the pixels to embed where it is not complete."""
         answer = Answer(image_name(image))

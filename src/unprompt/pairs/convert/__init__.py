@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from unprompt.errors import TableError, UnpromptError
 from unprompt.pairs.convert import (
     diffusiondb,
@@ -106,6 +108,30 @@ def convert(
         if spool:
             shutil.rmtree(spool)
     return done
+
+
+def read_pairs(source: str | Path, source_format: str | None = None) -> PairsTable:
+    """All pairs of a file or folder of any format, as one table.
+
+    A Hugging Face dataset keeps its images inside; convert it first.
+
+    Args:
+        source: file or folder.
+        source_format: a name of `FORMATS`; by default what the source looks like.
+
+    Raises:
+        TableError: the source is not there, damaged, or empty; names the row.
+        UnpromptError: the images are inside, or the format is not known.
+    """
+    source = Path(source)
+    reading = _known(source_format) if source_format else recognise(source)
+    if reading.name == "huggingface":
+        raise UnpromptError(f"{source}: keeps its images inside; run unprompt convert first")
+    batches = list(reading.read(source, source))
+    if not batches:
+        raise TableError(f"{source}: holds no pairs")
+    data = pa.concat_tables([batch.data for batch in batches], promote_options="default")
+    return PairsTable(data, batches[0].root, str(source))
 
 
 def _watched(

@@ -1,0 +1,137 @@
+"""The verb that measures models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unprompt.cli import app
+
+
+class Form(StrEnum):
+    """Form of the scores."""
+
+    text = "text"
+    json = "json"
+    kaggle = "kaggle"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub repository.")],
+    table: Annotated[
+        Path | None, typer.Argument(help="The pairs table.", metavar="TABLE", show_default=False)
+    ] = None,
+    kaggle: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a table, a folder with prompts.csv and images/."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split to measure on; 'all' takes every row.")
+    ] = "test",
+    baselines: Annotated[
+        bool, typer.Option(help="Also measure what the training split alone can predict.")
+    ] = False,
+    words: Annotated[
+        bool, typer.Option(help="Also measure the answers in words: cosine, BLEU, chrF.")
+    ] = True,
+    compare: Annotated[
+        str | None, typer.Option(help="Another model, to tell the two apart by paired bootstrap.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with pictures to this HTML file.")
+    ] = None,
+    form: Annotated[
+        Form,
+        typer.Option("--format", help="Form of the scores; kaggle is a submission.csv instead."),
+    ] = Form.text,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Measure a model: mean cosine of predicted and true prompt embeddings, and its answers.
+
+    Exit codes: 0 all done, 1 some images could not be decoded, 2 the call was wrong.
+
+    [bold]Examples[/bold]
+
+      unprompt evaluate builtin pairs.parquet
+
+      unprompt evaluate runs/mine/model runs/mine/pairs.parquet --baselines --report report.html
+
+      unprompt evaluate runs/new/model pairs.parquet --compare runs/old/model
+
+      unprompt evaluate builtin --kaggle stable-diffusion-image-to-prompts/
+
+      unprompt evaluate runs/mine/model other.parquet --split all --format json -o scores.json
+    """
+    from rich.console import Console
+
+    from unprompt.errors import UnpromptError
+    from unprompt.evaluating.evaluation import Evaluation, reference_of, with_words
+    from unprompt.evaluating.evaluation import evaluate as run
+    from unprompt.evaluating.metrics import score_dict
+    from unprompt.evaluating.report import write_report
+    from unprompt.evaluating.text import show, show_difference
+    from unprompt.files import atomic_open
+    from unprompt.pairs.convert import read_pairs
+    from unprompt.pairs.table import load
+    from unprompt.predicting.answer import Answer
+    from unprompt.predicting.output import write_answers
+    from unprompt.predicting.predictor import Predictor
+
+    if table and not kaggle:
+        pairs = load(table)
+    elif kaggle and not table:
+        pairs = read_pairs(kaggle, "kaggle")
+    else:
+        raise UnpromptError("evaluate needs a TABLE, or --kaggle with a folder, and not both")
+    wanted = None if split == "all" or kaggle else split
+
+    def measure(name: str) -> Evaluation:
+        predictor = Predictor(name, device=device)
+        reference = None
+        if baselines and name == model:
+            train = pairs.of_split("train")
+            reference = reference_of(predictor.model, train, batch_size, progress=True)
+        scores = run(predictor.model, pairs, wanted, reference, batch_size, progress=True)
+        return with_words(scores, predictor) if words and form is not Form.kaggle else scores
+
+    scores = measure(model)
+    other = measure(compare) if compare else None
+    if report:
+        write_report(scores, report)
+    with atomic_open(output) if output else nullcontext(sys.stdout) as file:
+        if form is Form.kaggle:
+            ids = scores.pairs.column("id")
+            answers = (
+                Answer(name, embedding=row) for name, row in zip(ids, scores.predicted, strict=True)
+            )
+            for _ in write_answers(answers, file, form):
+                pass
+        elif form is Form.json:
+            stated = scores.to_dict()
+            if other:
+                stated["difference"] = {
+                    "name": other.model.name,
+                    **score_dict(scores.better_than(other)),
+                }
+            file.write(json.dumps(stated, indent=2) + "\n")
+        else:
+            console = Console(file=file)
+            show(scores, console)
+            if other:
+                show(other, console)
+                show_difference(scores, other, console)
+    for failure in scores.failures:
+        typer.echo(f"unprompt: {failure}", err=True)
+    if scores.failures:
+        raise typer.Exit(1)
