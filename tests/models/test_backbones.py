@@ -39,6 +39,12 @@ TINY = {
         BackboneConfig("hf/x", {"model_type": "clip_vision_model", "projection_dim": 8, **_TINY}),
         32,
     ),
+    "hf_clip": (
+        BackboneConfig(
+            "hf_clip/x", {"model_type": "clip_vision_model", "projection_dim": 8, **_TINY}
+        ),
+        8,
+    ),
     "hf-siglip": (BackboneConfig("hf/x", {"model_type": "siglip_vision_model", **_TINY}), 32),
     "hf-resnet": (
         BackboneConfig(
@@ -101,7 +107,7 @@ def test_an_unknown_name_gives_the_near_ones(name, near):
 
 @pytest.mark.parametrize("name", ["resnet50", "torchvision/resnet50", "timm/", "hf/"])
 def test_an_unknown_library_names_the_known_ones(name):
-    with pytest.raises(UnpromptError, match=r"must be one of timm/…, hf/…, open_clip/…"):
+    with pytest.raises(UnpromptError, match=r"must be one of timm/…, hf/…, hf_clip/…, open_clip/…"):
         create_backbone(BackboneConfig(name))
 
 

@@ -46,7 +46,9 @@ def test_whole_pictures_are_exactly_what_the_model_takes(table):
     assert len(stored) == len(table)
     for row in {*range(len(table))} - {7}:
         expected = preprocessing(table.open_image(row, at_least=2 * SIZE))
-        np.testing.assert_array_equal(preprocessing(stored.image(row)), expected)
+        np.testing.assert_array_equal(stored.pixels(row), expected)
+    with pytest.raises(ValueError, match="are whole"):
+        stored.image(0)
 
 
 def test_pictures_for_crops_keep_their_shape_and_a_margin(table):
@@ -58,6 +60,8 @@ def test_pictures_for_crops_keep_their_shape_and_a_margin(table):
         assert image.width / image.height == pytest.approx(original.width / original.height, 0.05)
         small = np.asarray(original.resize(image.size, 3), np.float32)
         assert np.abs(np.asarray(image) - small).mean() < 6
+    with pytest.raises(ValueError, match="not whole"):
+        stored.pixels(0)
 
 
 def test_they_are_decoded_once(table, monkeypatch):
@@ -68,7 +72,7 @@ def test_they_are_decoded_once(table, monkeypatch):
 
     monkeypatch.setattr(pictures, "_read", refuse)
     again = Pictures(table, Preprocessing(SIZE), whole=True)
-    assert again.image(0).size == (SIZE, SIZE)
+    assert again.pixels(0).shape == (3, SIZE, SIZE)
     with pytest.raises(AssertionError):
         Pictures(table, Preprocessing(SIZE + 1), whole=True)
 
@@ -76,7 +80,7 @@ def test_they_are_decoded_once(table, monkeypatch):
 def test_a_damaged_image_is_named_each_time(table):
     for _ in range(2):
         with pytest.raises(TableError, match=r"noise, row 8: image 'broken\.png'"):
-            Pictures(table, Preprocessing(SIZE), whole=True).image(7)
+            Pictures(table, Preprocessing(SIZE), whole=True).pixels(7)
 
 
 def test_chunks_are_resumed_and_other_processes_read_them(table, monkeypatch):

@@ -1,9 +1,10 @@
 """Image backbones of three libraries behind one face: normalised pixels in, features out.
 
 A backbone is named by a string: ``timm/NAME`` (any timm model), ``hf/ID_OR_DIR`` (any vision
-model of transformers, or the image tower of CLIP, SigLIP and the like) or
-``open_clip/NAME[:TAG]`` (an open_clip image tower; NAME may be ``hf-hub:ORG/MODEL`` or
-``local-dir:FOLDER``).
+model of transformers, or the image tower of CLIP, SigLIP and the like), ``hf_clip/ID_OR_DIR``
+(CLIP's image tower with its projection into the space that texts share) or
+``open_clip/NAME[:TAG]`` (an open_clip image tower, projection included; NAME may be
+``hf-hub:ORG/MODEL`` or ``local-dir:FOLDER``).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class BackboneConfig:
     """What it takes to build a backbone again without its pretrained weights.
 
     Attributes:
-        name: ``timm/…``, ``hf/…`` or ``open_clip/…``.
-        arguments: for timm the keyword arguments of ``create_model``; for hf and open_clip the
+        name: ``timm/…``, ``hf/…``, ``hf_clip/…`` or ``open_clip/…``.
+        arguments: for timm the keyword arguments of ``create_model``; for the others the
             model's own configuration, filled when the pretrained model is loaded.
     """
 
@@ -193,6 +194,39 @@ def _hf(
     return Backbone(network, _pooled, replace(config, arguments=arguments), preprocessing)
 
 
+def _hf_clip(
+    name: str,
+    config: BackboneConfig,
+    pretrained: bool,
+    checkpoint: str | Path | None,
+    size: int | None,
+) -> Backbone:
+    from transformers import AutoConfig, CLIPVisionModelWithProjection
+
+    stated = dict(config.arguments)
+    settings: Any
+    if stated:
+        settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
+    else:
+        whole = AutoConfig.from_pretrained(name)
+        if whole.model_type != "clip":
+            raise UnpromptError(
+                f"backbone '{config.name}' is a {whole.model_type}, not a CLIP; name it "
+                f"hf/{name}, whose pooled features texts share where it has a text tower"
+            )
+        settings = whole.vision_config
+        settings.projection_dim = whole.projection_dim
+    if size is not None and not pretrained:
+        settings.image_size = size
+    if pretrained:
+        network = CLIPVisionModelWithProjection.from_pretrained(name, config=settings)
+    else:
+        network = CLIPVisionModelWithProjection(settings)
+    arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
+    preprocessing = _hf_preprocessing(name, pretrained, size or int(settings.image_size))
+    return Backbone(network, _projected, replace(config, arguments=arguments), preprocessing)
+
+
 def _hf_preprocessing(name: str, pretrained: bool, size: int) -> Preprocessing:
     default = Preprocessing(size=size)
     if not pretrained:
@@ -276,12 +310,17 @@ def _open_clip_stated(name: str) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))["model_cfg"])
 
 
-_LIBRARIES = {"timm": _timm, "hf": _hf, "open_clip": _open_clip}
+_LIBRARIES = {"timm": _timm, "hf": _hf, "hf_clip": _hf_clip, "open_clip": _open_clip}
 
 
 def _first(output: Any) -> torch.Tensor:
     """Pooled features of a tower that may return its tokens beside them."""
     features: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return features
+
+
+def _projected(output: Any) -> torch.Tensor:
+    features: torch.Tensor = output.image_embeds
     return features
 
 

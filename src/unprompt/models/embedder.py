@@ -32,11 +32,14 @@ class HeadConfig:
             Kaggle competition's winner.
         hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
         dropout: probability of zeroing a feature before the head, in training.
+        normalise: bring features to unit norm first, as in the space that a contrastive model's
+            images and texts share, where only directions mean something.
     """
 
     kind: Literal["linear", "mlp"] = "linear"
     hidden: int = 16_384
     dropout: float = 0.0
+    normalise: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Embedder(nn.Module):
         self.architecture = replace(config, backbone=backbone.config)
         self.preprocessing = preprocessing or backbone.preprocessing
         self.backbone = backbone
-        self.head = _head(config.head, backbone.dim, config.dim)
+        self.head = create_head(config.head, backbone.dim, config.dim)
         for name in ("mean", "std"):
             scale = torch.tensor(getattr(self.preprocessing, name)).view(3, 1, 1) * 255
             self.register_buffer(name, scale, persistent=False)
@@ -183,11 +186,26 @@ def _is_matrix(value: torch.Tensor) -> bool:
     return value.ndim > 1 and value.is_floating_point()
 
 
-def _head(config: HeadConfig, width: int, dim: int) -> nn.Module:
+class UnitNorm(nn.Module):
+    """Brings rows to unit norm."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (batch, width) to the same of norm 1."""
+        return F.normalize(features, dim=-1)
+
+
+def create_head(config: HeadConfig, width: int, dim: int) -> nn.Sequential:
+    """A head with random weights, from features (batch, width) to (batch, dim).
+
+    Raises:
+        UnpromptError: there is no such kind.
+    """
+    first = [UnitNorm()] if config.normalise else []
     if config.kind == "linear":
-        return nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, dim))
+        return nn.Sequential(*first, nn.Dropout(config.dropout), nn.Linear(width, dim))
     if config.kind == "mlp":
         return nn.Sequential(
+            *first,
             nn.Dropout(config.dropout),
             nn.Linear(width, config.hidden),
             nn.BatchNorm1d(config.hidden),

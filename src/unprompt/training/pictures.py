@@ -55,7 +55,8 @@ class Pictures:
     def __init__(
         self, table: PairsTable, preprocessing: Preprocessing, whole: bool, progress: bool = False
     ):
-        key = fingerprint(asdict(preprocessing), whole, fingerprint_of_images(table))
+        layout = "planes" if whole else "rows"
+        key = fingerprint(asdict(preprocessing), layout, fingerprint_of_images(table))
         side = preprocessing.size if whole else math.ceil(MARGIN * preprocessing.size)
         with ThreadPoolExecutor(THREADS) as pool:
             at_least = 2 * preprocessing.size if whole else side
@@ -63,11 +64,11 @@ class Pictures:
             def make(rows: range) -> Arrays:
                 read = partial(_read, table, at_least, preprocessing if whole else side)
                 made = list(pool.map(read, rows))
-                pixels = [array.reshape(-1) for array, _ in made]
+                pixels = [array.reshape(-1) for array, _, _ in made]
                 return {
                     "pixels": np.concatenate([np.empty(0, np.uint8), *pixels]),
-                    "sizes": np.array([array.shape[:2] for array, _ in made], np.int64),
-                    "failures": np.array([failure for _, failure in made]),
+                    "sizes": np.array([size for _, size, _ in made], np.int64),
+                    "failures": np.array([failure for _, _, failure in made]),
                 }
 
             found = in_chunks("pictures", key, len(table), make, "Decoding images", progress)
@@ -77,6 +78,7 @@ class Pictures:
         ends = [np.cumsum(3 * sizes.prod(axis=1)) for sizes in self._by_chunk()]
         self._starts = np.concatenate([np.concatenate([[0], end[:-1]]) for end in ends])
         self._table_name = table.name
+        self._side = preprocessing.size if whole else None
         self._open: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -91,23 +93,40 @@ class Pictures:
         """
         return readable(self._table_name, self._failures)
 
-    def image(self, row: int) -> Image.Image:
-        """The picture of one row, counted from 0, in RGB.
+    def pixels(self, row: int) -> np.ndarray:
+        """The whole picture of one row, counted from 0, as the model takes it.
+
+        Returns:
+            uint8 of shape (3, size, size).
 
         Raises:
             TableError: it could not be decoded.
         """
+        if self._side is None:
+            raise ValueError("these pictures are not whole; take image()")
+        return np.array(self._bytes(row)).reshape(3, self._side, self._side)
+
+    def image(self, row: int) -> Image.Image:
+        """The picture of one row, counted from 0, in RGB, for crops.
+
+        Raises:
+            TableError: it could not be decoded.
+        """
+        if self._side is not None:
+            raise ValueError("these pictures are whole; take pixels()")
+        height, width = (int(side) for side in self._sizes[row])
+        return Image.frombytes("RGB", (width, height), self._bytes(row).tobytes())
+
+    def _bytes(self, row: int) -> np.ndarray:
         if self._failures[row]:
             raise TableError(self._failures[row])
-        height, width = (int(side) for side in self._sizes[row])
-        start = int(self._starts[row])
-        pixels = self._pixels(row // CHUNK)[start : start + 3 * height * width]
-        return Image.frombytes("RGB", (width, height), pixels.tobytes())
+        start, (height, width) = int(self._starts[row]), self._sizes[row]
+        return self._of_chunk(row // CHUNK)[start : start + 3 * int(height) * int(width)]
 
     def _by_chunk(self) -> list[np.ndarray]:
         return [self._sizes[start : start + CHUNK] for start in range(0, len(self), CHUNK)]
 
-    def _pixels(self, chunk: int) -> np.ndarray:
+    def _of_chunk(self, chunk: int) -> np.ndarray:
         if chunk not in self._open:
             self._open[chunk] = np.load(self._chunks[chunk] / "pixels.npy", mmap_mode="r")
         return self._open[chunk]
@@ -119,15 +138,19 @@ class Pictures:
 
 def _read(
     table: PairsTable, at_least: int, form: Preprocessing | int, row: int
-) -> tuple[np.ndarray, str]:
-    """Pixels uint8 (height, width, 3), and why there are none."""
+) -> tuple[np.ndarray, tuple[int, int], str]:
+    """Pixels, uint8, height and width, and why there are none.
+
+    Pixels are (3, size, size) as the model takes them, or (height, width, 3) as Pillow does.
+    """
     try:
         image = table.open_image(row, at_least)
     except TableError as error:
-        return np.empty((0, 0, 3), np.uint8), str(error)
+        return np.empty(0, np.uint8), (0, 0), str(error)
     if isinstance(form, Preprocessing):
-        return form(image).transpose(1, 2, 0), ""
-    return np.asarray(shrunk(image, form)), ""
+        return form(image), (form.size, form.size), ""
+    image = shrunk(image, form)
+    return np.asarray(image), (image.height, image.width), ""
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:
