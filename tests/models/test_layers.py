@@ -22,6 +22,7 @@ BLOCKS = {
     "timm-fixed-size": 1,
     "hf-vit": 1,
     "hf-clip": 1,
+    "hf_clip": 1,
     "hf-siglip": 1,
     "hf-resnet": 2,
     "open_clip-transformer": 1,

@@ -8,6 +8,7 @@ from tests.training.conftest import DIM, SIZE
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.pictures import Pictures
 from unprompt.training.recipe import Data
 from unprompt.training.sampling import Draw
 
@@ -74,3 +75,19 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on(pairs, tmp_p
     assert "moved, row 5" in item["failure"]
     assert not item["pixels"].any()
     assert PairsDataset(pairs, Preprocessing(SIZE))[4]["failure"] == ""
+
+
+def test_pictures_decoded_before_are_the_same_pictures(pairs):
+    preprocessing = Preprocessing(SIZE)
+    plain = PairsDataset(pairs, preprocessing)
+    stored = PairsDataset(pairs, preprocessing, pictures=Pictures(pairs, preprocessing, whole=True))
+    for row in range(len(pairs)):
+        assert torch.equal(stored[row]["pixels"], plain[row]["pixels"])
+    mild = Data(augment="mild")
+    plain = PairsDataset(pairs, preprocessing, mild)
+    pictures = Pictures(pairs, preprocessing, whole=False)
+    stored = PairsDataset(pairs, preprocessing, mild, pictures)
+    for row in range(8):
+        one, other = (data[Draw(row, 3)]["pixels"].float() for data in (stored, plain))
+        # Scaled twice instead of once, but of the same crop.
+        assert (one - other).abs().mean() < 12

@@ -322,3 +322,30 @@ def test_train_prints_its_scores(recipe, tmp_path, monkeypatch, capsys):
     assert out.count("mean cosine") == 2
     assert "step 2/2: cosine on val" in err
     assert "model: " in err
+
+
+def test_images_decoded_once_give_the_same_run(recipe, tmp_path):
+    train(recipe)
+    expected = weights_of(Path(recipe.output))
+    recipe.output, recipe.data.decode_once = str(tmp_path / "once"), True
+    train(recipe)
+    found = weights_of(tmp_path / "once")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    recipe.output, recipe.data.augment = str(tmp_path / "crops"), "mild"
+    assert train(recipe).scores["test"].model.overall.count == 10
+
+
+def test_a_start_keeps_its_head_where_the_recipe_names_none(recipe, pairs, tmp_path):
+    from unprompt.models.embedder import HeadConfig
+
+    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 8
+    before = build(recipe, 12)
+    before.save_pretrained(tmp_path / "start")
+    recipe.model.head = type(recipe.model.head)()
+    recipe.model.start = str(tmp_path / "start")
+    model = build(recipe, 12)
+    assert model.architecture.head == HeadConfig("mlp", 8)
+    for name, value in before.head.state_dict().items():
+        assert torch.equal(model.head.state_dict()[name], value)
+    recipe.model.head.dropout = 0.5
+    assert build(recipe, 12).architecture.head == HeadConfig("linear", dropout=0.5)

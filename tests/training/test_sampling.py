@@ -131,3 +131,16 @@ def test_a_large_table_is_drawn_in_no_time():
     rows = epoch(Draws(table, Data(draw="prompt"), 0), 0)
     assert len({row // 3 for row in rows}) == 1000
     assert np.mean([row % 3 for row in rows]) == pytest.approx(1, abs=0.1)
+
+
+def test_pairs_in_shards_are_all_shown_in_an_order_of_the_epochs_own():
+    pairs = [
+        Pair(f"p{row}", f"{row // 20:02}.tar/{row}.jpg", f"prompt {row}", source="x")
+        for row in range(400)
+    ]
+    table = PairsTable.from_pairs(pairs, ".")
+    draws = Draws(table, Data(), seed=0)
+    first, second = epoch(draws, 0), epoch(draws, 1)
+    assert sorted(first) == sorted(second) == list(range(400))
+    assert first != second
+    assert epoch(Draws(table, Data(), seed=0), 1) == second

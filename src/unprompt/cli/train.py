@@ -33,6 +33,12 @@ def train(
             "'fold-N'."
         ),
     ] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr", help="Only try rising learning rates, draw the loss and suggest one."
+        ),
+    ] = False,
 ) -> None:
     """Train a model as a recipe says; the same command again goes on where a run was stopped.
 
@@ -45,6 +51,8 @@ def train(
       unprompt train recipes/mobilenet_pairs.yaml output=runs/long schedule.epochs=8
 
       unprompt train recipes/mobilenet_pairs.yaml report_to=tensorboard --fresh
+
+      unprompt train recipes/mobilenet_pairs.yaml --find-lr
     """
     need("train", "torch", "omegaconf")
     from unprompt.evaluating.text import show
@@ -54,6 +62,15 @@ def train(
     if fold is not None:
         stated.data.fold = fold
         stated.output = str(Path(stated.output) / f"fold-{fold}")
+    if find_lr:
+        from unprompt.training.lr_finder import find_learning_rate
+
+        search = find_learning_rate(stated, progress=True)
+        drawn = Path(stated.output) / "learning-rate.png"
+        search.plot(drawn)
+        typer.echo(f"{drawn}: loss over learning rate", err=True)
+        typer.echo(str(search))
+        return
     from unprompt.training.run import train as run
 
     finished = run(stated, fresh=fresh, progress=True)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from unprompt.training.colour import ColourJitter
 from unprompt.training.sections import Data
 
 _KEPT = (
@@ -43,7 +44,7 @@ def picture_augmentation(settings: Data, size: int) -> Callable[[Image.Image], A
         )
     if settings.augment == "mild":
         # Changes of colour that no prompt would notice.
-        steps.append(v2.ColorJitter(brightness=0.15, contrast=0.15, saturation=0.1, hue=0.02))
+        steps.append(ColourJitter(brightness=0.15, contrast=0.15, saturation=0.1, hue=0.02))
     if settings.augment == "strong":
         from timm.data.auto_augment import rand_augment_transform
 

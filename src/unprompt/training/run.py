@@ -23,13 +23,15 @@ from unprompt.pairs.embed import with_embeddings
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
+from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.machine import explained, first_process_first
+from unprompt.training.pictures import Pictures
 from unprompt.training.plots import plot
 from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
-from unprompt.training.recipe import Recipe, recipe_text, save_recipe
+from unprompt.training.recipe import Head, Recipe, recipe_text, save_recipe
 from unprompt.training.trainer import (
     FAILURES_FILE,
     EmbedderTrainer,
@@ -122,23 +124,9 @@ def _train(
 def _train_embedder(
     recipe: Recipe, table: PairsTable, folder: Path, progress: bool
 ) -> dict[str, Evaluation]:
-    model = build(recipe, dim=table.embeddings.shape[1])
-    crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
-    known, unseen = table.of_split("train"), table.of_split("val")
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
-    if checkpoint is None:
-        with first_process_first() as is_first:
-            # The other processes get the head when their models are made equal.
-            if is_first:
-                _prepare_head(model, known, unseen, recipe, progress)
-    prepare_to_learn(model, recipe)
-    trainer = EmbedderTrainer(
-        recipe,
-        model,
-        PairsDataset(known, crops, recipe.data),
-        PairsDataset(unseen, model.preprocessing),
-    )
+    trainer = start(recipe, table, fit=checkpoint is None, progress=progress)
     go_on(trainer, checkpoint)
     with first_process_first() as is_first:
         if is_first:
@@ -146,6 +134,43 @@ def _train_embedder(
             best.save_pretrained(folder / "model")
             return _measure(folder, table, progress)
     return {}
+
+
+def start(
+    recipe: Recipe, table: PairsTable, fit: bool = True, progress: bool = False
+) -> EmbedderTrainer:
+    """A trainer before its first step, with what the recipe does before it.
+
+    Args:
+        recipe: the run.
+        table: pairs with embeddings and splits; see `prepare`.
+        fit: fit or train the head first, where the recipe says so.
+        progress: show bars.
+
+    Raises:
+        TableError: a split is missing, or none of its images can be decoded.
+        ModelNotFoundError: the backbone cannot be had.
+    """
+    model = build(recipe, dim=table.embeddings.shape[1])
+    crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
+    known, unseen = table.of_split("train"), table.of_split("val")
+    of_train = of_val = None
+    with first_process_first() as is_first:
+        show = progress and is_first
+        # The other processes get the head when their models are made equal.
+        if fit and is_first:
+            _prepare_head(model, known, unseen, recipe, show)
+        if recipe.data.decode_once:
+            whole = picture_augmentation(recipe.data, crops.size) is None
+            of_train = Pictures(known, crops, whole, show)
+            of_val = Pictures(unseen, model.preprocessing, True, show)
+    prepare_to_learn(model, recipe)
+    return EmbedderTrainer(
+        recipe,
+        model,
+        PairsDataset(known, crops, recipe.data, of_train),
+        PairsDataset(unseen, model.preprocessing, pictures=of_val),
+    )
 
 
 def _prepare_head(
@@ -250,8 +275,13 @@ def build(recipe: Recipe, dim: int) -> Embedder:
 
 
 def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embedder:
-    """An embedder with the weights of another; its head too where that is of the same shape."""
+    """An embedder with the weights of another; its head too where that is of the same kind.
+
+    A recipe that says nothing of the head keeps the one that is there.
+    """
     before = Embedder.from_pretrained(builtin_folder() if start == BUILTIN else start)
+    if recipe.model.head == Head():
+        head = before.architecture.head
     config = replace(before.architecture, head=head, dim=dim, encoder=recipe.model.encoder)
     size = recipe.model.size or before.preprocessing.size
     model = Embedder(config, before.backbone, replace(before.preprocessing, size=size))

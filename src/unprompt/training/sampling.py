@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from unprompt.errors import RecipeError, TableError
 from unprompt.pairs.table import PairsTable
 from unprompt.training.sections import Data
+from unprompt.training.shard_order import in_stream, shards_of
 
 
 class Draw(NamedTuple):
@@ -31,6 +32,8 @@ class Draws(Sampler[Draw]):
     So a run that is stopped anywhere goes on with exactly the pairs that were still to come, and
     every process of a distributed run draws the same.
 
+    Images in tar shards come in an order in which few shards are open at a time; see `in_stream`.
+
     Args:
         table: the training split.
         settings: what is drawn, and how often; see `Data`.
@@ -46,6 +49,7 @@ class Draws(Sampler[Draw]):
     def __init__(self, table: PairsTable, settings: Data, seed: int, batch_size: int = 1):
         self._seed = seed
         self._epoch = 0
+        self._shards = shards_of(table)
         weights = _row_weights(table, settings.weights)
         unit_of = _units(table, settings.draw)
         order = np.argsort(unit_of, kind="stable")
@@ -70,14 +74,18 @@ class Draws(Sampler[Draw]):
         random = np.random.default_rng([self._seed, self._epoch])
         drawn = random.permutation(_systematic(self._weights, random))[: self._count]
         seeds = random.integers(2**63, size=len(drawn))
-        for unit, seed in zip(drawn, seeds, strict=True):
-            rows = self._members[unit]
-            if len(rows) == 1:
-                row = rows[0]
-            else:
-                shares = self._shares[unit]
-                row = random.choice(rows, p=shares / shares.sum())
+        rows = np.array([self._one_of(unit, random) for unit in drawn])
+        if self._shards is not None:
+            rows = in_stream(rows, self._shards, random)
+        for row, seed in zip(rows, seeds, strict=True):
             yield Draw(int(row), int(seed))
+
+    def _one_of(self, unit: int, random: np.random.Generator) -> int:
+        rows = self._members[unit]
+        if len(rows) == 1:
+            return int(rows[0])
+        shares = self._shares[unit]
+        return int(random.choice(rows, p=shares / shares.sum()))
 
 
 def _row_weights(table: PairsTable, weights: dict[str, float]) -> np.ndarray:

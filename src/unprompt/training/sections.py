@@ -35,6 +35,8 @@ class Data:
         fold: validate on this fold of a table split with ``unprompt split --folds``, and train on
             the others; by default the table's own split stands.
         workers: processes that decode images; 0 decodes in the training process.
+        decode_once: decode and scale each image once and keep its pixels in the cache, 150 kB an
+            image at 224 px; later epochs, and later runs on the same images, only read them.
     """
 
     table: str = MISSING
@@ -49,6 +51,7 @@ class Data:
     weights: dict[str, float] = field(default_factory=dict)
     fold: int | None = None
     workers: int = 2
+    decode_once: bool = False
 
 
 @dataclass
