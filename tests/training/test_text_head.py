@@ -25,7 +25,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("head", [HeadConfig(), HeadConfig("mlp", hidden=64)])
 def test_the_head_maps_texts_to_their_prompt_embeddings(backbone, head, tmp_path):
     """A random text tower keeps much of what a prompt says, so a head learns from it."""
-    fitted = pretrain(backbone, PROMPTS + PROMPTS[:7], head, epochs=60)
+    fitted = pretrain(backbone, PROMPTS + PROMPTS[:7], head, epochs=300)
     assert fitted.prompts == 114
     known = encode(PROMPTS, precision="fp32")
     mean = cosines(np.tile(known.mean(axis=0), (len(known), 1)), known).mean()
