@@ -213,7 +213,7 @@ class CaptionerTrainer(RunTrainer):
         """CoCa's own."""
         rows = inputs["row"]
         inputs = {key: value for key, value in inputs.items() if key not in ("row", "failure")}
-        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if model.training:
             self.check_finite(found[0] if return_outputs else found, rows, self._table)
         return found

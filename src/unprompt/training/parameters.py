@@ -86,7 +86,7 @@ def create_optimiser(
     from timm.optim import create_optimizer_v2, list_optimizers
 
     name = _BITSANDBYTES.get(settings.name, settings.name)
-    known = [*list_optimizers(), *_BITSANDBYTES]
+    known = [str(each) for each in (*list_optimizers(), *_BITSANDBYTES)]
     if name not in known:
         near = difflib.get_close_matches(settings.name, known, n=3)
         hint = f"near: {', '.join(near)}" if near else "timm.optim.list_optimizers() has them all"

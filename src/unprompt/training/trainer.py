@@ -238,7 +238,7 @@ class EmbedderTrainer(RunTrainer):
 
         Where the model that learns is not the one that is evaluated, it is saved beside it.
         """
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         if not self.args.should_save:
             return
         adapted = self._recipe.model.lora_rank > 0
@@ -285,7 +285,8 @@ class EmbedderTrainer(RunTrainer):
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """Mean cosine over the validation split, and over each source of it."""
-        labels, rows = prediction.label_ids
+        truth: Any = prediction.label_ids
+        labels, rows = truth
         cosines = np.sum(np.asarray(prediction.predictions) * np.asarray(labels), axis=1)
         cosines, sources = cosines[rows >= 0], self._sources[rows[rows >= 0]]
         scores = {"cosine": float(cosines.mean())}
