@@ -138,7 +138,7 @@ def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
     outputs = [loaded.run(np.stack([pictures.pixels(row) for row in batch])) for batch in batches]
     model.to("cpu")
-    predicted = np.concatenate([embeddings for embeddings, _ in outputs])
+    predicted = np.concatenate([output[0] for output in outputs])
     values = cosines(predicted, table.embeddings[rows])
     groups = np.array(table.column("group"))[rows] if table.has("group") else None
     return mean_with_interval(values, groups)
