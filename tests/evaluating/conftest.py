@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unprompt.cli import main
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
@@ -80,3 +82,21 @@ def model(model_folder: Path) -> EmbeddingModel:
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub cannot be reached, and says so without retrying for a minute."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call the entry of the installed command: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["unprompt", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -13,28 +13,9 @@ import numpy as np
 import pytest
 
 from tests.evaluating.conftest import COUNT, EVIL
-from unprompt.cli import main
 from unprompt.models.bank import Bank
 from unprompt.pairs.convert import convert
 from unprompt.pairs.table import load, save
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the entry of the installed command: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unprompt", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_the_installed_command_writes_scores_and_report(tmp_path, model_folder, table_file):

@@ -192,7 +192,7 @@ def test_the_command_killed_at_random(tmp_path: Path) -> None:
             )
             asked, started = web.asked.total(), time.monotonic()
             while process.poll() is None and web.asked.total() == asked:
-                assert time.monotonic() - started < 120
+                assert time.monotonic() - started < 600, "no address was asked for"
                 time.sleep(0.01)
             time.sleep(rng.random())
             os.killpg(process.pid, signal.SIGKILL)

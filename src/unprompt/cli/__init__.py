@@ -24,7 +24,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-from unprompt.cli import bank, collect, curate, encode, evaluate, predict, reading, train  # noqa: E402
+from unprompt.cli import (  # noqa: E402
+    bank,
+    collect,
+    curate,
+    encode,
+    ensemble,
+    evaluate,
+    predict,
+    reading,
+    train,
+)
 
 __all__ = [
     "app",
@@ -32,6 +42,7 @@ __all__ = [
     "collect",
     "curate",
     "encode",
+    "ensemble",
     "evaluate",
     "main",
     "predict",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
+ENSEMBLE_FILE = "ensemble.json"
 CAPTIONER_TYPE = "coca"
 DECODING_THREADS = 4
 
@@ -29,16 +30,33 @@ Opener = Callable[[], Image.Image]
 """Opens and decodes one image; raises `UnpromptError` where it cannot."""
 
 
+class ImagePreprocessing(Protocol):
+    """From an image to the uint8 pixels that a model runs on."""
+
+    @property
+    def size(self) -> int:
+        """Side of the model's input in pixels."""
+        ...
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Pixels of one image."""
+        ...
+
+
 class EmbeddingModel(Protocol):
     """A model from pixels to prompt embeddings, ready to run."""
 
     name: str
     encoder: str
     folder: Path
-    preprocessing: Preprocessing
+
+    @property
+    def preprocessing(self) -> ImagePreprocessing:
+        """How it takes images."""
+        ...
 
     def run(self, pixels: np.ndarray) -> tuple[Any, ...]:
-        """uint8 pixels (batch, 3, size, size) to embeddings (batch, dim) and features, float32.
+        """A batch of preprocessed images to embeddings (batch, dim) and features, float32.
 
         What else a model has to say of each image, as a captioner its caption, comes after them.
         """
@@ -122,6 +140,10 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
     folder = builtin_folder() if str(name) == BUILTIN else Path(name)
     if (folder / ONNX_FILE).is_file():
         return OnnxModel(folder, str(name))
+    if (folder / ENSEMBLE_FILE).is_file():
+        from unprompt.predicting.ensemble import load_ensemble
+
+        return load_ensemble(folder, str(name), device)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelNotFoundError(
             f"{folder}: holds neither {ONNX_FILE} nor config.json: not a model"
@@ -134,16 +156,24 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
 
 
 def read_config(folder: Path) -> dict[str, object]:
-    """The model's ``config.json``.
+    """The model's ``config.json``; raises as `read_json`."""
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object that a model's folder holds.
 
     Raises:
         ModelNotFoundError: it is missing.
+        UnpromptError: it is damaged.
     """
     try:
-        config: dict[str, object] = json.loads((folder / "config.json").read_text("utf-8"))
+        stated: dict[str, object] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{folder / 'config.json'} is missing: not a model") from None
-    return config
+        raise ModelNotFoundError(f"{path} is missing: not a model") from None
+    except ValueError as error:
+        raise UnpromptError(f"{path} is damaged: {error}; write it again") from error
+    return stated
 
 
 def embed_images(
