@@ -70,17 +70,21 @@ class Carrier:
         """The names of the fields."""
         return self._named.keys()
 
-    def named(self, *names: str) -> Iterator[Field]:
-        """Every field with one of ``names``, tried in that order."""
-        for name in names:
-            yield from self._named.get(name, ())
+    @property
+    def may_hold_json(self) -> bool:
+        """Whether any field looks like a JSON object or array."""
+        return bool(self._maybe)
+
+    def named(self, *names: str) -> list[Field]:
+        """Every field with one of ``names``, in the order of the names."""
+        named = self._named
+        return [field for name in names if name in named for field in named[name]]
 
     def find(self, *names: str) -> Field | None:
         """The first whole, non-blank field with one of ``names``, tried in that order."""
-        for name in names:
-            for field in self._named.get(name, ()):
-                if field.whole and field.text.strip():
-                    return field
+        for field in self.named(*names):
+            if field.whole and field.text.strip():
+                return field
         return None
 
     def text(self, *names: str) -> str | None:

@@ -26,26 +26,28 @@ class Family:
 
     ``read`` gives None for a file of another family, and a `Reading` without a prompt for one of
     its own that states none. ``places`` are the names of the fields that it looks at: it is asked
-    only where one of them is there. None means any.
+    only where one of them is there. None means any. ``json``: it is asked only where some field
+    looks like JSON.
     """
 
     name: str
     read: Callable[[Carrier], Reading | None]
     places: frozenset[str] | None = None
+    json: bool = False
 
 
 FAMILIES = (
-    Family("SwarmUI", swarmui.read, frozenset(swarmui.PLACES)),
+    Family("SwarmUI", swarmui.read, frozenset(swarmui.PLACES), json=True),
     Family("Fooocus", fooocus.read, frozenset(fooocus.PLACES)),
     Family("InvokeAI", invokeai.read, frozenset(invokeai.PLACES)),
     Family("NovelAI", novelai.read, frozenset(novelai.PLACES)),
-    Family("TensorArt, Stability Matrix", objects.read_named, frozenset(objects.NAMED)),
+    Family("TensorArt, Stability Matrix", objects.read_named, frozenset(objects.NAMED), json=True),
     Family("Draw Things", objects.read_draw_things, frozenset(objects.DRAW_THINGS_PLACES)),
     Family("Midjourney", midjourney.read, frozenset(midjourney.PLACES)),
     Family("key per line", objects.read_lines, frozenset(objects.LINE_PLACES)),
     Family("AUTOMATIC1111, Forge, SD.Next", a1111.read, frozenset(a1111.PLACES)),
     Family("ComfyUI", comfyui.read),
-    Family("JSON object", objects.read),
+    Family("JSON object", objects.read, json=True),
     Family("key per chunk", objects.read_chunks),
     Family("C2PA and IPTC", declared.read, frozenset(declared.PLACES)),
 )
@@ -64,8 +66,10 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 def _asked(carrier: Carrier) -> Reading | None:
     silent = None
-    names = carrier.names
+    names, plain = carrier.names, not carrier.may_hold_json
     for family in FAMILIES:
+        if family.json and plain:
+            continue
         if family.places is not None and family.places.isdisjoint(names):
             continue
         reading = family.read(carrier)

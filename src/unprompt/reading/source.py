@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,7 @@ from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
 _BUFFER = 1 << 16
-"""Bytes read at once: enough for nearly every file's texts, so that one call reads them all."""
+"""Bytes read at once: enough for nearly every file's texts; a smaller file is read whole."""
 
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
@@ -58,7 +57,7 @@ def read(image: ImageSource, captions: bool = False) -> Reading | None:
             carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
     if reading is None:
         return None
-    return _finished(reading, carrier, limits)
+    return reading.of_file(carrier.fields, limits.problems)
 
 
 def read_fields(image: ImageSource) -> tuple[Field, ...]:
@@ -144,16 +143,13 @@ def _opened(
 
 def _open_file(path: str | Path) -> IO[bytes]:
     try:
-        return open(path, "rb", _BUFFER)  # noqa: PTH123 - a Path costs as much as the reading
+        # Not Path.open, nor a buffered file where one call reads all: each costs as much again.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            data = file.read(_BUFFER)
+        return io.BytesIO(data) if len(data) < _BUFFER else open(path, "rb", _BUFFER)  # noqa: PTH123
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UnreadableImageError(f"{path}: is a folder, not an image") from None
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"{path}: cannot be opened ({error})") from error
-
-
-def _finished(reading: Reading, carrier: Carrier, limits: Limits) -> Reading:
-    """The reading with the raw texts and the problems of its file."""
-    problems = (*reading.problems, *limits.problems) if limits.problems else reading.problems
-    return replace(reading, raw=carrier.fields, problems=problems)

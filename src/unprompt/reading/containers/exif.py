@@ -28,6 +28,11 @@ _NAMES = {
     0x9C9F: "XPSubject",
     0xA430: "CameraOwnerName",
 }
+_ORDERS = {
+    mark: tuple(struct.Struct(order + form) for form in ("I", "H", "HHII"))
+    for mark, order in ((b"II", "<"), (b"MM", ">"))
+}
+"""Forms of an offset, a count and a directory entry in either byte order."""
 _SIZES = {1: 1, 2: 1, 6: 1, 7: 1, 129: 1}
 """Bytes per value of the types that hold text: BYTE, ASCII, SBYTE, UNDEFINED, UTF-8 (Exif 3)."""
 
@@ -41,11 +46,13 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
         place: what the fields are said to stand in.
     """
     block = block.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    order = _ORDERS.get(block[:2])
     if order is None or len(block) < 8:
         limits.note(f"{place}: no TIFF header")
         return
-    pending = [struct.unpack_from(order + "I", block, 4)[0]]
+    offset_form, count_form, entry_form = order
+    big_endian = block[:2] == b"MM"
+    pending = [offset_form.unpack_from(block, 4)[0]]
     seen_directories: set[int] = set()
     seen_tags: set[int] = set()
     while pending and len(seen_directories) < 16:
@@ -53,9 +60,9 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
         if start in seen_directories or start + 2 > len(block):
             continue
         seen_directories.add(start)
-        (count,) = struct.unpack_from(order + "H", block, start)
+        (count,) = count_form.unpack_from(block, start)
         for entry in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-            tag, kind, length, offset = struct.unpack_from(order + "HHII", block, entry)
+            tag, kind, length, offset = entry_form.unpack_from(block, entry)
             if tag == _EXIF_IFD:
                 pending.append(offset)
             if tag in seen_tags or kind not in _SIZES or tag not in _NAMES:
@@ -64,7 +71,7 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
             at = entry + 8 if length <= 4 else offset
             value = block[at : at + length]
             if limits.allows(len(value), f"{place} {_NAMES[tag]}"):
-                text = _decode(tag, value, order == ">")
+                text = _decode(tag, value, big_endian)
                 yield Field(place, _NAMES[tag], text, whole=len(value) == length)
 
 

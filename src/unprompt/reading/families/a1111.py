@@ -70,11 +70,12 @@ def to_reading(infotext: Infotext, where: str) -> Reading:
     prompts = [Prompt(infotext.prompt, "positive", where)]
     if infotext.negative_prompt is not None:
         prompts.append(Prompt(infotext.negative_prompt, "negative", where))
-    prompts += [
-        Prompt(values[key], role, key)
-        for key, role in _EXTRA_PROMPTS.items()
-        if key in values and values[key].strip()
-    ]
+    if not _EXTRA_PROMPTS.keys().isdisjoint(values):
+        prompts += [
+            Prompt(values[key], role, key)
+            for key, role in _EXTRA_PROMPTS.items()
+            if key in values and values[key].strip()
+        ]
     return Reading(
         prompt=infotext.prompt,
         negative_prompt=infotext.negative_prompt,

@@ -20,6 +20,8 @@ _OWN_KEYS = frozenset(
 def read(carrier: Carrier) -> Reading | None:
     """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
     scheme = carrier.text("fooocus_scheme")
+    if scheme is None and not carrier.may_hold_json:
+        return None
     for field in carrier.named(*PLACES):
         value = carrier.json(field)
         if not isinstance(value, dict):

@@ -15,6 +15,8 @@ PLACES = ("Comment", "Software", "UserComment")
 def read(carrier: Carrier) -> Reading | None:
     """The base prompt; the characters' own prompts are among ``prompts``."""
     software = carrier.text("Software") or ""
+    if not software.startswith("NovelAI") and not carrier.may_hold_json:
+        return None
     source = carrier.text("Source")
     description = carrier.text("Description")
     found = carrier.mapping("Comment")
