@@ -19,8 +19,8 @@ from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
 
-_BUFFER = 1 << 16
-"""Bytes read at once: enough for nearly every file's texts; a smaller file is read whole."""
+_BUFFER = 1 << 14
+"""Bytes read at once: enough for most files' texts, and no more of their pixels than need be."""
 
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
@@ -95,7 +95,6 @@ def _from_file(file: IO[bytes], name: str, limits: Limits) -> tuple[Carrier, Rea
 
 
 def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
-    file.seek(0)
     head = file.read(32)
     if not head:
         raise UnreadableImageError(f"{name}: the file is empty (0 bytes)")
@@ -137,16 +136,14 @@ def _opened(
         return io.BytesIO(image), "image"
     name = str(getattr(image, "name", "image"))
     if image.seekable():
+        image.seek(0)
         return nullcontext(image), name
     return io.BytesIO(image.read()), name
 
 
 def _open_file(path: str | Path) -> IO[bytes]:
     try:
-        # Not Path.open, nor a buffered file where one call reads all: each costs as much again.
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            data = file.read(_BUFFER)
-        return io.BytesIO(data) if len(data) < _BUFFER else open(path, "rb", _BUFFER)  # noqa: PTH123
+        return open(path, "rb", _BUFFER)  # noqa: PTH123 - a Path costs as much as the reading
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
