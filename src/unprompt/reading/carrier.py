@@ -12,6 +12,7 @@ MAX_TEXT = 8 << 20
 """Most bytes of one text, compressed or not; ComfyUI workflows stay below 2 MB."""
 
 _AROUND = "\ufeff \t\r\n\0"
+_DECODER = json.JSONDecoder()
 _OPENING = frozenset("{[")
 _QUOTED = frozenset(('"{', '"['))
 
@@ -28,7 +29,7 @@ class Limits:
 
     def allows(self, size: int, what: str) -> bool:
         """Whether ``size`` more bytes may be taken; if not, the refusal is noted."""
-        if size > min(MAX_TEXT, self.left):
+        if size > MAX_TEXT or size > self.left:
             self.note(f"{what}: more than {MAX_TEXT >> 20} MiB of text; skipped")
             return False
         self.left -= size
@@ -146,7 +147,10 @@ def parse_json(text: str) -> Any:
     if not _may_be_json(text):
         return None
     try:
-        value = json.loads(text.strip(_AROUND))
+        text = text.strip(_AROUND)
+        value, end = _DECODER.raw_decode(text)
+        if end < len(text):
+            return None
         if isinstance(value, str) and value[:1] in _OPENING:
             value = json.loads(value)
     except (ValueError, RecursionError):

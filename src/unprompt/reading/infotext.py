@@ -100,8 +100,9 @@ def parse_values(text: str) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     at = 0
+    plain_at = _PLAIN.match
     for _ in range(_MAX_PAIRS):
-        if plain := _PLAIN.match(text, at):  # nearly every pair, in one step
+        if plain := plain_at(text, at):  # nearly every pair, in one step
             key, value = plain.groups()
             values[key], at = value.rstrip(), plain.end()
             continue
@@ -138,17 +139,15 @@ def _value(text: str, at: int) -> tuple[str, int]:
 def settings_of(infotext: Infotext) -> Settings:
     """The settings that the values state; what has no field of its own goes to ``other``."""
     left = dict(infotext.values)
+    pop = left.pop
 
     def take(*keys: str) -> str | None:
-        found = None
-        for key in keys:
-            value = left.pop(key, None)
-            found = found or value
-        return found or None
+        stated = [pop(key) for key in keys if key in left]
+        return next(filter(None, stated), None) if stated else None
 
-    pop = left.pop
     size = _SIZE.search(pop("Size", ""))
-    loras = {name: as_float(weight) for name, weight in _LORA_TAG.findall(infotext.prompt)}
+    tags = _LORA_TAG.findall(infotext.prompt) if "<" in infotext.prompt else ()
+    loras = {name: as_float(weight) for name, weight in tags}
     if "Lora hashes" in left:
         for name in _lora_hashes(left["Lora hashes"]):
             loras.setdefault(name, None)

@@ -53,6 +53,13 @@ FAMILIES = (
 )
 """Families with marks of their own come before those that take any text of their form."""
 
+_ANYWHERE = tuple(number for number, family in enumerate(FAMILIES) if family.places is None)
+_BY_PLACE = {
+    place: tuple(n for n, family in enumerate(FAMILIES) if place in (family.places or ()))
+    for place in frozenset[str]().union(*(family.places or () for family in FAMILIES))
+}
+"""The families that look at a place, by their numbers: most files' names lead to few of them."""
+
 
 def recognise(carrier: Carrier) -> Reading | None:
     """The answer of the first family that finds a prompt, else of the first that finds itself.
@@ -66,11 +73,13 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 def _asked(carrier: Carrier) -> Reading | None:
     silent = None
-    names, plain = carrier.names, not carrier.may_hold_json
-    for family in FAMILIES:
+    plain = not carrier.may_hold_json
+    numbers = set(_ANYWHERE)
+    for name in carrier.names:
+        numbers.update(_BY_PLACE.get(name, ()))
+    for number in sorted(numbers):
+        family = FAMILIES[number]
         if family.json and plain:
-            continue
-        if family.places is not None and family.places.isdisjoint(names):
             continue
         reading = family.read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():

@@ -81,9 +81,11 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
         traits = 0
         unwrapped: dict[str, Any] = {}
         for name, item in inputs.items():
-            if item.__class__ is dict:  # some front ends wrap values in objects
+            form = item.__class__
+            if form is dict:  # some front ends wrap values in objects
                 unwrapped[name] = item = item.get("__value__", item.get("content"))
-            if item.__class__ is list and len(item) == 2:
+                form = item.__class__
+            if form is list and len(item) == 2:
                 source = item[0]
                 if source.__class__ is int:
                     source = str(source)

@@ -20,7 +20,11 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
     def value(*names: str) -> Any:
         for node in near:
             for name in names:
-                if name in node.inputs and (found := plain_value(graph, node, name)) is not None:
+                if name not in node.inputs:
+                    continue
+                linked = name in node.links
+                found = plain_value(graph, node, name) if linked else node.inputs[name]
+                if found is not None:
                     return found
         return None
 

@@ -18,6 +18,7 @@ from unprompt.reading.containers.xmp import read_xmp
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 200_000
 _WANTED = frozenset((b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"caBX"))
+_PLACES = {kind: f"PNG {kind.decode()}" for kind in _WANTED}
 _HEADER = struct.Struct(">I4s")
 
 
@@ -80,7 +81,7 @@ def _read_chunk(kind: bytes, data: bytes, whole: bool, limits: Limits) -> Iterat
     if not separator:
         limits.note(f"PNG {kind.decode()}: no key; skipped")
         return
-    place, name = f"PNG {kind.decode()}", key.decode("latin-1")
+    place, name = _PLACES[kind], key.decode("latin-1")
     if kind == b"tEXt":
         text: bytes | None = rest if limits.allows(len(rest), f"{place} {name}") else None
     elif kind == b"zTXt":
