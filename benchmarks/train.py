@@ -1,0 +1,303 @@
+"""Training embedders against the starting point's loop: data path, steps, and frozen backbones.
+
+The peer is the loop of mddunlap924/StableDiffusion2-Image-to-Text as FIELD.md's section 1 tells
+it, written anew: an image processor of transformers called for each image in the dataset, images
+decoded at full size, float32 tensors stacked, prompts encoded by MiniLM on the CPU in the collate
+function in every epoch, AdamW over everything, fp32, metrics through ``.cpu().numpy()`` at every
+step. Both sides get the same pictures, backbone, batch and thread count, with random weights,
+which cost the same. The loader decodes in the training process on both sides.
+
+    python benchmarks/train.py [data] [steps] [frozen] [--threads 2] [--images 256]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import CLIPImageProcessor, CLIPImageProcessorPil
+from transformers.trainer_callback import TrainerCallback
+
+from unprompt.encoding import DEFAULT_ENCODER, encode
+from unprompt.encoding.sources import find_source
+from unprompt.models.preprocessing import Preprocessing
+from unprompt.pairs.table import PairsTable, load
+from unprompt.training.dataset import PairsDataset
+from unprompt.training.pictures import Pictures
+from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+BACKBONES = {"vit_small_patch16_224": (16, 3), "mobilenet_edgetpu_100": (32, 5)}
+"""Batch size and timed steps of each."""
+SIZE = 224
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["data", "steps", "frozen"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--steps", type=int, help="timed steps, instead of each backbone's own")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table = real_pairs(options.images)
+        # A cache of its own from here on, so that the first pass is a first pass.
+        os.environ["UNPROMPT_CACHE"] = str(Path(folder) / "cache")
+        print(
+            f"torch {torch.__version__}, {options.threads} threads; {len(table)} pairs", flush=True
+        )
+        if "data" in options.parts:
+            data_path(table, Path(folder))
+        torch.set_num_threads(options.threads)
+        if "steps" in options.parts:
+            for name, (batch, steps) in BACKBONES.items():
+                training_steps(table, name, batch, options.steps or steps, Path(folder))
+        if "frozen" in options.parts:
+            frozen_epochs(table, Path(folder))
+
+
+def real_pairs(count: int) -> PairsTable:
+    """Real pairs, drawn over all sources, with embeddings."""
+    table = load(SHARED / "pairs/pairs.jsonl")
+    rows = np.random.default_rng(0).permutation(len(table))[:count]
+    table = table.take(np.sort(rows))
+    return table.with_columns({"embedding": encode(table.prompts, precision="fp32")})
+
+
+def scaled_up(table: PairsTable, suffix: str, side: int, folder: Path) -> PairsTable:
+    """The same pictures at the size and in the format that a generator writes."""
+    folder.mkdir()
+    pairs = []
+    for row, pair in enumerate(table):
+        image = table.open_image(row)
+        scale = side / min(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
+        name = f"{row:05}.{suffix}"
+        image.resize(size, Image.Resampling.BICUBIC).save(folder / name, quality=90)
+        pairs.append(replace(pair, file=name))
+    made = PairsTable.from_pairs(pairs, folder, suffix)
+    return made.with_columns({"embedding": table.embeddings})
+
+
+# ---- the starting point's side ----
+
+
+class TheirDataset(Dataset):
+    """Decodes at full size and calls the image processor for each image."""
+
+    def __init__(self, table: PairsTable, processor: Any):
+        self.files = [str(table.root / file) for file in table.column("file")]
+        self.prompts = table.prompts
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, str]:
+        image = Image.open(self.files[row]).convert("RGB")
+        pixels = self.processor(images=image, return_tensors="pt")["pixel_values"].squeeze(0)
+        return pixels, self.prompts[row]
+
+
+class TheirCollate:
+    """Stacks images; encodes prompts where there is an encoder."""
+
+    def __init__(self, encoder: Any = None):
+        self.encoder = encoder
+
+    def __call__(  # noqa: D102
+        self, batch: list[tuple[torch.Tensor, str]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        images, prompts = zip(*batch, strict=True)
+        if self.encoder is None:
+            return torch.stack(images), torch.empty(0)
+        target = self.encoder.encode(list(prompts), show_progress_bar=False, convert_to_tensor=True)
+        return torch.stack(images), target
+
+
+def their_steps(table: PairsTable, backbone: str, batch: int, steps: int) -> np.ndarray:
+    """Seconds a step of the starting point's loop, of the clock and of processors."""
+    import timm
+    from sentence_transformers import SentenceTransformer
+
+    torch.manual_seed(0)
+    encoder = SentenceTransformer(str(find_source(DEFAULT_ENCODER)), device="cpu")
+    data = TheirDataset(table, CLIPImageProcessor())
+    loader = DataLoader(data, batch, shuffle=True, collate_fn=TheirCollate(encoder), drop_last=True)
+    model = timm.create_model(backbone, num_classes=384)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=1e-6)
+    criterion = nn.CosineEmbeddingLoss()
+    times = [now()]
+    for images, target in endless(loader):
+        optimiser.zero_grad()
+        output = model(images)
+        loss = criterion(output, target.clone(), torch.ones(len(images)))
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        predicted, true = output.detach().cpu().numpy(), target.cpu().numpy()
+        norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
+        _ = float(((predicted * true).sum(axis=1) / norms).mean()), loss.item()
+        times.append(now())
+        if len(times) == steps + 3:
+            break
+    return (times[-1] - times[2]) / steps
+
+
+def now() -> np.ndarray:
+    """Seconds of the clock, and of this process on all processors."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def endless(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+# ---- our side ----
+
+
+class Clock(TrainerCallback):
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[np.ndarray] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:  # noqa: D102
+        self.times.append(now())
+
+
+def recipe_of(backbone: str, batch: int, steps: int, folder: Path) -> Recipe:
+    return Recipe(
+        output=str(folder / f"run-{backbone}"),
+        data=Data(table="", augment="none", workers=0),
+        model=Model(backbone=f"timm/{backbone}", pretrained=False),
+        optimiser=Optimiser(learning_rate=1e-4, head_learning_rate=1e-4),
+        schedule=Schedule(max_steps=steps, batch_size=batch, evaluations=1),
+    )
+
+
+def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: Path) -> np.ndarray:
+    """The same of our trainer, loading and logging included; images were decoded before."""
+    from unprompt.training.run import build
+    from unprompt.training.trainer import EmbedderTrainer
+
+    torch.manual_seed(0)
+    recipe = recipe_of(backbone, batch, steps + 2, folder)
+    Path(recipe.output).mkdir()
+    model = build(recipe, 384)
+    pictures = Pictures(table, model.preprocessing, whole=True)
+    data = PairsDataset(table, model.preprocessing, recipe.data, pictures)
+    trainer = EmbedderTrainer(
+        recipe, model, data, PairsDataset(table.take([0]), model.preprocessing)
+    )
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.load_best_model_at_end = False
+    clock = Clock()
+    trainer.add_callback(clock)
+    trainer.train()
+    return (clock.times[-1] - clock.times[1]) / steps
+
+
+# ---- the three measurements ----
+
+
+def data_path(table: PairsTable, folder: Path) -> None:
+    """Images per second of one core's time, from file to a batch that the network takes."""
+    torch.set_num_threads(1)
+    tables = {
+        "WebP, 256 px, as it is": table,
+        "JPEG, 512 px": scaled_up(table, "jpg", 512, folder / "jpg"),
+        "PNG, 512 px": scaled_up(
+            table.take(range(min(96, len(table)))), "png", 512, folder / "png"
+        ),
+    }
+    preprocessing, plain = Preprocessing(SIZE), Data(table="", augment="none")
+    mean, std = torch.rand(3, 1, 1), 1 + torch.rand(3, 1, 1)
+    print("\n| images a second of one core | theirs | theirs, Pillow | ours, 1st epoch | after |")
+    print("|---|---|---|---|---|", flush=True)
+    for name, data in tables.items():
+
+        def theirs(processor: Any, data: PairsTable = data) -> Callable[[], None]:
+            loader = DataLoader(TheirDataset(data, processor), 32, collate_fn=TheirCollate())
+            return lambda: [None for _ in loader] and None
+
+        def ours(dataset: PairsDataset) -> Callable[[], None]:
+            loader = DataLoader(dataset, 32)
+            # What a device does for us is done here by the same core.
+            return lambda: [((b["pixels"].float() - mean) / std).shape for b in loader] and None
+
+        rates = [rate(theirs(CLIPImageProcessor()), len(data))]
+        rates.append(rate(theirs(CLIPImageProcessorPil()), len(data)))
+
+        def first(data: PairsTable = data) -> None:
+            pictures = Pictures(data, preprocessing, whole=True)
+            ours(PairsDataset(data, preprocessing, plain, pictures))()
+
+        rates.append(rate(first, len(data), warm=False))
+        stored = Pictures(data, preprocessing, whole=True)
+        rates.append(rate(ours(PairsDataset(data, preprocessing, plain, stored)), len(data)))
+        shown = (f"{r:.0f} ({r / rates[0]:.1f}x)" for r in rates)
+        print(f"| {name} | {' | '.join(shown)} |", flush=True)
+
+
+def rate(run: Callable[[], None], images: int, warm: bool = True) -> float:
+    """Images per second of processor time."""
+    if warm:
+        run()
+    started = time.process_time()
+    run()
+    return images / (time.process_time() - started)
+
+
+def training_steps(table: PairsTable, name: str, batch: int, steps: int, folder: Path) -> None:
+    theirs = their_steps(table, name, batch, steps)
+    ours = our_steps(table, name, batch, steps, folder)
+    print(
+        f"\n{name}, batch {batch}, {SIZE} px, {steps} steps, images a second: "
+        f"theirs {batch / theirs[0]:.1f}, ours {batch / ours[0]:.1f} ({theirs[0] / ours[0]:.2f}x); "
+        f"of processor time {batch / theirs[1]:.1f}, {batch / ours[1]:.1f} "
+        f"({theirs[1] / ours[1]:.2f}x)",
+        flush=True,
+    )
+
+
+def frozen_epochs(table: PairsTable, folder: Path) -> None:
+    """Epochs of a head on a frozen backbone: the first, which computes features, and the next."""
+    from unprompt.training.probe import learn_head
+    from unprompt.training.run import build
+
+    recipe = recipe_of("mobilenet_edgetpu_100", 32, 1, folder)
+    model = build(recipe, 384).eval()
+    val = table.take(range(8))
+    learn_head(model, val, val, epochs=1)  # loads what is loaded once
+    started = time.perf_counter()
+    learn_head(model, table, val, epochs=1, batch_size=32)
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    learn_head(model, table, val, epochs=101, batch_size=32)
+    more = time.perf_counter() - started
+    started = time.perf_counter()
+    learn_head(model, table, val, epochs=1, batch_size=32)
+    later = (more - (time.perf_counter() - started)) / 100
+    print(
+        f"\nhead on a frozen mobilenet_edgetpu_100, {len(table)} pairs: first epoch {first:.2f} s, "
+        f"each after it {later:.4f} s ({first / later:.0f}x)",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
