@@ -1,4 +1,4 @@
-"""What a person waits for: import, help, the first answer, and images per second.
+"""What a person waits for: import, help, the first answer, images per second, and memory.
 
 Run: python benchmarks/predict.py [--runs 15] [--images 500]
 
@@ -9,6 +9,7 @@ how long its start and the import of ONNX Runtime take, which nobody can go belo
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -29,26 +30,40 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         python = light_install(Path(folder) / "venv")
-        picture = Path(folder) / "picture.png"
-        Image.radial_gradient("L").convert("RGB").resize((512, 512)).save(picture)
+        pictures = {form: make_pictures(Path(folder), form) for form in ("jpg", "png")}
+        picture = pictures["jpg"][0]
         unprompt = python.parent / "unprompt"
         rows = {
             "python -c pass": [python, "-c", "pass"],
             "import unprompt": [python, "-c", "import unprompt"],
             "import onnxruntime, PIL": [python, "-c", "import onnxruntime, PIL.Image"],
             "unprompt --help": [unprompt, "--help"],
-            "unprompt predict picture.png": [unprompt, "predict", picture],
+            "unprompt predict picture.jpg": [unprompt, "predict", picture],
         }
         for name, command in rows.items():
-            seconds = [timed(command) for _ in range(options.runs + 1)][1:]
+            seconds = [timed(command)[0] for _ in range(options.runs + 1)][1:]
             middle, worst = statistics.median(seconds), max(seconds)
             print(f"{name:32} median {middle:.3f} s   max {worst:.3f} s")
-        many = Path(folder) / "many"
-        many.mkdir()
-        for number in range(options.images):
-            (many / f"{number:05}.png").symlink_to(picture)
-        seconds = timed([unprompt, "predict", many, "--format", "json"])
-        print(f"{'images/s, 512 px PNG':32} {options.images / seconds:.1f}")
+        for form, originals in pictures.items():
+            many = Path(folder) / f"many-{form}"
+            many.mkdir()
+            for number in range(options.images):
+                (many / f"{number:05}.{form}").symlink_to(originals[number % len(originals)])
+            seconds, peak = timed([unprompt, "predict", many, "--format", "json"])
+            rate = options.images / seconds
+            print(f"512 px {form.upper():25} {rate:.1f} images/s   at most {peak:.0f} MB")
+
+
+def make_pictures(folder: Path, form: str) -> list[Path]:
+    """Photographs of scikit-image at 512 x 512 pixels, in one file format."""
+    from skimage import data
+
+    paths = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        paths.append(folder / f"{name}.{form}")
+        square = Image.fromarray(getattr(data, name)()).convert("RGB").resize((512, 512))
+        square.save(paths[-1], quality=90)
+    return paths
 
 
 def light_install(folder: Path) -> Path:
@@ -64,11 +79,14 @@ def light_install(folder: Path) -> Path:
     return python
 
 
-def timed(command: list[str | Path]) -> float:
-    """Seconds of one whole process."""
+def timed(command: list[str | Path]) -> tuple[float, float]:
+    """Seconds of one whole process, and the memory that it held at most, in MB."""
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    return time.perf_counter() - started, usage.ru_maxrss / 1024  # KiB on Linux
 
 
 if __name__ == "__main__":

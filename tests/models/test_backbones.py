@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.models.conftest import SIZE
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.models.backbones import BackboneConfig, create_backbone
+from unprompt.models.backbones import BackboneConfig, create_backbone, load_classifier
 
 _TINY = {
     "hidden_size": 32,
@@ -280,3 +281,24 @@ def test_the_real_weights_give_timms_own_features(shared, name, arguments, class
     assert found.shape == (1, 1280)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_classifier_that_a_checkpoint_holds(shared, tmp_path):
+    config = BackboneConfig("timm/mobilenet_edgetpu_100", {"pad_type": "same"})
+    weights = shared / "backbones" / "mobilenet_edgetpu_100.safetensors"
+    classifier = load_classifier(config, checkpoint=weights)
+    assert classifier.weight.shape == (1000, 1280)
+    stored = load_file(weights)["classifier.weight"].float()
+    torch.testing.assert_close(classifier.weight.detach(), stored)
+    bare = tmp_path / "bare.safetensors"
+    kept = {k: v for k, v in load_file(weights).items() if not k.startswith("classifier")}
+    save_file(kept, bare)
+    with pytest.raises(UnpromptError, match=r"lacks 2 of .* tensors, classifier\.weight"):
+        load_classifier(config, checkpoint=bare)
+
+
+def test_backbones_without_a_linear_classifier():
+    with pytest.raises(UnpromptError, match="only timm's come with a classifier"):
+        load_classifier(BackboneConfig("hf/some/model"))
+    with pytest.raises(UnpromptError, match="has no linear classifier"):
+        load_classifier(BackboneConfig("timm/test_resnet", {"num_classes": 0}), pretrained=False)

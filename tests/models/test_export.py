@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.models.conftest import SIZE
-from tests.models.test_embedder import MLP, make
+from tests.models.test_embedder import CLASSES, MLP, make
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.export import export_onnx
@@ -67,6 +67,11 @@ def test_a_transformer_agrees_too_and_nothing_is_printed(tmp_path, pixels, capsy
     path = export_onnx(model, tmp_path)
     assert capsys.readouterr().out == ""
     agree(model, path, pixels, 1e-3)
+
+
+def test_a_head_of_classes_agrees_too(tmp_path, pixels):
+    model = make(head=CLASSES)
+    agree(model, export_onnx(model, tmp_path), pixels, 1e-3)
 
 
 def test_half_precision_is_of_matrices_only_and_halves_the_file(exported, tmp_path, pixels):

@@ -170,7 +170,7 @@ def test_a_value_of_the_wrong_type_names_its_key(write, override, key):
         "optimiser.weight_decay=-1",
         "optimiser.warmup=1",
         "optimiser.max_grad_norm=-1",
-        "schedule.epochs=0",
+        "schedule.epochs=-1",
         "schedule.epochs=inf",
         "schedule.max_steps=0",
         "schedule.batch_size=0",

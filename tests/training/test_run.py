@@ -33,6 +33,17 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_without_epochs_the_fitted_head_is_the_model(recipe, pairs):
+    recipe.schedule.probe, recipe.schedule.epochs, recipe.schedule.max_steps = True, 0, -1
+    finished = train(recipe)
+    folder = Path(recipe.output)
+    assert not (folder / "checkpoints").exists()
+    (entry,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    score = json.loads((folder / "scores.json").read_text())["val"]["model"]["cosine"]
+    assert score == pytest.approx(entry["probe_cosine"], abs=1e-3)
+    assert Embedder.from_pretrained(finished.model).architecture.dim == pairs.embeddings.shape[1]
+
+
 def test_a_run_leaves_a_measured_model(recipe, pairs, capsys):
     recipe.schedule.probe = True
     finished = train(recipe)
@@ -336,7 +347,7 @@ def test_images_decoded_once_give_the_same_run(recipe, tmp_path):
 
 
 def test_a_start_keeps_its_head_where_the_recipe_names_none(recipe, pairs, tmp_path):
-    from unprompt.models.embedder import HeadConfig
+    from unprompt.models.heads import HeadConfig
 
     recipe.model.head.kind, recipe.model.head.hidden = "mlp", 8
     before = build(recipe, 12)

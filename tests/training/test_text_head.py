@@ -8,7 +8,8 @@ from tests.models.conftest import tiny_hf_clip, tiny_open_clip
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines
-from unprompt.models.embedder import Embedder, HeadConfig
+from unprompt.models.embedder import Embedder
+from unprompt.models.heads import HeadConfig
 from unprompt.models.text_towers import create_text_tower
 from unprompt.pairs.compose import compose
 from unprompt.training.text_head import pretrain, prompts_of

@@ -127,7 +127,7 @@ def pretrain(
     need("train", "torch")
     import torch
 
-    from unprompt.models.embedder import HeadConfig
+    from unprompt.models.heads import HeadConfig
     from unprompt.training.text_head import pretrain as run
     from unprompt.training.text_head import prompts_of
 
@@ -212,6 +212,12 @@ def export(
         typer.Option(help="Pairs table whose split 'val' calibrates the estimated cosine."),
     ] = None,
     half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Compute in 8-bit integers; measured on the pictures of --calibrate."
+        ),
+    ] = False,
 ) -> None:
     r"""Export a trained embedder to ONNX, which runs without torch.
 
@@ -220,12 +226,12 @@ def export(
       unprompt export runs/mine/model -o mine-onnx
 
       unprompt export runs/mine/model -o mine-onnx --prompts prompts.txt \
-        --calibrate runs/mine/pairs.parquet
+        --calibrate runs/mine/pairs.parquet --int8
     """
     need("train", "torch")
     from unprompt.training.export import export as run
 
-    bank = run(model, output, prompts, calibrate, half, progress=True)
+    bank = run(model, output, prompts, calibrate, half, progress=True, int8=int8)
     typer.echo(f"{output}: the model, and a bank of {len(bank):,} prompts", err=True)
     if bank.calibration:
         typer.echo(f"estimated cosine of an answer: {bank.calibration}", err=True)

@@ -114,6 +114,41 @@ def create_backbone(
         raise _not_loaded(config.name, checkpoint, error) from error
 
 
+def load_classifier(
+    config: BackboneConfig, pretrained: bool = True, checkpoint: str | Path | None = None
+) -> nn.Linear:
+    """The linear classifier that a timm backbone was pretrained with, from features to logits.
+
+    Args:
+        config: name and arguments of the backbone.
+        pretrained: load timm's weights; otherwise they are random.
+        checkpoint: file with the backbone's weights and the classifier's, instead.
+
+    Raises:
+        ModelNotFoundError: there are no such weights.
+        UnpromptError: the backbone is not timm's, or none of its weights are a linear classifier.
+    """
+    import timm
+
+    library, _, name = config.name.partition("/")
+    if library != "timm":
+        raise UnpromptError(f"backbone '{config.name}': only timm's come with a classifier")
+    try:
+        network: Any = timm.create_model(
+            name, pretrained=pretrained and checkpoint is None, **config.arguments
+        )
+        if checkpoint is not None:
+            _load_checkpoint(network, checkpoint)
+    except UnpromptError:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise _not_loaded(config.name, checkpoint, error) from error
+    classifier = network.get_classifier()
+    if not isinstance(classifier, nn.Linear):
+        raise UnpromptError(f"backbone '{config.name}' has no linear classifier")
+    return classifier
+
+
 def _timm(
     name: str,
     config: BackboneConfig,

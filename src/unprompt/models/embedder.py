@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,30 +15,12 @@ from torch.nn import functional as F
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.files import atomic_open, atomic_path
 from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
+from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.preprocessing import Preprocessing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 MODEL_TYPE = "unprompt-embedder"
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The map from features to the prompt embedding.
-
-    Attributes:
-        kind: ``linear``, or ``mlp``: Linear → BatchNorm → ReLU → Linear, the wide head of the
-            Kaggle competition's winner.
-        hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
-        dropout: probability of zeroing a feature before the head, in training.
-        normalise: bring features to unit norm first, as in the space that a contrastive model's
-            images and texts share, where only directions mean something.
-    """
-
-    kind: Literal["linear", "mlp"] = "linear"
-    hidden: int = 16_384
-    dropout: float = 0.0
-    normalise: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,35 +165,6 @@ class Embedder(nn.Module):
 
 def _is_matrix(value: torch.Tensor) -> bool:
     return value.ndim > 1 and value.is_floating_point()
-
-
-class UnitNorm(nn.Module):
-    """Brings rows to unit norm."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (batch, width) to the same of norm 1."""
-        return F.normalize(features, dim=-1)
-
-
-def create_head(config: HeadConfig, width: int, dim: int) -> nn.Sequential:
-    """A head with random weights, from features (batch, width) to (batch, dim).
-
-    Raises:
-        UnpromptError: there is no such kind.
-    """
-    first = [UnitNorm()] if config.normalise else []
-    if config.kind == "linear":
-        return nn.Sequential(*first, nn.Dropout(config.dropout), nn.Linear(width, dim))
-    if config.kind == "mlp":
-        return nn.Sequential(
-            *first,
-            nn.Dropout(config.dropout),
-            nn.Linear(width, config.hidden),
-            nn.BatchNorm1d(config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, dim),
-        )
-    raise UnpromptError(f"head '{config.kind}': must be linear or mlp")
 
 
 def _folder(name: str | Path) -> Path:

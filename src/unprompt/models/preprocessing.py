@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,11 @@ class Preprocessing:
     resize: Literal["squash", "crop"] = "squash"
     crop: float = 1.0
     interpolation: str = "bicubic"
+
+    @property
+    def least_side(self) -> int:
+        """Pixels of the shorter side that an image needs, so that nothing is scaled up."""
+        return math.ceil(self.size / self.crop) if self.resize == "crop" else self.size
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """RGB image to uint8 pixels of shape (3, size, size); the model normalises them."""

@@ -75,6 +75,8 @@ class OnnxModel:
         self.encoder = str(read_config(folder)["encoder"])
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Threads that spin between two runs would take the cores that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             folder / ONNX_FILE, options, providers=onnxruntime.get_available_providers()
         )

@@ -133,7 +133,7 @@ class Predictor:
             if self.route == "read":
                 return replace(answer, error="the file carries no prompt"), None
             preprocessing = self.model.preprocessing
-            return answer, preprocessing(open_rgb(image, at_least=2 * preprocessing.size))
+            return answer, preprocessing(open_rgb(image, at_least=preprocessing.least_side))
         except UnreadableImageError as error:
             return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
 

@@ -11,8 +11,10 @@ from torch import nn
 from unprompt.errors import RecipeError
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
+from unprompt.models.heads import ClassesHead
 from unprompt.pairs.table import PairsTable
-from unprompt.training.features import features_of
+from unprompt.training.classes import learn
+from unprompt.training.features import Features, features_of
 from unprompt.training.heads import train_head
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -28,12 +30,21 @@ def fit_head(
     starting from a fitted one does not (Kumar et al. 2022, arXiv 2202.10054, "LP-FT"). The
     penalty is the one of `STRENGTHS` that scores best on the validation split.
 
+    A ``classes`` head is fitted by `unprompt.training.classes.learn`, and its penalty chosen by
+    leaving sources of the training split out.
+
     Returns:
         The penalty, and the mean cosine on the validation split.
 
     Raises:
-        RecipeError: the head is not linear.
+        RecipeError: the head is neither linear nor of classes.
     """
+    if isinstance(model.head, ClassesHead):
+        known = features_of(model, train, progress=progress)
+        rows = train.take(known.rows)
+        sources = [source or "unknown" for source in rows.column("source")]
+        fit = learn(model.head, known.values, unit_norm(rows.embeddings), sources, rows.prompts)
+        return fit.penalty, _score(model, val, features_of(model, val, progress=progress))
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
     if model.architecture.head.kind != "linear" or not isinstance(layer, nn.Linear):
         raise RecipeError("schedule.probe fits a linear head; set model.head.kind=linear")
@@ -91,12 +102,17 @@ def learn_head(
         seed=seed,
         progress=progress,
     )
+    return _score(model, val, unseen)
+
+
+def _score(model: Embedder, table: PairsTable, features: Features) -> float:
+    """Mean cosine of what the head makes of features."""
     training = model.training
     with torch.inference_mode():
-        values = torch.from_numpy(unseen.values).to(model.mean.device)
+        values = torch.from_numpy(features.values).to(model.mean.device)
         predicted = model.eval().embed(values).cpu().numpy()
     model.train(training)
-    return float(cosines(predicted, val.embeddings[unseen.rows]).mean())
+    return float(cosines(predicted, table.embeddings[features.rows]).mean())
 
 
 def best_ridge(

@@ -155,9 +155,9 @@ def _check(recipe: Recipe, path: Path) -> None:
     for key, fine in _bounds(recipe):
         if not fine:
             raise RecipeError(f"{path}: {key}={OmegaConf.select(values, key)} is out of range")
-    if recipe.schedule.probe and recipe.model.head.kind != "linear":
+    if recipe.schedule.probe and recipe.model.head.kind == "mlp":
         raise RecipeError(
-            f"{path}: schedule.probe fits a linear head; set model.head.kind=linear, or "
+            f"{path}: schedule.probe fits a linear head or one of classes; take one of them, or "
             "schedule.head_epochs instead of schedule.probe"
         )
     others = [name for name in ("captioner", "decoder") if getattr(recipe, name) is not None]
@@ -208,6 +208,7 @@ def _bounds(recipe: Recipe) -> Iterator[tuple[str, bool]]:
     yield "model.freeze", model.freeze >= -1
     yield "model.lora_rank", model.lora_rank >= 0
     yield "model.head.hidden", model.head.hidden > 0
+    yield "model.head.landmarks", model.head.landmarks >= 0
     yield "model.head.dropout", 0 <= model.head.dropout < 1
     for key in ("cosine", "negatives", "mse", "contrastive"):
         yield f"loss.{key}", 0 <= getattr(loss, key) < math.inf
@@ -225,7 +226,7 @@ def _bounds(recipe: Recipe) -> Iterator[tuple[str, bool]]:
     yield "optimiser.final", 0 <= optimiser.final <= 1
     yield "optimiser.ema", 0 <= optimiser.ema < 1
     yield "schedule.head_epochs", schedule.head_epochs >= 0
-    yield "schedule.epochs", 0 < schedule.epochs < math.inf
+    yield "schedule.epochs", 0 <= schedule.epochs < math.inf
     yield "schedule.max_steps", schedule.max_steps == -1 or schedule.max_steps > 0
     yield "schedule.batch_size", schedule.batch_size > 0
     yield "schedule.accumulation", schedule.accumulation > 0

@@ -15,16 +15,19 @@ from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
 from unprompt.files import atomic_open
-from unprompt.models.backbones import BackboneConfig, create_backbone
+from unprompt.models.backbones import BackboneConfig, create_backbone, load_classifier
 from unprompt.models.bank import Bank
-from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
+from unprompt.models.embedder import Embedder, EmbedderConfig
+from unprompt.models.heads import ClassesHead, HeadConfig
 from unprompt.models.layers import adapt, checkpoint_gradients, freeze
 from unprompt.pairs.embed import with_embeddings
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
+from unprompt.pairs.text import read_lines
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
 from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.callbacks import LOG_FILE
+from unprompt.training.classes import teach
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.machine import explained, first_process_first
 from unprompt.training.pictures import Pictures
@@ -32,6 +35,7 @@ from unprompt.training.plots import plot
 from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
 from unprompt.training.recipe import Head, Recipe, recipe_text, save_recipe
+from unprompt.training.sections import Model
 from unprompt.training.trainer import (
     FAILURES_FILE,
     EmbedderTrainer,
@@ -127,10 +131,14 @@ def _train_embedder(
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
     trainer = start(recipe, table, fit=checkpoint is None, progress=progress)
-    go_on(trainer, checkpoint)
+    if recipe.schedule.epochs:
+        go_on(trainer, checkpoint)
     with first_process_first() as is_first:
         if is_first:
-            best = Embedder.from_pretrained(trainer.best_checkpoint())
+            best = trainer.model
+            if recipe.schedule.epochs:
+                best = Embedder.from_pretrained(trainer.best_checkpoint())
+            assert isinstance(best, Embedder)  # noqa: S101 - as it was given to the trainer
             best.save_pretrained(folder / "model")
             return _measure(folder, table, progress)
     return {}
@@ -254,7 +262,12 @@ def _held_out(table: PairsTable, fold: int) -> PairsTable:
 def build(recipe: Recipe, dim: int) -> Embedder:
     """The embedder that a recipe starts from."""
     settings = recipe.model
-    head = HeadConfig(settings.head.kind, settings.head.hidden, settings.head.dropout)
+    head = HeadConfig(
+        settings.head.kind,
+        settings.head.hidden,
+        settings.head.dropout,
+        landmarks=settings.head.landmarks,
+    )
     if settings.start is not None:
         return _go_on_from(settings.start, head, dim, recipe)
     backbone = create_backbone(
@@ -270,6 +283,7 @@ def build(recipe: Recipe, dim: int) -> Embedder:
     if settings.std is not None:
         preprocessing = replace(preprocessing, std=tuple(settings.std))
     model = Embedder(config, backbone, preprocessing)
+    _teach(model, settings)
     # Convolutions run faster on this layout; for everything else it makes no difference.
     return model.to(memory_format=torch.channels_last)
 
@@ -287,7 +301,20 @@ def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embed
     model = Embedder(config, before.backbone, replace(before.preprocessing, size=size))
     if config == before.architecture:
         model.head.load_state_dict(before.head.state_dict())
+    elif recipe.model.head.kind == "classes":
+        _teach(model, recipe.model)
     return model.to(memory_format=torch.channels_last)
+
+
+def _teach(model: Embedder, settings: Model) -> None:
+    """Tell a head of classes what its backbone's classifier knows, and the usual prompt."""
+    if not isinstance(model.head, ClassesHead):
+        return
+    classifier = load_classifier(
+        model.architecture.backbone, settings.pretrained, settings.checkpoint
+    )
+    usual = settings.head.usual
+    teach(model.head, classifier, settings.encoder, read_lines(usual) if usual else ())
 
 
 def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:

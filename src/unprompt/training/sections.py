@@ -56,11 +56,22 @@ class Data:
 
 @dataclass
 class Head:
-    """The head of the embedder; see `unprompt.models.embedder.HeadConfig`."""
+    """The head of the embedder; see `unprompt.models.heads.HeadConfig`.
 
-    kind: Literal["linear", "mlp"] = "linear"
+    Attributes:
+        kind: ``linear``, ``mlp`` or ``classes``.
+        hidden: width of the ``mlp``'s hidden layer.
+        dropout: probability of zeroing a feature before the head, in training.
+        usual: for ``classes``, a text file of prompts that people wrote, one a line, whose mean
+            is the answer before anything is known of the picture.
+        landmarks: for ``classes``, how many training pictures the head remembers; 0 for none.
+    """
+
+    kind: Literal["linear", "mlp", "classes"] = "linear"
     hidden: int = 16_384
     dropout: float = 0.0
+    usual: str | None = None
+    landmarks: int = 0
 
 
 @dataclass
@@ -168,10 +179,11 @@ class Schedule:
     """How long, how much at a time, and how often to look and to save.
 
     Attributes:
-        probe: before the first step, fit the linear head on the frozen backbone's features.
+        probe: before the first step, fit the head, linear or of classes, on the frozen backbone's
+            features.
         head_epochs: before the first step, train the head, of whatever kind, for so many epochs on
             the frozen backbone's features; from the fitted head where ``probe`` is on.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 leaves the model with its fitted head.
         max_steps: stop after this many optimiser steps; -1 goes by ``epochs``.
         batch_size: pairs in a step on one device.
         accumulation: steps whose gradients are summed before the optimiser moves.

@@ -19,7 +19,8 @@ from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.backbones import BackboneConfig, create_backbone
-from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig, create_head
+from unprompt.models.embedder import Embedder, EmbedderConfig
+from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.text_towers import TextTower, create_text_tower
 from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
@@ -136,10 +137,11 @@ def text_features(tower: TextTower, prompts: list[str], progress: bool = False) 
     return np.concatenate([np.load(chunk / "features.npy") for chunk, _ in chunks])
 
 
-def set_linear(head: nn.Sequential, weight: np.ndarray, bias: np.ndarray) -> None:
+def set_linear(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
     """Set the last layer, which is linear, of a head."""
+    assert isinstance(head, nn.Sequential)  # noqa: S101 - what create_head builds
     layer = head[-1]
-    assert isinstance(layer, nn.Linear)  # noqa: S101 - what create_head builds
+    assert isinstance(layer, nn.Linear)  # noqa: S101 - likewise
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,153 @@
+"""How well heads transfer to sources that they have not seen: leave one source out.
+
+Run: python benchmarks/builtin.py [--pairs ../shared/pairs/pairs.jsonl] [--cache FOLDER]
+
+Every head stands on the same frozen backbone (recipes/builtin.yaml) and is fitted again for each
+source of ../shared/pairs on all the others; the two sets of AI-Horde styles, which share their
+scenes, are left out together. The features are computed once (10 minutes on one core) and each fold
+is kept in the cache, so that a run that was stopped goes on.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unprompt.encoding import DEFAULT_ENCODER, encode
+from unprompt.evaluating.evaluation import Reference, reference_of
+from unprompt.evaluating.metrics import cosines, mean_with_interval
+from unprompt.files import atomic_open
+from unprompt.models.embedder import Embedder
+from unprompt.models.heads import ClassesHead, HeadConfig, create_head
+from unprompt.pairs.table import PairsTable, load
+from unprompt.pairs.text import read_lines
+from unprompt.predicting.model import TorchModel
+from unprompt.training.classes import learn, teach
+from unprompt.training.probe import ridges
+from unprompt.training.recipe import load_recipe
+from unprompt.training.run import build
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
+RELATED = {"ai_horde_styles_previews2": "ai_horde_styles"}
+NEIGHBOURS = 10
+V1_PENALTY = 0.1
+"""What v1's recipe chose on its validation groups."""
+
+
+def main() -> None:
+    """Measure, fold by fold, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=Path, default=Path("../shared/pairs/pairs.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/leave_one_out"))
+    options = parser.parse_args()
+    table = load(options.pairs)
+    sets = np.array([name.split("/")[0] for name in table.column("id")])
+    families = np.array([RELATED.get(name, name) for name in sets])
+    recipe = load_recipe(RECIPE, ["model.head.usual=null", "model.head.landmarks=0"])
+    embedder = build(recipe, dim=384).eval()
+    known = features_of(embedder, table, options.cache / "features.npz")
+    assert isinstance(embedder.head, ClassesHead)
+    usual = read_lines(str(load_recipe(RECIPE).model.head.usual))
+    scores: dict[str, np.ndarray] = {}
+    for family in sorted(set(families)):
+        path = options.cache / f"{family}.json"
+        if not path.exists():
+            left_out = families == family
+            found = fold(embedder.head, known, table, left_out, usual)
+            with atomic_open(path) as file:
+                json.dump({name: values.tolist() for name, values in found.items()}, file)
+        for name, values in json.loads(path.read_text()).items():
+            scores.setdefault(name, np.zeros(len(table)))[families == family] = values
+    show(scores, sets, table.prompts)
+
+
+def features_of(embedder: Embedder, table: PairsTable, path: Path) -> Reference:
+    """Prompt embeddings and backbone features of all pairs, kept in a file."""
+    if not path.exists():
+        named = table.with_columns({"embedding": encode(table.prompts, precision="fp32")})
+        found = reference_of(TorchModel(embedder, "frozen", Path()), named, progress=True)
+        with atomic_open(path, "wb") as file:
+            np.savez(file, features=found.features, embeddings=found.embeddings)
+    stored = np.load(path)
+    return Reference(stored["embeddings"], stored["features"])
+
+
+def fold(
+    head: ClassesHead, known: Reference, table: PairsTable, left_out: np.ndarray, usual: list[str]
+) -> dict[str, np.ndarray]:
+    """Cosines of the pairs that are left out, for each way of predicting them."""
+    rest = ~left_out
+    sources = [source or "unknown" for source in table.column("source")]
+    features, embeddings = known.features, known.embeddings
+    prior = encode(usual).mean(axis=0)
+    config = HeadConfig("classes", landmarks=load_recipe(RECIPE).model.head.landmarks)
+    fitted = create_head(config, features.shape[1], embeddings.shape[1]).eval()
+    assert isinstance(fitted, ClassesHead)
+    teach(fitted, head.classifier, DEFAULT_ENCODER, usual)
+    rows = np.flatnonzero(rest)
+    learn(
+        fitted,
+        features[rows],
+        embeddings[rows],
+        [sources[row] for row in rows],
+        [table.prompts[row] for row in rows],
+    )
+
+    def taught(memory: bool) -> Callable[[np.ndarray], np.ndarray]:
+        def predict(asked: np.ndarray) -> np.ndarray:
+            remembered, fitted.memory = fitted.memory, fitted.memory if memory else None
+            predicted = fitted(torch.from_numpy(asked)).detach().numpy()
+            fitted.memory = remembered
+            return predicted
+
+        return predict
+
+    def linear(asked: np.ndarray) -> np.ndarray:
+        weight, bias = next(ridges(features[rest], embeddings[rest], [V1_PENALTY]))
+        return asked @ weight.T + bias
+
+    def neighbours(asked: np.ndarray) -> np.ndarray:
+        unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (asked, features)]
+        similar = unit[0] @ unit[1][rest].T
+        nearest = np.argpartition(-similar, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        return embeddings[rest][nearest].mean(axis=1)
+
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "usual prompt (prior)": lambda asked: np.tile(prior, (len(asked), 1)),
+        "mean of the other sources": lambda asked: np.tile(
+            embeddings[rest].mean(axis=0), (len(asked), 1)
+        ),
+        f"kNN, k = {NEIGHBOURS}": neighbours,
+        "linear, as v1": linear,
+        "classes": taught(memory=False),
+        "classes and memory (v2)": taught(memory=True),
+    }
+    return {
+        name: cosines(way(features[left_out]), embeddings[left_out]) for name, way in ways.items()
+    }
+
+
+def show(scores: dict[str, np.ndarray], sets: np.ndarray, prompts: list[str]) -> None:
+    """A row for each set with bootstrap intervals over its prompts, and the mean over the sets."""
+    print("| left out (pairs) | " + " | ".join(scores) + " |")
+    print("|---" * (1 + len(scores)) + "|")
+    groups = np.unique(prompts, return_inverse=True)[1]
+    means: dict[str, list[float]] = {name: [] for name in scores}
+    for name in sorted(set(sets)):
+        rows = sets == name
+        cells = []
+        for way, values in scores.items():
+            score = mean_with_interval(values[rows], groups[rows])
+            means[way].append(score.mean)
+            cells.append(f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        print(f"| {name} ({rows.sum()}) | " + " | ".join(cells) + " |")
+    print(
+        "| **mean over sets** | " + " | ".join(f"{np.mean(v):.3f}" for v in means.values()) + " |"
+    )
+
+
+if __name__ == "__main__":
+    main()
