@@ -128,20 +128,29 @@ def _train(
 def _train_embedder(
     recipe: Recipe, table: PairsTable, folder: Path, progress: bool
 ) -> dict[str, Evaluation]:
+    if not recipe.schedule.epochs:
+        with first_process_first() as is_first:
+            return _fit_only(recipe, table, folder, progress) if is_first else {}
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
     trainer = start(recipe, table, fit=checkpoint is None, progress=progress)
-    if recipe.schedule.epochs:
-        go_on(trainer, checkpoint)
+    go_on(trainer, checkpoint)
     with first_process_first() as is_first:
         if is_first:
-            best = trainer.model
-            if recipe.schedule.epochs:
-                best = Embedder.from_pretrained(trainer.best_checkpoint())
-            assert isinstance(best, Embedder)  # noqa: S101 - as it was given to the trainer
+            best = Embedder.from_pretrained(trainer.best_checkpoint())
             best.save_pretrained(folder / "model")
             return _measure(folder, table, progress)
     return {}
+
+
+def _fit_only(
+    recipe: Recipe, table: PairsTable, folder: Path, progress: bool
+) -> dict[str, Evaluation]:
+    """The model with its fitted head and nothing else learned."""
+    model = build(recipe, dim=table.embeddings.shape[1])
+    _prepare_head(model, table.of_split("train"), table.of_split("val"), recipe, progress)
+    model.save_pretrained(folder / "model")
+    return _measure(folder, table, progress)
 
 
 def start(
