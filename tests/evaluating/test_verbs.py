@@ -138,23 +138,6 @@ def test_an_export_answers_as_the_model_does(call, tmp_path, model_folder, table
     assert mine["cosine"] == pytest.approx(yours["cosine"], abs=1e-3)
 
 
-def test_an_export_in_integers_answers_nearly_as_the_model_does(
-    call, tmp_path, model_folder, table_file
-):
-    folder = tmp_path / "int8"
-    words = ("export", model_folder, "-o", folder, "--int8")
-    code, _, err = call(*words)
-    assert code == 2
-    assert "name a pairs table to calibrate" in err
-    assert not folder.exists()
-    assert call(*words, "--calibrate", table_file)[0] == 0
-    assert not (folder / "model.safetensors").exists()
-    _, ours, _ = call("evaluate", folder, table_file, "--format", "json")
-    _, theirs, _ = call("evaluate", model_folder, table_file, "--format", "json")
-    mine, yours = json.loads(ours)["model"], json.loads(theirs)["model"]
-    assert mine["cosine"] == pytest.approx(yours["cosine"], abs=0.03)
-
-
 def test_an_export_with_a_bank_of_its_own(tmp_path, model_folder):
     from unprompt.encoding import encode
     from unprompt.models.bank import quantise

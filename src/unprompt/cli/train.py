@@ -212,12 +212,6 @@ def export(
         typer.Option(help="Pairs table whose split 'val' calibrates the estimated cosine."),
     ] = None,
     half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8", help="Compute in 8-bit integers; measured on the pictures of --calibrate."
-        ),
-    ] = False,
 ) -> None:
     r"""Export a trained embedder to ONNX, which runs without torch.
 
@@ -226,12 +220,12 @@ def export(
       unprompt export runs/mine/model -o mine-onnx
 
       unprompt export runs/mine/model -o mine-onnx --prompts prompts.txt \
-        --calibrate runs/mine/pairs.parquet --int8
+        --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
     from unprompt.training.export import export as run
 
-    bank = run(model, output, prompts, calibrate, half, progress=True, int8=int8)
+    bank = run(model, output, prompts, calibrate, half, progress=True)
     typer.echo(f"{output}: the model, and a bank of {len(bank):,} prompts", err=True)
     if bank.calibration:
         typer.echo(f"estimated cosine of an answer: {bank.calibration}", err=True)

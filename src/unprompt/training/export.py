@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from unprompt.encoding import encode
-from unprompt.errors import OutputError, UnpromptError
+from unprompt.errors import OutputError
 from unprompt.evaluating.calibration import calibrate
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder
 from unprompt.models.export import export_onnx
-from unprompt.models.preprocessing import Preprocessing
-from unprompt.models.quantise import quantise_onnx
-from unprompt.pairs.table import PairsTable, load
+from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
 from unprompt.predicting.model import load_model
 from unprompt.predicting.predictor import bank_for
-
-PICTURES = 200
-"""Pictures that ranges are measured on for int8."""
-_BATCH = 20
 
 
 def export(
@@ -33,7 +24,6 @@ def export(
     held_out: str | Path | None = None,
     half: bool = True,
     progress: bool = False,
-    int8: bool = False,
 ) -> Bank:
     """Write an ONNX model with its bank.
 
@@ -44,8 +34,6 @@ def export(
         held_out: pairs table whose split ``val`` calibrates the bank's estimates.
         half: store the weights as float16.
         progress: show bars.
-        int8: let the convolutions compute in integers, whose ranges are measured on the pictures
-            of ``held_out``; the folder then runs on ONNX Runtime only.
 
     Returns:
         The bank that was written.
@@ -54,10 +42,7 @@ def export(
         ModelNotFoundError: there is no such model, or it has no bank and none was named.
         TableError: ``prompts`` or ``held_out`` cannot be read.
         OutputError: the folder cannot be written, or is the model's own.
-        UnpromptError: ``int8`` without ``held_out``.
     """
-    if int8 and held_out is None:
-        raise UnpromptError("int8 measures its ranges on pictures: name a pairs table to calibrate")
     if Path(model).resolve() == Path(folder).resolve():
         raise OutputError(
             f"{folder} is the model itself, whose weights an export would overwrite with rounded "
@@ -73,17 +58,7 @@ def export(
     pairs = None if held_out is None else load(held_out)
     # Whatever can be refused has been by now, so that no half of a model is left.
     export_onnx(embedder, folder, half)
-    if pairs is not None and int8:
-        quantise_onnx(folder, _pixels(pairs.of_split("val"), embedder.preprocessing))
     if pairs is not None:
         bank, _ = calibrate(bank, evaluate(load_model(folder), pairs, "val"))
     bank.save(folder)
     return bank
-
-
-def _pixels(table: PairsTable, preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """Pixels of at most `PICTURES` pairs, spread over the table, in batches."""
-    rows = range(0, len(table), -(-len(table) // PICTURES))
-    for start in range(0, len(rows), _BATCH):
-        images = (table.open_image(row) for row in rows[start : start + _BATCH])
-        yield np.stack([preprocessing(image) for image in images])
