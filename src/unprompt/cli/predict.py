@@ -19,6 +19,7 @@ class Route(StrEnum):
     auto = "auto"
     read = "read"
     embed = "embed"
+    decode = "decode"
     caption = "caption"
 
 
@@ -42,8 +43,8 @@ def predict(
     route: Annotated[
         Route,
         typer.Option(
-            help="Read the file's own prompt, embed the picture, let a captioner write, or read "
-            "first."
+            help="Read the file's own prompt; embed the picture and search the bank, or let a "
+            "decoder write; let a captioner write; or read first."
         ),
     ] = Route.auto,
     top_k: Annotated[int, typer.Option(min=1, help="Prompts to give for each image.")] = 1,
@@ -61,14 +62,23 @@ def predict(
             min=0, help="Average so many of the bank's nearest prompts into the embedding."
         ),
     ] = 0,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            help="Encode prompts of bank and decoder again; rank them by their cosine to the "
+            "predicted embedding. Needs the target encoder."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 16,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda, for models that run on torch.")
     ] = None,
-    num_beams: Annotated[int, typer.Option(min=1, help="Beams of a captioner's search.")] = 4,
+    num_beams: Annotated[
+        int, typer.Option(min=1, help="Beams of a captioner's or decoder's search.")
+    ] = 4,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Let a captioner sample from the likeliest tokens of this probability."),
+        typer.Option(help="Let it sample from the likeliest tokens of this probability."),
     ] = None,
 ) -> None:
     """Recover the prompts of images.
@@ -99,7 +109,7 @@ def predict(
     if not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p), knn)
+    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p), knn, rerank)
     encoder = predictor.model.encoder if form is Format.kaggle else ""
     failed = 0
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:

@@ -212,8 +212,9 @@ def export(
         typer.Option(help="Pairs table whose split 'val' calibrates the estimated cosine."),
     ] = None,
     half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
+    int8: Annotated[bool, typer.Option(help="Of a decoder: store weights in 8 bits.")] = True,
 ) -> None:
-    r"""Export a trained embedder to ONNX, which runs without torch.
+    r"""Export a trained embedder, or a decoder beside one, to ONNX, which runs without torch.
 
     [bold]Examples[/bold]
 
@@ -221,10 +222,21 @@ def export(
 
       unprompt export runs/mine/model -o mine-onnx --prompts prompts.txt \
         --calibrate runs/mine/pairs.parquet
+
+      unprompt export runs/decoder/model -o mine-onnx --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
+    from unprompt.predicting.model import is_decoder
     from unprompt.training.export import export as run
+    from unprompt.training.export import export_text_decoder
 
+    if is_decoder(model):
+        decoder = export_text_decoder(model, output, calibrate, int8)
+        typer.echo(f"{decoder.folder}: the decoder", err=True)
+        if decoder.calibration:
+            taken = "they answer" if decoder.preferred else "the bank answers better"
+            typer.echo(f"its texts measured on held-out pairs: {taken}", err=True)
+        return
     bank = run(model, output, prompts, calibrate, half, progress=True)
     typer.echo(f"{output}: the model, and a bank of {len(bank):,} prompts", err=True)
     if bank.calibration:

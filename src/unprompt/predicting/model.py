@@ -23,6 +23,7 @@ BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
 ENSEMBLE_FILE = "ensemble.json"
 CAPTIONER_TYPE = "coca"
+DECODER_TYPE = "unprompt-decoder"
 DECODING_THREADS = 4
 
 Label = TypeVar("Label")
@@ -155,6 +156,14 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
 
         return CaptionModel.load(folder, str(name), device)
     return TorchModel.load(folder if folder.is_dir() else str(name), str(name), device)
+
+
+def is_decoder(name: str | Path) -> bool:
+    """Whether a folder holds a decoder as it is trained."""
+    folder = Path(name)
+    return (folder / "config.json").is_file() and (
+        read_config(folder).get("model_type") == DECODER_TYPE
+    )
 
 
 def read_config(folder: Path) -> dict[str, object]:

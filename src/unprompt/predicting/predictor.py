@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from unprompt.encoding import PromptEncoder, encode, load_encoder
 from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
-from unprompt.models.bank import BANK_FOLDER, Bank, Match
+from unprompt.models.bank import BANK_FOLDER, Bank
 from unprompt.predicting.answer import Alternative, Answer
 from unprompt.predicting.captioner import CaptionModel, Search
+from unprompt.predicting.decoder import TextDecoder
 from unprompt.predicting.model import (
     BUILTIN,
     EmbeddingModel,
@@ -26,7 +28,9 @@ from unprompt.predicting.model import (
 from unprompt.reading import Reading, read
 
 _UNSTATED: tuple[object, ...] = (None, (), {})
-ROUTES = ("auto", "read", "embed", "caption")
+_RERANKED = 10
+"""Prompts of the bank, and as many of the decoder, that are ranked again."""
+ROUTES = ("auto", "read", "embed", "decode", "caption")
 
 
 class Predictor:
@@ -35,17 +39,20 @@ class Predictor:
     Args:
         model: ``builtin``, the folder of a trained or exported model, or a hub repository.
         route: ``read`` takes the prompt that the file carries and no other; ``embed`` predicts the
-            prompt embedding and answers with the nearest prompts of the bank; ``caption`` lets a
-            captioner write the prompt; ``auto`` reads where the file carries a prompt and asks the
-            model, whichever kind it is, where it does not.
+            prompt embedding and answers with the nearest prompts of the bank; ``decode`` lets a
+            decoder write that embedding out; ``caption`` lets a captioner write the prompt;
+            ``auto`` reads where the file carries a prompt and asks the model, whichever kind it is,
+            where it does not, and takes of bank and decoder what measured better beside it.
         top_k: how many prompts the bank or the captioner gives; those after the first are
             alternatives.
         bank: folder of a model whose bank to search, instead of the model's own. A model without
             one uses the built-in model's.
         device: for models that run on torch.
-        search: how a captioner seeks its captions.
+        search: how a captioner or a decoder seeks its texts.
         knn: average so many of the bank's nearest prompts into the predicted embedding, see
             `Bank.regress`; 0 leaves it as the model predicts it.
+        rerank: take prompts of both the bank and the decoder, encode them again, and rank them by
+            their cosine to the predicted embedding; needs the target encoder.
 
     Raises:
         UnpromptError: there is no such route, ``top_k`` is below 1, or ``knn`` below 0.
@@ -60,6 +67,7 @@ class Predictor:
         device: str | None = None,
         search: Search | None = None,
         knn: int = 0,
+        rerank: bool = False,
     ):
         if route not in ROUTES:
             raise UnpromptError(f"route '{route}': must be one of {', '.join(ROUTES)}")
@@ -69,10 +77,11 @@ class Predictor:
             raise UnpromptError(f"knn={knn}: must be at least 0")
         self.route = route
         self.knn = knn
+        self.rerank = rerank
         self.top_k = top_k
         self._named = (model, bank, device)
         self._search = search
-        self._loaded: tuple[EmbeddingModel, Bank | None] | None = None
+        self._loaded: tuple[EmbeddingModel, Bank | None, TextDecoder | None] | None = None
         self._lock = Lock()
 
     @property
@@ -93,6 +102,11 @@ class Predictor:
             raise UnpromptError(f"model {self.model.name} writes its prompts and has no bank")
         return bank
 
+    @property
+    def decoder(self) -> TextDecoder | None:
+        """The decoder that writes this route's answers, or None; raises as `model`."""
+        return self._load()[2]
+
     def predict(self, image: ImageSource) -> Answer:
         """The prompt of one image: path, encoded bytes, binary file object or PIL image."""
         return next(self.stream([image]))
@@ -106,7 +120,7 @@ class Predictor:
             ModelNotFoundError: there is no such model.
             MissingExtraError: it needs torch, which is not installed.
         """
-        if self.route in ("embed", "caption"):
+        if self.route in ("embed", "decode", "caption"):
             self._load()
         preparations = (partial(self._prepare, image) for image in images)
         for answer, output in run_batches(self._run, preparations, batch_size):
@@ -137,43 +151,76 @@ class Predictor:
         except UnreadableImageError as error:
             return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
 
-    def _run(self, pixels: np.ndarray) -> tuple[Any, Any]:
+    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, Any]:
         model = self.model
         if isinstance(model, CaptionModel):
             captions = model.caption(pixels, self.top_k)
-            return model.embed([best.text for best, *_ in captions]), captions
-        return model.run(pixels)
-
-    def _answered(self, answer: Answer, embedding: np.ndarray, found: Any) -> Answer:
-        if not isinstance(self.model, CaptionModel):
-            return self._embedded(answer, embedding)
-        best, *others = found
-        return replace(
-            answer,
-            prompt=best.text,
-            route="caption",
-            alternatives=tuple(Alternative(item.text, item.score) for item in others),
-            model=self.model.name,
-            embedding=embedding,
-        )
-
-    def _embedded(self, answer: Answer, embedding: np.ndarray) -> Answer:
+            # Probabilities of a text rank captions of one image; they estimate no cosine.
+            candidates = [
+                [_Candidate(best.text, "caption", None)]
+                + [_Candidate(item.text, "caption", item.score) for item in others]
+                for best, *others in captions
+            ]
+            return model.embed([best.text for best, *_ in captions]), candidates
+        embeddings, _ = model.run(pixels)
         if self.knn:
-            embedding = self.bank.regress(embedding[None], self.knn)[0]
-        best, *others = self.bank.search(embedding[None], self.top_k)[0]
+            embeddings = self.bank.regress(embeddings, self.knn)
+        if self.rerank:
+            return embeddings, self._reranked(embeddings)
+        if self.decoder is None:
+            return embeddings, self._found(embeddings, self.top_k)
+        return embeddings, self._written(embeddings, self.top_k)
+
+    def _answered(
+        self, answer: Answer, embedding: np.ndarray, candidates: list[_Candidate]
+    ) -> Answer:
+        best, *others = candidates
         return replace(
             answer,
             prompt=best.prompt,
-            route="embed+bank",
-            score=self._score(best),
-            alternatives=tuple(Alternative(match.prompt, self._score(match)) for match in others),
+            route=best.route,
+            score=best.score,
+            alternatives=tuple(Alternative(item.prompt, item.score) for item in others),
             model=self.model.name,
             embedding=embedding,
         )
 
-    def _score(self, match: Match) -> float | None:
-        calibration = self.bank.calibration
-        return calibration(match.cosine) if calibration else None
+    def _found(self, embeddings: np.ndarray, count: int) -> list[list[_Candidate]]:
+        """Prompts of the bank for each embedding, best first."""
+        expected = self.bank.calibration or _unknown
+        return [
+            [_Candidate(item.prompt, "embed+bank", expected(item.cosine)) for item in matches]
+            for matches in self.bank.search(embeddings, count)
+        ]
+
+    def _written(self, embeddings: np.ndarray, count: int) -> list[list[_Candidate]]:
+        """Prompts of the decoder for each embedding, best first."""
+        decoder = self.decoder
+        if decoder is None:
+            return [[] for _ in embeddings]
+        search = self._search or Search()
+        expected = decoder.calibration or _unknown
+        texts = decoder.write(embeddings, count, search.num_beams, search.top_p)
+        return [
+            [_Candidate(text.prompt, "embed+decode", expected(text.score)) for text in row]
+            for row in texts
+        ]
+
+    def _reranked(self, embeddings: np.ndarray) -> list[list[_Candidate]]:
+        """Prompts of both, ranked by their own embeddings' cosine to the one that is asked for."""
+        expected = self.bank.calibration or _unknown
+        answers = []
+        count = max(self.top_k, _RERANKED)
+        found, written = self._found(embeddings, count), self._written(embeddings, count)
+        for embedding, *both in zip(embeddings, written, found, strict=True):
+            candidates = list({item.prompt: item for row in both for item in row}.values())
+            encoded = encode([item.prompt for item in candidates], self._encoder)
+            cosines = encoded @ (embedding / np.linalg.norm(embedding))
+            best = np.argsort(-cosines, kind="stable")[: self.top_k]
+            answers.append(
+                [replace(candidates[row], score=expected(float(cosines[row]))) for row in best]
+            )
+        return answers
 
     def _load(self) -> tuple[EmbeddingModel, Bank | None]:
         with self._lock:
@@ -181,17 +228,55 @@ class Predictor:
                 name, bank, device = self._named
                 model = load_model(name, device)
                 if isinstance(model, CaptionModel):
-                    if self.route == "embed":
+                    if self.route in ("embed", "decode"):
                         raise UnpromptError(f"model {name} writes prompts; --route caption")
                     model.search = self._search or model.search
-                    self._loaded = model, None
+                    self._loaded = model, None, None
                 elif self.route == "caption":
                     raise UnpromptError(
                         f"model {name} is no captioner; name one, as a CoCa's folder"
                     )
                 else:
-                    self._loaded = model, bank_for(model, bank)
+                    self._loaded = model, bank_for(model, bank), self._decoder_for(model)
             return self._loaded
+
+    @cached_property
+    def _encoder(self) -> PromptEncoder:
+        return load_encoder(self.model.encoder)
+
+    def _decoder_for(self, model: EmbeddingModel) -> TextDecoder | None:
+        if self.route == "embed" and not self.rerank:
+            return None
+        decoder = decoder_for(model)
+        if self.route == "decode" and decoder is None:
+            raise UnpromptError(f"there is no decoder for the embeddings of {model.encoder}")
+        if self.route == "auto" and not self.rerank and decoder and not decoder.preferred:
+            return None
+        return decoder
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A prompt, how it was got, and its expected cosine to the truth."""
+
+    prompt: str
+    route: str
+    score: float | None
+
+
+def _unknown(value: float) -> None:
+    """The expected cosine where none was ever measured."""
+
+
+def decoder_for(model: EmbeddingModel) -> TextDecoder | None:
+    """The decoder beside the model, or the built-in one where it reads the same embeddings."""
+    decoder = TextDecoder.of(model.folder)
+    if decoder is None:
+        decoder = TextDecoder.of(builtin_folder())
+        if decoder is not None:
+            # What its texts are worth was measured beside the built-in model only.
+            decoder.calibration, decoder.preferred = None, False
+    return decoder if decoder is not None and decoder.encoder == model.encoder else None
 
 
 def bank_for(model: EmbeddingModel, stated: str | Path | None = None) -> Bank:
