@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
+from unprompt.cli import app
 from unprompt.errors import RecipeError, TableError
-from unprompt.models.decoder import DecoderModel
-from unprompt.models.tokenizer import load_tokenizer
+from unprompt.models.decoder import DecoderConfig, DecoderModel
+from unprompt.models.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from unprompt.pairs.compose import compose
+from unprompt.pairs.table import load, save
 from unprompt.pairs.text import write_lines
+from unprompt.predicting.decoder import TextDecoder
+from unprompt.predicting.model import builtin_folder
+from unprompt.predicting.predictor import Predictor
 from unprompt.training import decoder as module
 from unprompt.training.decoder import Blur
 from unprompt.training.recipe import Decoder, load_recipe
@@ -104,6 +111,32 @@ def test_a_stopped_run_goes_on(
     assert (tmp_path / "run" / "texts.parquet").read_bytes() == kept
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [entry["step"] for entry in logged if "eval_loss" in entry] == [2, 4, 6]
+
+
+def test_it_is_exported_and_measured_beside_an_embedder(sketches: Path, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(compose(50), 300)
+    model = DecoderModel(
+        DecoderConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=1)
+    )
+    model.save_pretrained(tmp_path / "trained")
+    save_tokenizer(tokenizer, tmp_path / "trained")
+    table = load(sketches).take(range(12))
+    table = table.with_columns({"split": ["train", "val"] * 6})
+    save(table, tmp_path / "pairs.parquet")
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_folder(), folder, ignore=shutil.ignore_patterns("decoder"))
+    call = ["export", str(tmp_path / "trained"), "-o", str(folder)]
+    done = CliRunner().invoke(app, [*call, "--calibrate", str(tmp_path / "pairs.parquet")])
+    assert done.exit_code == 0, done.output
+    decoder = TextDecoder.of(folder)
+    assert decoder is not None
+    assert decoder.calibration is not None
+    assert decoder.calibration.pairs == 6
+    # Random weights write nothing that the bank does not beat.
+    assert not decoder.preferred
+    assert "the bank answers better" in done.output
+    answer = Predictor(folder, route="decode").predict(table.open_image(0))
+    assert answer.score is not None
 
 
 def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:
