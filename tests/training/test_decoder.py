@@ -23,7 +23,7 @@ from unprompt.predicting.decoder import TextDecoder
 from unprompt.predicting.model import builtin_folder
 from unprompt.predicting.predictor import Predictor
 from unprompt.training import decoder as module
-from unprompt.training.decoder import Blur
+from unprompt.training.decoder import Blur, LengthBatches
 from unprompt.training.recipe import Decoder, load_recipe
 from unprompt.training.run import train
 
@@ -137,6 +137,21 @@ def test_it_is_exported_and_measured_beside_an_embedder(sketches: Path, tmp_path
     assert "the bank answers better" in done.output
     answer = Predictor(folder, route="decode").predict(table.open_image(0))
     assert answer.score is not None
+
+
+def test_batches_are_of_one_length_and_in_no_order() -> None:
+    lengths = np.random.default_rng(0).integers(5, 60, size=1003).tolist()
+    order = LengthBatches(lengths, batch_size=8, seed=1)
+    rows = list(order)
+    assert sorted(rows) == list(range(1003))
+    assert rows == list(order)
+    batches = np.array([lengths[row] for row in rows[:1000]]).reshape(-1, 8)
+    assert np.ptp(batches, axis=1).mean() < 3
+    means = batches.mean(axis=1)
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2
+    order.set_epoch(1)
+    assert sorted(order) == list(range(1003))
+    assert list(order) != rows
 
 
 def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:

@@ -132,7 +132,8 @@ class Predictor:
         Raises:
             UnpromptError: the model is a captioner, which writes from pixels only.
         """
-        return self._embedded(Answer(""), embedding)
+        embeddings, (candidates,) = self._worded(embedding[None])
+        return self._answered(Answer(""), embeddings[0], candidates)
 
     def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
         """The answer so far, and the pixels to embed where it is not complete."""
@@ -162,7 +163,10 @@ class Predictor:
                 for best, *others in captions
             ]
             return model.embed([best.text for best, *_ in captions]), candidates
-        embeddings, _ = model.run(pixels)
+        return self._worded(model.run(pixels)[0])
+
+    def _worded(self, embeddings: np.ndarray) -> tuple[np.ndarray, list[list[_Candidate]]]:
+        """Predicted embeddings, as the settings change them, and prompts for each, best first."""
         if self.knn:
             embeddings = self.bank.regress(embeddings, self.knn)
         if self.rerank:
@@ -222,7 +226,7 @@ class Predictor:
             )
         return answers
 
-    def _load(self) -> tuple[EmbeddingModel, Bank | None]:
+    def _load(self) -> tuple[EmbeddingModel, Bank | None, TextDecoder | None]:
         with self._lock:
             if self._loaded is None:
                 name, bank, device = self._named

@@ -10,6 +10,7 @@ covariance of the embeddings is added; see `Blur`.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError, TableError
@@ -196,6 +197,11 @@ class TextDataset(Dataset[dict[str, Any]]):
         ]
         self._embeddings = torch.from_numpy(embeddings)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self._ids]
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -223,6 +229,51 @@ class Collator:
         return {"input_ids": ids, "labels": labels, "embeddings": embeddings}
 
 
+class LengthBatches(Sampler[int]):
+    """Rows in an order in which each batch has texts of about one length, so that little is padded.
+
+    The trainer's own sampler of this kind goes through every few dozen batches from the longest to
+    the shortest; these are shuffled, because short texts and long ones differ in more than length.
+
+    Args:
+        lengths: of each row.
+        batch_size: rows of a step.
+        seed: of the order, with the epoch.
+    """
+
+    _BATCHES = 50
+    """Batches that are sorted together."""
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self._lengths = np.array(lengths)
+        self._size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order is that of this epoch, also where a run goes on in its middle."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self._seed, self._epoch])
+        rows = random.permutation(len(self._lengths))
+        batches = []
+        for start in range(0, len(rows), self._BATCHES * self._size):
+            chunk = rows[start : start + self._BATCHES * self._size]
+            chunk = chunk[np.argsort(self._lengths[chunk], kind="stable")]
+            batches += [chunk[at : at + self._size] for at in range(0, len(chunk), self._size)]
+        # A batch that is not full stays last: in the middle it would shift all that follow.
+        full = [batch for batch in batches if len(batch) == self._size]
+        rest = [batch for batch in batches if len(batch) < self._size]
+        for index in random.permutation(len(full)):
+            yield from full[index].tolist()
+        for batch in rest:
+            yield from batch.tolist()
+
+
 class DecoderTrainer(RunTrainer):
     """Minimises cross-entropy over blurred embeddings; keeps the checkpoint of the lowest loss."""
 
@@ -238,10 +289,10 @@ class DecoderTrainer(RunTrainer):
         arguments.metric_for_best_model = "eval_loss"
         arguments.greater_is_better = False
         arguments.prediction_loss_only = True
-        arguments.train_sampling_strategy = "group_by_length"
         self._rates = recipe.optimiser
         self._blur = collator.blur
-        super().__init__(recipe, model, train, val, None, arguments, data_collator=collator)
+        order: Any = LengthBatches(train.lengths, recipe.schedule.batch_size, recipe.seed)
+        super().__init__(recipe, model, train, val, order, arguments, data_collator=collator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The recipe's; matrices decay, while biases, norms and other vectors do not."""
