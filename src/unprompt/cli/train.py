@@ -39,6 +39,12 @@ def train(
             "--find-lr", help="Only try rising learning rates, draw the loss and suggest one."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only show the resolved recipe, parameter groups, steps and memory."
+        ),
+    ] = False,
 ) -> None:
     """Train a model as a recipe says; the same command again goes on where a run was stopped.
 
@@ -53,6 +59,8 @@ def train(
       unprompt train recipes/mobilenet_pairs.yaml report_to=tensorboard --fresh
 
       unprompt train recipes/mobilenet_pairs.yaml --find-lr
+
+      unprompt train recipes/vit_l14_336.yaml --dry-run
     """
     need("train", "torch", "omegaconf")
     from unprompt.evaluating.text import show
@@ -70,6 +78,11 @@ def train(
         search.plot(drawn)
         typer.echo(f"{drawn}: loss over learning rate", err=True)
         typer.echo(str(search))
+        return
+    if dry_run:
+        from unprompt.training.plan import plan
+
+        typer.echo(str(plan(stated)))
         return
     from unprompt.training.run import train as run
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.positions import at_size
 from unprompt.models.preprocessing import Preprocessing
 
 
@@ -221,6 +222,9 @@ def _hf(
     if pretrained:
         architecture: Any = MODEL_MAPPING[type(settings)]
         network = architecture.from_pretrained(name, config=settings)
+        if size not in (None, getattr(settings, "image_size", None)):
+            network = at_size(network, size)
+            settings = network.config
     else:
         network = AutoModel.from_config(settings)
     arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
