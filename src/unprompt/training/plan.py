@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable, load
@@ -138,6 +139,28 @@ def _steps(recipe: Recipe, table: PairsTable | None) -> tuple[int | None, int | 
     return pairs, an_epoch, steps if steps > 0 else math.ceil(schedule.epochs * an_epoch)
 
 
+class _Attention(torch.autograd.Function):
+    """What a fused kernel keeps of an attention: its inputs and its output, and no square."""
+
+    @staticmethod
+    def forward(*arguments: Any, **keywords: Any) -> Any:
+        context, query, key, value = arguments
+        output = torch.empty_like(query)
+        context.save_for_backward(query, key, value, output)
+        return output
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Lets attention on the ``meta`` device, which has no fused kernel, keep what one keeps."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        if function is nn.functional.scaled_dot_product_attention:
+            return _Attention.apply(*arguments[:3])
+        return function(*arguments, **(keywords or {}))
+
+
 def _activations(model: Embedder, recipe: Recipe, dim: int) -> int:
     """Bytes that autograd keeps from one forward pass until the backward pass."""
     size = recipe.data.train_size or model.preprocessing.size
@@ -153,7 +176,8 @@ def _activations(model: Embedder, recipe: Recipe, dim: int) -> int:
         return tensor
 
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, _FusedAttention():
         embedding_loss(model(pixels, normalise=False), torch.zeros(count, dim), recipe.loss)
     total = sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
     return total if chosen_precision(recipe) == "fp32" else total // 2
