@@ -10,6 +10,7 @@ Prints the exit status of each call, as `os.waitstatus_to_exitcode` gives it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -25,6 +26,9 @@ from unprompt.errors import UnpromptError
 from unprompt.training import trainer
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import train
+
+LAZY = ("matplotlib.backends.backend_agg", "peft", "timm.data.auto_augment", "timm.optim")
+"""What a run imports as it comes to it; imported once here, each fork has it already."""
 
 
 class Then(TrainerCallback):
@@ -83,4 +87,6 @@ def run(call: dict) -> int:
 
 
 if __name__ == "__main__":
+    for name in LAZY:
+        importlib.import_module(name)
     sys.stdout.write(json.dumps([run(call) for call in json.loads(sys.argv[1])]))

@@ -20,7 +20,7 @@ from unprompt.training.recipe import Data, Head, Model, Optimiser, Recipe, Sched
 ROOT = Path(__file__).parents[2]
 
 
-def fork(calls: list[dict], timeout: float = 200) -> tuple[list[int], str]:
+def fork(calls: list[dict]) -> tuple[list[int], str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.forks", json.dumps(calls)],
@@ -29,7 +29,6 @@ def fork(calls: list[dict], timeout: float = 200) -> tuple[list[int], str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
@@ -183,7 +182,7 @@ def test_thirty_kills_at_random_moments_change_nothing(whole, tmp_path):
     one, other = (Trial.of(recipe, tmp_path / name) for name in ("whole", "killed"))
     drawn = random.Random(0)
     kills = [other.call(seconds=drawn.uniform(0.5, 4.0)) for _ in range(30)]
-    codes, errors = fork([one.call(), *kills, other.call("again")], timeout=600)
+    codes, errors = fork([one.call(), *kills, other.call("again")])
     assert codes[0] == codes[-1] == 0, errors
     assert codes[1:-1].count(-signal.SIGKILL) >= 25
     same(other, one)
