@@ -111,7 +111,7 @@ def trials(whole, tmp_path_factory) -> tuple[dict[str, Trial], dict[str, int], s
         "kill again": trials["kill"].call("again"),
         "late": trials["late"].call(then={"11": "kill"}),
         "late again": trials["late"].call("again"),
-        "term": trials["term"].call(then={"7": "term"}),
+        "term": trials["term"].call(then={"6": "term"}),
         "term again": trials["term"].call("again"),
         "full": trials["full"].call(then={"6": "full"}),
         "full again": trials["full"].call("again"),
@@ -158,6 +158,7 @@ def test_every_epoch_of_a_killed_run_shows_every_pair_once(trials):
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on(trials):
     found, codes, errors = trials
     assert codes["term"] == 128 + signal.SIGTERM
+    # The signal came after step 6, and the step that was under way is finished.
     assert "stopped after step 7 and its checkpoint; the same command goes on" in errors
     assert found["term"].steps()[-1][0] == 7
     assert found["term"].steps() + found["term"].steps("again") == found["whole"].steps()
