@@ -96,31 +96,30 @@ def whole(pairs, tmp_path_factory) -> Recipe:
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Trials by name, and for each call its exit code and what all of them told."""
+
+    trials: dict[str, Trial]
+    codes: dict[str, int]
+    errors: str
+
+
 @pytest.fixture(scope="module")
-def trials(whole, tmp_path_factory) -> tuple[dict[str, Trial], dict[str, int], str]:
+def outcome(whole, tmp_path_factory) -> Outcome:
+    """One run undisturbed, and one killed, gone on, asked to stop, gone on, and so forth."""
     folder = tmp_path_factory.mktemp("trials")
-    trials = {
-        name: Trial.of(whole, folder / name) for name in ("whole", "kill", "late", "term", "full")
-    }
-    adapted = replace(whole, data=replace(whole.data, workers=0, draw="prompt"))
-    adapted.model = replace(whole.model, lora_rank=2, head=Head("mlp", hidden=16))
-    trials |= {name: Trial.of(adapted, folder / name) for name in ("adapted", "adapted-kill")}
+    trials = {name: Trial.of(whole, folder / name) for name in ("whole", "stopped")}
     calls = {
         "whole": trials["whole"].call(),
-        "kill": trials["kill"].call(then={"6": "kill"}),
-        "kill again": trials["kill"].call("again"),
-        "late": trials["late"].call(then={"11": "kill"}),
-        "late again": trials["late"].call("again"),
-        "term": trials["term"].call(then={"6": "term"}),
-        "term again": trials["term"].call("again"),
-        "full": trials["full"].call(then={"6": "full"}),
-        "full again": trials["full"].call("again"),
-        "adapted": trials["adapted"].call(),
-        "adapted-kill": trials["adapted-kill"].call(then={"7": "kill"}),
-        "adapted-kill again": trials["adapted-kill"].call("again"),
+        "kill": trials["stopped"].call("one", then={"6": "kill"}),
+        # The signal comes between two steps; the one that follows is finished and saved.
+        "term": trials["stopped"].call("two", then={"6": "term"}),
+        "full": trials["stopped"].call("three", then={"8": "full"}),
+        "end": trials["stopped"].call("four"),
     }
     codes, errors = fork(list(calls.values()))
-    return trials, dict(zip(calls, codes, strict=True)), errors
+    return Outcome(trials, dict(zip(calls, codes, strict=True)), errors)
 
 
 def same(trial: Trial, other: Trial) -> None:
@@ -130,50 +129,60 @@ def same(trial: Trial, other: Trial) -> None:
         assert torch.equal(value, others[name]), name
 
 
-@pytest.mark.parametrize(
-    ("name", "like", "checkpoint"),
-    [("kill", "whole", 4), ("late", "whole", 8), ("adapted-kill", "adapted", 4)],
-)
-def test_a_killed_run_ends_with_the_same_weights_to_the_bit(trials, name, like, checkpoint):
-    found, codes, errors = trials
-    assert codes[name] == -signal.SIGKILL, errors
-    assert codes[like] == codes[f"{name} again"] == 0, errors
-    before, after = found[name].steps(), found[name].steps("again")
-    assert after[0][0] == checkpoint + 1
-    kept = [entry for entry in before if entry[0] <= checkpoint]
+def test_a_run_stopped_in_three_ways_ends_with_the_same_weights_to_the_bit(outcome):
+    codes, stopped, whole = outcome.codes, outcome.trials["stopped"], outcome.trials["whole"]
+    assert codes["whole"] == codes["end"] == 0, outcome.errors
+    same(stopped, whole)
     # The same pairs in the same order with the same losses, to the last bit.
-    assert kept + after == found[like].steps()
-    same(found[name], found[like])
-    assert found[name].metrics == found[like].metrics
+    kept = [entry for entry in stopped.steps("one") if entry[0] <= 4]
+    kept += stopped.steps("two")
+    assert kept + stopped.steps("four") == whole.steps()
 
 
-def test_every_epoch_of_a_killed_run_shows_every_pair_once(trials):
-    found, _, _ = trials
-    kept = [entry for entry in found["kill"].steps() if entry[0] <= 4]
-    rows = [row for _, rows, _ in kept + found["kill"].steps("again") for row in rows]
+def test_every_epoch_of_a_stopped_run_shows_every_pair_once(outcome):
+    stopped = outcome.trials["stopped"]
+    kept = [entry for entry in stopped.steps("one") if entry[0] <= 4]
+    kept += stopped.steps("two") + stopped.steps("four")
+    rows = [row for _, rows, _ in kept for row in rows]
     assert sorted(rows[:40]) == sorted(rows[40:80]) == list(range(40))
     assert rows[:40] != rows[40:80]
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on(trials):
-    found, codes, errors = trials
-    assert codes["term"] == 128 + signal.SIGTERM
-    # The signal came after step 6, and the step that was under way is finished.
-    assert "stopped after step 7 and its checkpoint; the same command goes on" in errors
-    assert found["term"].steps()[-1][0] == 7
-    assert found["term"].steps() + found["term"].steps("again") == found["whole"].steps()
-    assert codes["term again"] == 0
-    same(found["term"], found["whole"])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(outcome):
+    assert outcome.codes["kill"] == -signal.SIGKILL, outcome.errors
+    assert outcome.trials["stopped"].steps("two")[0][0] == 5
 
 
-def test_a_full_disk_ends_the_run_and_leaves_its_last_checkpoint(trials):
-    found, codes, errors = trials
-    assert codes["full"] == 1, errors
-    assert "the disk is full" in errors
-    assert "the same command then goes on from it" in errors
-    assert codes["full again"] == 0
-    assert found["full"].steps("again")[0][0] == 5
-    same(found["full"], found["whole"])
+def test_a_run_that_is_asked_to_stop_saves_first(outcome):
+    assert outcome.codes["term"] == 128 + signal.SIGTERM, outcome.errors
+    told = "stopped after step 7 and its checkpoint; the same command goes on from there"
+    assert told in outcome.errors
+    assert outcome.trials["stopped"].steps("three")[0][0] == 8
+
+
+def test_a_full_disk_ends_the_run_and_leaves_its_last_checkpoint(outcome):
+    assert outcome.codes["full"] == 1, outcome.errors
+    assert "the disk is full" in outcome.errors
+    assert "the same command then goes on from it" in outcome.errors
+    assert outcome.trials["stopped"].steps("four")[0][0] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_run_killed_once_logs_the_same_too(whole, tmp_path, adapted):
+    """Late in the second epoch; and LoRA, a wide head and one picture of each prompt."""
+    recipe = whole
+    if adapted:
+        recipe = replace(whole, data=replace(whole.data, workers=0, draw="prompt"))
+        recipe.model = replace(whole.model, lora_rank=2, head=Head("mlp", hidden=16))
+    one, other = (Trial.of(recipe, tmp_path / name) for name in ("whole", "killed"))
+    calls = [one.call(), other.call(then={"11": "kill"}), other.call("again")]
+    codes, errors = fork(calls)
+    assert codes == [0, -signal.SIGKILL, 0], errors
+    same(other, one)
+    assert other.metrics == one.metrics
+    kept = [entry for entry in other.steps() if entry[0] <= 8]
+    assert kept + other.steps("again") == one.steps()
 
 
 @pytest.mark.slow
