@@ -21,6 +21,7 @@ def test_the_plan_is_what_the_trainer_does(recipe: Recipe, pairs):
     recipe.schedule.max_steps, recipe.schedule.epochs = -1, 2.5
     recipe.schedule.accumulation = 2
     found = plan(recipe)
+    assert not Path(recipe.output).exists()
     model = build(recipe, pairs.embeddings.shape[1])
     prepare_to_learn(model, recipe)
     train = PairsDataset(pairs.of_split("train"), model.preprocessing)
@@ -36,7 +37,6 @@ def test_the_plan_is_what_the_trainer_does(recipe: Recipe, pairs):
     assert found.frozen == total - learning > 0
     assert found.memory["weights"] == found.memory["average"] == 4 * total
     assert found.memory["optimiser"] == 8 * learning
-    assert not Path(recipe.output).exists()
 
 
 def test_activations_are_what_autograd_keeps(recipe: Recipe, pairs):

@@ -82,7 +82,7 @@ def plan(recipe: Recipe) -> Plan:
     """Work out what a recipe of an embedder would do.
 
     The model is built without weights (torch's ``meta`` device), so nothing is downloaded and
-    nothing computed; activations are those that autograd would keep for one batch.
+    nothing computed, unless ``model.start`` names a model to go on from; activations are those that autograd would keep for one batch.
 
     Raises:
         ModelNotFoundError: there is no such backbone, or its configuration cannot be had.
@@ -91,8 +91,10 @@ def plan(recipe: Recipe) -> Plan:
     table = load(recipe.data.table) if Path(recipe.data.table).exists() else None
     dim = table.embeddings.shape[1] if table is not None and table.has("embedding") else _DIM
     unloaded = replace(recipe, model=replace(recipe.model, pretrained=False, checkpoint=None))
+    # A model to go on from is at hand and brings its weights, which are then let go.
+    with torch.device("meta" if recipe.model.start is None else "cpu"):
+        model = build(unloaded, dim).to("meta")
     with torch.device("meta"):
-        model = build(unloaded, dim)
         prepare_to_learn(model, recipe)
         activations = _activations(model, recipe, dim)
     groups = [
