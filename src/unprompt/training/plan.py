@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from unprompt.errors import RecipeError
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.losses import embedding_loss
@@ -82,12 +83,15 @@ def plan(recipe: Recipe) -> Plan:
     """Work out what a recipe of an embedder would do.
 
     The model is built without weights (torch's ``meta`` device), so nothing is downloaded and
-    nothing computed, unless ``model.start`` names a model to go on from; activations are those that autograd would keep for one batch.
+    nothing computed, unless ``model.start`` names a model to go on from; activations are those that
+    autograd would keep for one batch.
 
     Raises:
         ModelNotFoundError: there is no such backbone, or its configuration cannot be had.
-        RecipeError: the recipe cannot be followed.
+        RecipeError: the recipe cannot be followed, or is of a captioner or a decoder.
     """
+    if recipe.captioner is not None or recipe.decoder is not None:
+        raise RecipeError("a dry run plans embedders only; this recipe is of another model")
     table = load(recipe.data.table) if Path(recipe.data.table).exists() else None
     dim = table.embeddings.shape[1] if table is not None and table.has("embedding") else _DIM
     unloaded = replace(recipe, model=replace(recipe.model, pretrained=False, checkpoint=None))
