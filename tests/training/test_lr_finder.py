@@ -12,6 +12,7 @@ from unprompt.training.run import train
 
 def test_the_loss_falls_and_climbs_and_the_suggestion_lies_below(recipe):
     recipe.optimiser.ema = 0.9
+    recipe.optimiser.head_learning_rate = 0.1
     found = find_learning_rate(recipe, steps=40)
     assert not Path(recipe.output).exists()
     assert found.factors[0] == LOWEST

@@ -27,19 +27,28 @@ class Written:
 
 @dataclass(slots=True)
 class _Hypotheses:
-    """The best finished sequences of one row."""
+    """The best finished sequences of one row.
+
+    Attributes:
+        wanted: how many are kept.
+        found: them, best first.
+        complete: nothing that is running can be better any more. It stays so, whatever other rows
+            go on with: a row's answer does not depend on its batch.
+    """
 
     wanted: int
     found: list[Written] = field(default_factory=list)
+    complete: bool = False
 
     def add(self, tokens: list[int], total: float, length: int) -> None:
         self.found.append(Written(tuple(tokens), total / length))
         self.found.sort(key=lambda item: -item.score)
         del self.found[self.wanted :]
 
-    def closed(self, best_total: float, length: int) -> bool:
-        """Whether nothing that is running can still be better, at the length it has."""
-        return len(self.found) == self.wanted and self.found[-1].score >= best_total / length
+    def close(self, best_total: float, length: int) -> None:
+        """Complete it where the best that is running is no better, at the length it has."""
+        if len(self.found) == self.wanted and self.found[-1].score >= best_total / length:
+            self.complete = True
 
 
 def beam_search(
@@ -71,6 +80,9 @@ def beam_search(
         kept = np.full((rows, beams), -np.inf, dtype=np.float32)
         grown: list[list[list[int]]] = []
         for row in range(rows):
+            if done[row].complete:
+                grown.append([[]] * beams)
+                continue
             best = _largest(flat[row], 2 * beams)
             running: list[list[int]] = []
             for rank, place in enumerate(best):
@@ -88,16 +100,15 @@ def beam_search(
                 running.append([*text, token])
             grown.append(running + [[]] * (beams - len(running)))
         texts = grown
-        if length == most or all(
-            hypotheses.closed(float(total), length)
-            for hypotheses, total in zip(done, kept.max(axis=1), strict=True)
-        ):
+        for hypotheses, total in zip(done, kept.max(axis=1), strict=True):
+            hypotheses.close(float(total), length)
+        if length == most or all(hypotheses.complete for hypotheses in done):
             break
         order = (parents + followed * np.arange(rows)[:, None]).ravel()
         following = step(tokens.ravel(), order).reshape(rows, beams, vocabulary)
         totals = kept[:, :, None] + following
     for row, hypotheses in enumerate(done):
-        if hypotheses.closed(float(kept[row].max()), length):
+        if hypotheses.complete:
             continue
         for text, total in zip(texts[row], kept[row].tolist(), strict=True):
             if total > -np.inf:

@@ -34,7 +34,7 @@ from unprompt.training.pictures import Pictures
 from unprompt.training.plots import plot
 from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
-from unprompt.training.recipe import Head, Recipe, recipe_text, save_recipe
+from unprompt.training.recipe import Recipe, recipe_text, save_recipe
 from unprompt.training.sections import Model
 from unprompt.training.trainer import (
     FAILURES_FILE,
@@ -272,7 +272,7 @@ def build(recipe: Recipe, dim: int) -> Embedder:
     """The embedder that a recipe starts from."""
     settings = recipe.model
     head = HeadConfig(
-        settings.head.kind,
+        settings.head.kind or "linear",
         settings.head.hidden,
         settings.head.dropout,
         landmarks=settings.head.landmarks,
@@ -303,7 +303,7 @@ def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embed
     A recipe that says nothing of the head keeps the one that is there.
     """
     before = Embedder.from_pretrained(builtin_folder() if start == BUILTIN else start)
-    if recipe.model.head == Head():
+    if recipe.model.head.kind is None:
         head = before.architecture.head
     config = replace(before.architecture, head=head, dim=dim, encoder=recipe.model.encoder)
     size = recipe.model.size or before.preprocessing.size
