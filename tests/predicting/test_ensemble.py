@@ -8,6 +8,7 @@ from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.predicting.ensemble import EnsembleModel, combine, load_ensemble, save_ensemble
 from unprompt.predicting.model import embed_images, load_model
+from unprompt.predicting.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,9 @@ def test_an_ensemble_is_kept_in_a_folder(tmp_path, builtin, pictures):
     alone = builtin.run(builtin.preprocessing(pictures[0])[None])[0]
     np.testing.assert_allclose(loaded.run(pixels)[0], alone / np.linalg.norm(alone), atol=1e-5)
     assert loaded.encoder == builtin.encoder
+    answer = Predictor(tmp_path / "both", "embed").predict(pictures[0])
+    assert answer.error is None
+    assert answer.prompt == Predictor(route="embed").predict(pictures[0]).prompt
 
 
 def test_what_cannot_be_an_ensemble(tmp_path, builtin):

@@ -37,6 +37,11 @@ class JointPreprocessing:
         """The largest of the models' input sizes, in pixels."""
         return max(part.size for part in self.parts)
 
+    @property
+    def least_side(self) -> int:
+        """See `ImagePreprocessing.least_side`; what the most demanding model needs."""
+        return max(part.least_side for part in self.parts)
+
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels of every model, uint8 of shape (sum of 3 * size * size,)."""
         return np.concatenate([part(image).ravel() for part in self.parts])

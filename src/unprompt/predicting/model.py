@@ -39,6 +39,11 @@ class ImagePreprocessing(Protocol):
         """Side of the model's input in pixels."""
         ...
 
+    @property
+    def least_side(self) -> int:
+        """Pixels of the shorter side that an image needs, so that nothing is scaled up."""
+        ...
+
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Pixels of one image."""
         ...
