@@ -156,8 +156,9 @@ def test_a_transformers_folder_loads_its_weights_and_its_preprocessing(tmp_path)
     assert backbone.preprocessing.std == (0.4, 0.5, 0.6)
     batch = torch.randn(2, 3, SIZE, SIZE)
     torch.testing.assert_close(backbone(batch), model(batch).pooler_output)
-    with pytest.raises(ModelNotFoundError, match="size"):
-        create_backbone(BackboneConfig(f"hf/{tmp_path}"), size=48)
+    larger = create_backbone(BackboneConfig(f"hf/{tmp_path}"), size=48)
+    assert larger.preprocessing.size == 48
+    assert larger(torch.randn(2, 3, 48, 48)).shape == backbone(batch).shape
 
 
 def test_the_image_tower_of_a_transformers_clip(tmp_path):

@@ -97,7 +97,7 @@ def plan(recipe: Recipe) -> Plan:
     unloaded = replace(recipe, model=replace(recipe.model, pretrained=False, checkpoint=None))
     # A model to go on from is at hand and brings its weights, which are then let go.
     with torch.device("meta" if recipe.model.start is None else "cpu"):
-        model = build(unloaded, dim).to("meta")
+        model = build(unloaded, dim, taught=False).to("meta")
     with torch.device("meta"):
         prepare_to_learn(model, recipe)
         activations = _activations(model, recipe, dim)

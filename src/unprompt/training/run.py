@@ -268,8 +268,15 @@ def _held_out(table: PairsTable, fold: int) -> PairsTable:
     return table.with_columns({"split": splits})
 
 
-def build(recipe: Recipe, dim: int) -> Embedder:
-    """The embedder that a recipe starts from."""
+def build(recipe: Recipe, dim: int, taught: bool = True) -> Embedder:
+    """The embedder that a recipe starts from.
+
+    Args:
+        recipe: the run.
+        dim: width of its prompt embeddings.
+        taught: tell a new head of classes what its classes are called, which needs the target
+            encoder; without it the model has the right shapes only.
+    """
     settings = recipe.model
     head = HeadConfig(
         settings.head.kind or "linear",
@@ -292,7 +299,8 @@ def build(recipe: Recipe, dim: int) -> Embedder:
     if settings.std is not None:
         preprocessing = replace(preprocessing, std=tuple(settings.std))
     model = Embedder(config, backbone, preprocessing)
-    _teach(model, settings)
+    if taught:
+        _teach(model, settings)
     # Convolutions run faster on this layout; for everything else it makes no difference.
     return model.to(memory_format=torch.channels_last)
 
