@@ -89,6 +89,8 @@ def test_an_output_that_cannot_be_written_keeps_the_old_one(folder: Path) -> Non
 def test_an_interrupt_ends_without_a_traceback(folder: Path) -> None:
     script = (
         "import signal, sys; from unprompt.cli import main;"
+        # Whoever started the tests may have them ignore it, as a shell does in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import unprompt.predicting.predictor as p;"
         "p.Predictor.stream = lambda *a: signal.raise_signal(signal.SIGINT);"
         f"sys.argv = ['unprompt', 'predict', {str(folder)!r}]; main()"
