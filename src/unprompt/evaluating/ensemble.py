@@ -8,6 +8,7 @@ import numpy as np
 
 from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import Evaluation
+from unprompt.models.bank import unit
 
 _STEPS = 2000
 _RATE = 0.3
@@ -35,8 +36,8 @@ def fit_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:
                 f"{other.table}: {other.model.name} and {first.model.name} were not measured on "
                 "the same pairs; some images could be decoded by one only"
             )
-    directions = np.stack([_unit(one.predicted) for one in evaluations])
-    true = _unit(first.true)
+    directions = np.stack([unit(one.predicted.astype(np.float64)) for one in evaluations])
+    true = unit(first.true.astype(np.float64))
     along = np.einsum("mnd,nd->mn", directions, true)  # cosine of each model
     between = np.einsum("and,bnd->nab", directions, directions)
     logits = np.zeros(len(evaluations))
@@ -48,9 +49,3 @@ def fit_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:
         slope = ((along.T - (cosine / length)[:, None] * towards) / length[:, None]).mean(axis=0)
         logits += _RATE * len(weights) * weights * (slope - weights @ slope)
     return np.exp(logits) / np.exp(logits).sum()
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from unprompt.models.bank import unit
+
 RESAMPLES = 2000
 PERCENTILES = (5, 25, 50, 75, 95)
 RANKS = (1, 5, 10)
@@ -124,10 +126,10 @@ def retrieval(predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]) -
     _, first, own = np.unique(
         np.array(prompts, dtype=object), return_index=True, return_inverse=True
     )
-    candidates = _unit(true[first])
+    candidates = unit(true[first].astype(np.float64))
     ranks = np.empty(len(predicted), dtype=np.int64)
     for start in range(0, len(predicted), _BLOCK):
-        scores = _unit(predicted[start : start + _BLOCK]) @ candidates.T
+        scores = unit(predicted[start : start + _BLOCK].astype(np.float64)) @ candidates.T
         mine = scores[np.arange(len(scores)), own[start : start + _BLOCK]]
         ranks[start : start + _BLOCK] = (scores >= mine[:, None]).sum(axis=1)
     return {k: float((ranks <= k).mean()) for k in RANKS}
@@ -164,9 +166,3 @@ def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> li
     return [
         Bin(float(estimated[rows].mean()), float(actual[rows].mean()), len(rows)) for rows in parts
     ]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)

@@ -132,7 +132,7 @@ class Bank:
     def embeddings(self, rows: np.ndarray) -> np.ndarray:
         """Embeddings of rows, of whatever shape, float32 of norm 1 with ``dim`` as last axis."""
         chosen = self.rows[rows.ravel()].astype(np.float32)
-        return _unit(chosen).reshape(*rows.shape, -1)
+        return unit(chosen).reshape(*rows.shape, -1)
 
     def regress(
         self,
@@ -158,7 +158,7 @@ class Bank:
         found, scores = self.nearest(embeddings, k)
         weights = np.exp((scores - scores[:, :1]) / temperature)
         chosen = self.embeddings(found) if values is None else values[found]
-        return _unit(np.einsum("nk,nkd->nd", weights, chosen).astype(np.float32))
+        return unit(np.einsum("nk,nkd->nd", weights, chosen).astype(np.float32))
 
     def search(self, embeddings: np.ndarray, k: int = 1) -> list[list[Match]]:
         """The ``k`` prompts of highest cosine to each embedding, best first; see `nearest`."""
@@ -180,7 +180,7 @@ class Bank:
         Returns:
             int64 and float32 arrays of shape (n, k).
         """
-        asked = _unit(np.asarray(embeddings, dtype=np.float32))
+        asked = unit(np.asarray(embeddings, dtype=np.float32))
         k = min(k, len(self))
         if self._index is not None:
             return self._confirmed(asked, k)
@@ -215,7 +215,7 @@ class Bank:
         return self._unit_rows(0)
 
     def _unit_rows(self, start: int) -> np.ndarray:
-        return _unit(self.rows[start : start + _BLOCK].astype(np.float32))
+        return unit(self.rows[start : start + _BLOCK].astype(np.float32))
 
     def save(self, folder: str | Path) -> None:
         """Write ``bank.json``, ``prompts.txt`` and ``embeddings.npy`` into a model's folder.
@@ -334,7 +334,7 @@ def recall(bank: Bank, k: int = 10, queries: int = 200, seed: int = 0) -> float:
     """
     random = np.random.default_rng(seed)
     rows = bank.embeddings(random.integers(len(bank), size=queries))
-    noise = _unit(random.normal(size=rows.shape).astype(np.float32))
+    noise = unit(random.normal(size=rows.shape).astype(np.float32))
     asked = rows + noise
     found, true = bank.nearest(asked, k)[0], bank.exact().nearest(asked, k)[0]
     hits = sum(len(set(f) & set(t)) for f, t in zip(found.tolist(), true.tolist(), strict=True))
@@ -369,9 +369,9 @@ def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return best, np.take_along_axis(scores, best, axis=1)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
     """Rows of norm 1; a row of zeros, which has no direction, stays as it is."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms == 0, 1, norms)
 
 

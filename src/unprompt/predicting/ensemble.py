@@ -13,6 +13,7 @@ from PIL import Image
 
 from unprompt.errors import UnpromptError
 from unprompt.files import atomic_open
+from unprompt.models.bank import unit
 from unprompt.predicting.model import (
     ENSEMBLE_FILE,
     EmbeddingModel,
@@ -106,7 +107,7 @@ class EnsembleModel:
             for model, own in zip(self.models, self.preprocessing.split(pixels), strict=True)
         ]
         predictions = np.stack([embeddings for embeddings, _ in outputs])
-        features = np.concatenate([_unit(features) for _, features in outputs], axis=1)
+        features = np.concatenate([unit(features) for _, features in outputs], axis=1)
         return combine(predictions, self.weights), features
 
 
@@ -120,7 +121,7 @@ def combine(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns:
         float32 of shape (n, dim), norm 1.
     """
-    return _unit(np.einsum("m,mnd->nd", weights, _unit(predictions))).astype(np.float32)
+    return unit(np.einsum("m,mnd->nd", weights, unit(predictions))).astype(np.float32)
 
 
 def save_ensemble(models: Sequence[str], weights: np.ndarray, folder: str | Path) -> None:
@@ -148,8 +149,3 @@ def load_ensemble(folder: Path, name: str, device: str | None = None) -> Ensembl
     except (KeyError, TypeError, ValueError) as error:
         raise UnpromptError(f"{folder / ENSEMBLE_FILE} is damaged: {error!r}") from error
     return EnsembleModel([load_model(one, device) for one in names], weights, name, folder)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)
