@@ -38,10 +38,20 @@ def build(
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, int8 or auto, as for unprompt embed.")
     ] = "auto",
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Also search it by image with this CLIP, as hf_clip/ID or open_clip/NAME:TAG; "
+            "what is built is a model then."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for the CLIP.")] = "cpu",
 ) -> None:
     """Build a bank of prompts; the list may be larger than memory.
 
-    A killed call that is made again encodes only what is missing.
+    A killed call that is made again encodes only what is missing. With --clip the folder is a
+    model: it predicts the mean embedding of the prompts that the CLIP finds nearest to an image,
+    without training (docs/zero_shot.md).
 
     [bold]Examples[/bold]
 
@@ -50,11 +60,19 @@ def build(
       unprompt bank build pairs.parquet -o mybank --index pq
 
       unprompt predict picture.png --bank mybank
+
+      unprompt bank build prompts.txt -o knn --clip hf_clip/openai/clip-vit-large-patch14
+
+      unprompt predict picture.png --model knn
     """
     from unprompt.models.bank import recall
-    from unprompt.predicting.building import build_bank
+    from unprompt.predicting.building import build_bank, build_knn
 
-    built = build_bank(source, output, index, encoder, precision, progress=True)
+    settings = (index, encoder, precision)
+    if clip:
+        built = build_knn(source, output, clip, *settings, device, progress=True)
+    else:
+        built = build_bank(source, output, *settings, progress=True)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)
     if index != "flat":
         share = recall(built, k=10)

@@ -1,6 +1,6 @@
 """Prompt text to prompt embedding: encoders on torch or ONNX, and an on-disk cache."""
 
-from unprompt.encoding.cache import EmbeddingCache, encode
+from unprompt.encoding.cache import EmbeddingCache, TextEncoder, encode
 from unprompt.encoding.encoder import PromptEncoder, load_encoder
 from unprompt.encoding.layout import EncoderError
 from unprompt.encoding.sources import DEFAULT_ENCODER
@@ -10,6 +10,7 @@ __all__ = [
     "EmbeddingCache",
     "EncoderError",
     "PromptEncoder",
+    "TextEncoder",
     "encode",
     "load_encoder",
 ]

@@ -6,13 +6,14 @@ import hashlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from unprompt.encoding.encoder import PromptEncoder, checked, load_encoder
+from unprompt.encoding.encoder import checked, load_encoder
 from unprompt.encoding.sources import DEFAULT_ENCODER
 from unprompt.files import cache_dir
 from unprompt.progress import track
@@ -23,9 +24,32 @@ _ROWS_PER_COMMIT = 4096
 _SECONDS_PER_COMMIT = 10.0
 
 
+class TextEncoder(Protocol):
+    """What turns texts into vectors: a `PromptEncoder`, or the text tower of a CLIP."""
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What the vectors depend on, fit for a file name."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        ...
+
+    def stream(self, texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+        """Row and vector of each text, as they are done."""
+        ...
+
+
 def encode(
     prompts: Sequence[str],
-    encoder: str | PromptEncoder = DEFAULT_ENCODER,
+    encoder: str | TextEncoder = DEFAULT_ENCODER,
     backend: str = "auto",
     cache: bool = True,
     progress: bool = False,
@@ -38,8 +62,8 @@ def encode(
 
     Args:
         prompts: texts.
-        encoder: hub id, path, or a loaded `PromptEncoder` (then ``backend``, ``precision`` and
-            ``device`` are its own).
+        encoder: hub id, path, or a loaded encoder (then ``backend``, ``precision`` and ``device``
+            are its own).
         backend: as in `load_encoder`.
         cache: read and write ``embeddings/`` in `unprompt.files.cache_dir`.
         progress: show a bar.

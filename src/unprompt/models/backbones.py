@@ -23,6 +23,7 @@ from torch import nn
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.positions import at_size
 from unprompt.models.preprocessing import Preprocessing
+from unprompt.models.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _hf_clip(
     if size is not None and not pretrained:
         settings.image_size = size
     if pretrained:
-        network = CLIPVisionModelWithProjection.from_pretrained(name, config=settings)
+        network = load_pretrained(CLIPVisionModelWithProjection, name, config=settings)
     else:
         network = CLIPVisionModelWithProjection(settings)
     arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
@@ -294,7 +295,7 @@ def _open_clip(
     if pretrained:
         visual, stated = _open_clip_pretrained(name, size)
     else:
-        stated = config.arguments or _open_clip_stated(name)
+        stated = config.arguments or open_clip_config(name)
         vision = dict(stated["vision_cfg"]) | ({"image_size": size} if size else {})
         visual = open_clip.CLIP(
             embed_dim=stated["embed_dim"],
@@ -322,17 +323,25 @@ def _open_clip_pretrained(name: str, size: int | None) -> tuple[nn.Module, dict[
 
     if name.startswith(("hf-hub:", "local-dir:")):
         model = open_clip.create_model(name, force_image_size=size, require_pretrained=True)
-        return model.visual, _open_clip_stated(name)
+        return model.visual, open_clip_config(name)
     model_name, _, tag = name.partition(":")
-    stated = _open_clip_stated(model_name)
+    stated = open_clip_config(model_name)
     model = open_clip.create_model(
         model_name, pretrained=tag or None, force_image_size=size, require_pretrained=True
     )
     return model.visual, stated
 
 
-def _open_clip_stated(name: str) -> dict[str, Any]:
-    """The model's configuration as open_clip, a folder or a hub repository states it."""
+def open_clip_config(name: str) -> dict[str, Any]:
+    """A model's configuration as open_clip, a folder or a hub repository states it.
+
+    Args:
+        name: of an architecture, ``local-dir:FOLDER`` or ``hf-hub:ORG/MODEL``.
+
+    Raises:
+        ModelNotFoundError: open_clip knows no such architecture.
+        OSError: the folder or the repository holds none.
+    """
     import open_clip
     from huggingface_hub import hf_hub_download
 

@@ -139,7 +139,7 @@ class Bank:
         embeddings: np.ndarray,
         k: int,
         temperature: float = TEMPERATURE,
-        values: np.ndarray | None = None,
+        values: np.ndarray | Bank | None = None,
     ) -> np.ndarray:
         """Regress by the nearest: the weighted mean of the nearest prompts' embeddings.
 
@@ -150,14 +150,16 @@ class Bank:
             embeddings: float array of shape (n, dim), of any norm.
             k: nearest prompts.
             temperature: a prompt weighs exp(cosine / temperature); small ones heed the nearest.
-            values: what to average, a row a prompt of the bank; its own embeddings by default.
+            values: what to average, a row a prompt, or another bank of the same prompts; its own
+                embeddings by default.
 
         Returns:
             float32 of shape (n, width of ``values``), of norm 1.
         """
         found, scores = self.nearest(embeddings, k)
         weights = np.exp((scores - scores[:, :1]) / temperature)
-        chosen = self.embeddings(found) if values is None else values[found]
+        rows = self if values is None else values
+        chosen = rows.embeddings(found) if isinstance(rows, Bank) else rows[found]
         return unit(np.einsum("nk,nkd->nd", weights, chosen).astype(np.float32))
 
     def search(self, embeddings: np.ndarray, k: int = 1) -> list[list[Match]]:

@@ -7,9 +7,11 @@ A tower is named as the image tower is in `unprompt.models.backbones`: ``hf_clip
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.fingerprint import fingerprint
+from unprompt.models.pretrained import load_pretrained
 
 
 @dataclass(frozen=True)
@@ -32,23 +36,40 @@ class TextTower:
     network: nn.Module = field(repr=False)
     _encode: Callable[[list[str], torch.device], torch.Tensor] = field(repr=False)
 
-    def features(self, prompts: list[str], batch_size: int = 256) -> np.ndarray:
+    @cached_property
+    def fingerprint(self) -> str:
+        """What features depend on: the name and a hash of the weights; fit for a file name."""
+        label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
+        return f"{label}-{fingerprint(self.name.partition('/')[0], self.network)}"
+
+    @cached_property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.features([""]).shape[1]
+
+    def features(self, prompts: Sequence[str], batch_size: int = 256) -> np.ndarray:
         """Unit-norm features of prompts, float32 of shape (n, dim); long prompts are cut off."""
+        rows = [vector for _, vector in sorted(self.stream(prompts, batch_size))]
+        if not rows:
+            raise ValueError("no prompts")
+        return np.stack(rows)
+
+    def stream(
+        self, texts: Sequence[str], batch_size: int = 256
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (row, unit-norm features) of each text as it is done: not in order, but by length.
+
+        So `unprompt.encoding.encode` takes a tower for an encoder, and keeps what it gives on disk.
+        """
         device = next(self.network.parameters()).device
         # Prompts of like lengths together: less of a batch is padding.
-        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        features: np.ndarray | None = None
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             with torch.inference_mode():
-                batch = self._encode([prompts[row] for row in rows], device)
+                batch = self._encode([texts[row] for row in rows], device)
                 values = F.normalize(batch.float(), dim=-1).cpu().numpy()
-            if features is None:
-                features = np.empty((len(prompts), values.shape[1]), np.float32)
-            features[rows] = values
-        if features is None:
-            raise ValueError("no prompts")
-        return features
+            yield from zip(rows, values, strict=True)
 
 
 def create_text_tower(name: str, device: str = "cpu") -> TextTower:
@@ -82,7 +103,7 @@ def _hf(place: str) -> tuple[nn.Module, _Encode]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config = AutoConfig.from_pretrained(place)
-    network: Any = AutoModel.from_pretrained(place)
+    network = load_pretrained(AutoModel, place)
     if not hasattr(network, "get_text_features"):
         raise UnpromptError(f"'{place}' is a {config.model_type}, which has no text tower")
     tokenizer = AutoTokenizer.from_pretrained(place)

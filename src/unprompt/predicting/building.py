@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 
 import numpy as np
 
-from unprompt.encoding import DEFAULT_ENCODER, encode, load_encoder
-from unprompt.errors import TableError
-from unprompt.models.bank import Bank, write_bank
+from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
+from unprompt.errors import MissingExtraError, TableError
+from unprompt.files import atomic_folder
+from unprompt.models.bank import BANK_FOLDER, Bank, write_bank
 from unprompt.pairs.table import stream
 from unprompt.pairs.text import stream_lines
+from unprompt.predicting.knn import KEYS_FOLDER, save_knn
 from unprompt.progress import track
 
 _BLOCK = 16_384
@@ -49,16 +52,92 @@ def build_bank(
         OutputError: the folder is not empty or cannot be written.
         UnpromptError: as `unprompt.models.bank.write_bank`; the encoder cannot be had.
     """
+    distinct = _distinct(source)
+    return _write(distinct, folder, load_encoder(encoder, precision=precision), index, progress)
+
+
+def build_knn(
+    source: str | Path,
+    folder: str | Path,
+    clip: str,
+    index: str = "flat",
+    encoder: str = DEFAULT_ENCODER,
+    precision: str = "auto",
+    device: str = "cpu",
+    progress: bool = False,
+) -> Bank:
+    """Write the model of `unprompt.predicting.knn`: a bank that is searched by image.
+
+    Args:
+        source: of the prompts, as in `build_bank`.
+        folder: the model's; must be new or empty.
+        clip: its text tower makes the keys: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
+        index: as in `build_bank`; of both the texts and the keys.
+        encoder: the target encoder.
+        precision: as `unprompt.encoding.load_encoder`.
+        device: for the text tower.
+        progress: show bars.
+
+    Returns:
+        Its bank of prompts.
+
+    Raises:
+        ModelNotFoundError: the CLIP cannot be had.
+        UnpromptError: as `build_bank`; ``clip`` has no text tower.
+    """
+    distinct = _distinct(source)
+    values, keys = load_encoder(encoder, precision=precision), _text_tower(clip, device)
+    with atomic_folder(folder) as temporary:
+        _write(distinct, temporary / BANK_FOLDER, values, index, progress)
+        _write(distinct, temporary / KEYS_FOLDER, keys, index, progress)
+        save_knn(temporary)
+    return Bank.load(folder)
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """The prompts of a file, each once; iterating reads the file again.
+
+    Attributes:
+        prompts: reads all of them.
+        first: bool of each: no earlier one equals it.
+    """
+
+    prompts: Callable[[], Iterator[str]]
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.first.sum())
+
+    def __iter__(self) -> Iterator[str]:
+        return compress(self.prompts(), self.first)
+
+
+def _distinct(source: str | Path) -> _Distinct:
     prompts = _reader(Path(source))
-    first = _first_of_each(prompts())
-    if not first.any():
+    found = _Distinct(prompts, _first_of_each(prompts()))
+    if not len(found):
         raise TableError(f"{source}: holds no prompts; a bank needs one at least")
-    loaded = load_encoder(encoder, precision=precision)
-    distinct = compress(prompts(), first)
-    blocks = iter(lambda: list(islice(distinct, _BLOCK)), [])
-    embedded = ((block, encode(block, loaded)) for block in blocks)
-    total = -(-int(first.sum()) // _BLOCK)
-    return write_bank(folder, track(embedded, "Encoding", total, progress), encoder, index)
+    return found
+
+
+def _write(
+    distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index: str, progress: bool
+) -> Bank:
+    """Write the bank of an encoder's embeddings, block by block."""
+    prompts = iter(distinct)
+    blocks = iter(lambda: list(islice(prompts, _BLOCK)), [])
+    embedded = ((block, encode(block, encoder)) for block in blocks)
+    tracked = track(embedded, "Encoding", -(-len(distinct) // _BLOCK), progress)
+    return write_bank(folder, tracked, encoder.name, index)
+
+
+def _text_tower(clip: str, device: str) -> TextEncoder:
+    try:
+        from unprompt.models.text_towers import create_text_tower
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    return create_text_tower(clip, device)
 
 
 def _reader(source: Path) -> Callable[[], Iterator[str]]:

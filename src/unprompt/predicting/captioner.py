@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from unprompt.encoding import DEFAULT_ENCODER, encode
-from unprompt.errors import MissingExtraError, UnpromptError
+from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 
 if TYPE_CHECKING:
     import torch
 
     from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
+    from unprompt.models.preprocessing import Preprocessing
+
+MSCOCO_TAG = "mscoco_finetuned_laion2b_s13b_b90k"
+"""open_clip's CoCa weights that were fine-tuned to write captions: of a name without a tag."""
 
 # Tokens of written text that are scored at a time, to bound memory.
 _SCORED = 4096
@@ -46,19 +51,58 @@ class Caption:
 
     Attributes:
         text: the prompt.
-        score: geometric mean of its tokens' probabilities under the model, in (0, 1].
+        score: what ranks the captions of one image: of a captioner the geometric mean of the
+            probabilities of its tokens, in (0, 1].
     """
 
     text: str
     score: float
 
 
-class CaptionModel:
-    """A CoCa, ready to write prompts.
+class Captioner(ABC):
+    """A model that writes prompts.
 
-    It is an `EmbeddingModel` too: the embedding of an image is that of its caption, the features
-    those of the contrastive branch.
+    It is an `EmbeddingModel` too: the embedding of an image is that of its best caption.
+
+    Attributes:
+        route: what its answers state as their route.
+        search: how captions are sought.
     """
+
+    route: ClassVar[str] = "caption"
+
+    name: str
+    folder: Path
+    encoder: str
+    search: Search
+    preprocessing: Preprocessing
+
+    @abstractmethod
+    def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
+        """Write prompts for images.
+
+        Args:
+            pixels: uint8 (images, 3, size, size).
+            top_k: different prompts to write for each image; where the search finds fewer, fewer
+                are given.
+
+        Returns:
+            For each image its captions, the best first.
+        """
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Caption]]:
+        """See `EmbeddingModel.run`; gives the captions too, whose embeddings are the features."""
+        best = [found[0] for found in self.caption(pixels)]
+        embeddings = self.embed([caption.text for caption in best])
+        return embeddings, embeddings, best
+
+    def embed(self, prompts: list[str]) -> np.ndarray:
+        """Prompt embeddings of captions, float32 (n, dim)."""
+        return encode(prompts, self.encoder)
+
+
+class CaptionModel(Captioner):
+    """A CoCa, ready to write prompts; the features are those of its contrastive branch."""
 
     def __init__(
         self,
@@ -84,44 +128,51 @@ class CaptionModel:
         device: str | None = None,
         search: Search | None = None,
     ) -> Self:
-        """Load from a folder; on a CPU its weights are packed for speed.
+        """Load from a folder, the hub or open_clip; on a CPU its weights are packed for speed.
+
+        Args:
+            name_or_folder: a folder or hub repository in the Hugging Face form, or with the prefix
+                ``open_clip/`` a model of open_clip's: ``NAME[:TAG]``, ``local-dir:FOLDER`` or
+                ``hf-hub:ORG/MODEL``.
+            name: what answers call it.
+            device: ``cuda`` where there is one, by default.
+            search: how captions are sought.
 
         Raises:
+            ModelNotFoundError: there is no such model.
             MissingExtraError: torch or transformers is not installed.
         """
         try:
             import torch
 
             from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
+            from unprompt.models.coca.open_clip import from_open_clip
             from unprompt.models.coca.packing import pack
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = CoCaForConditionalGeneration.from_pretrained(name_or_folder)
+        library, _, place = str(name_or_folder).partition("/")
+        model: Any
+        if library == "open_clip":
+            model = from_open_clip(*_open_clip_weights(place))
+            processor = CoCaProcessor.from_config(model.config)
+        else:
+            model = CoCaForConditionalGeneration.from_pretrained(name_or_folder)
+            processor = CoCaProcessor.from_pretrained(name_or_folder)
         model = model.to(device)
         if device == "cpu":
             model = pack(model)
-        processor = CoCaProcessor.from_pretrained(name_or_folder)
         return cls(model.eval(), processor, name, Path(name_or_folder), search)
 
     def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
-        """Write prompts for images.
-
-        Args:
-            pixels: uint8 (images, 3, size, size).
-            top_k: different prompts to write for each image; where the search finds fewer, fewer
-                are given.
-
-        Returns:
-            For each image its captions, the most probable first.
-        """
+        """See `Captioner.caption`; the most probable first."""
         import torch
 
         with torch.inference_mode():
             return self._caption(self.model.model.encode_images(self._normalised(pixels)), top_k)
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Caption]]:
-        """See `EmbeddingModel.run`; gives the captions too."""
+        """See `EmbeddingModel.run`."""
         import torch
 
         with torch.inference_mode():
@@ -130,10 +181,6 @@ class CaptionModel:
         best = [found[0] for found in captions]
         embeddings = self.embed([caption.text for caption in best])
         return embeddings, images.pooled.float().cpu().numpy(), best
-
-    def embed(self, prompts: list[str]) -> np.ndarray:
-        """Prompt embeddings of captions, float32 (n, dim)."""
-        return encode(prompts, self.encoder)
 
     def _caption(self, images: Any, top_k: int) -> list[list[Caption]]:
         search = self.search
@@ -177,12 +224,48 @@ class CaptionModel:
         return torch.cat(scores)
 
     def _normalised(self, pixels: np.ndarray) -> torch.Tensor:
-        import torch
+        from unprompt.models.image_towers import normalised
 
-        device, dtype = self.model.device, self.model.dtype
-        batch = torch.from_numpy(pixels).to(device, dtype) / 255
-        mean, std = (
-            torch.tensor(values, device=device, dtype=dtype)[:, None, None]
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        return (batch - mean) / std
+        return normalised(pixels, self.preprocessing, self.model.device, self.model.dtype)
+
+
+def load_coca(place: str | Path, name: str, device: str | None = None) -> CaptionModel:
+    """Load a CoCa in the Hugging Face form; raises as `CaptionModel.load`."""
+    return CaptionModel.load(place, name, device)
+
+
+def load_open_clip(place: str | Path, name: str, device: str | None = None) -> Captioner:
+    """Load a model of open_clip's: a folder, or ``[open_clip/]NAME[:TAG]``.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        MissingExtraError: open_clip is not installed.
+        UnpromptError: it is no CoCa.
+    """
+    try:
+        from unprompt.models.backbones import open_clip_config
+    except ImportError as error:
+        raise MissingExtraError(error.name or "open_clip", "train") from error
+    model = str(place).removeprefix("open_clip/")
+    model = f"local-dir:{place}" if Path(place).is_dir() else model
+    stated = model if model.startswith(("local-dir:", "hf-hub:")) else model.partition(":")[0]
+    try:
+        config = open_clip_config(stated)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"model '{name}': no such folder, and not to be had from the hub "
+            f"({type(error).__name__})"
+        ) from error
+    if "multimodal_cfg" not in config:
+        raise UnpromptError(f"model {name} writes no prompts: it is no CoCa")
+    return CaptionModel.load(f"open_clip/{model}", name, device)
+
+
+def _open_clip_weights(place: str) -> tuple[str | Path, str | None]:
+    """What `from_open_clip` calls a model."""
+    if place.startswith("local-dir:"):
+        return Path(place.removeprefix("local-dir:")), None
+    if place.startswith("hf-hub:"):
+        return place, None
+    model, _, tag = place.partition(":")
+    return model, tag or MSCOCO_TAG

@@ -15,6 +15,7 @@ from PIL import Image
 
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
+from unprompt.predicting import kinds, public
 
 if TYPE_CHECKING:
     from unprompt.models.embedder import Embedder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
 ENSEMBLE_FILE = "ensemble.json"
-CAPTIONER_TYPE = "coca"
+KNN_FILE = "knn.json"
 DECODER_TYPE = "unprompt-decoder"
 DECODING_THREADS = 4
 
@@ -134,33 +135,37 @@ def builtin_folder() -> Path:
     return Path(__file__).parent / BUILTIN
 
 
+def load_onnx(folder: str | Path, name: str, device: str | None = None) -> OnnxModel:
+    """Load an exported embedder; it runs where ONNX Runtime does."""
+    return OnnxModel(Path(folder), name)
+
+
+def load_torch(folder: str | Path, name: str, device: str | None = None) -> TorchModel:
+    """Load an embedder as it is trained; raises as `TorchModel.load`."""
+    return TorchModel.load(folder, name, device)
+
+
 def load_model(name: str | Path = BUILTIN, device: str | None = None) -> EmbeddingModel:
-    """Load an embedder, or a captioner behind an embedder's face.
+    """Load a model of any of `unprompt.predicting.kinds`.
 
     Args:
-        name: ``builtin``, the folder of an exported or trained model, or a hub repository.
+        name: ``builtin``, the folder of a model, a hub repository, or a name of another library's
+            with its prefix.
         device: ``cpu`` or ``cuda``, for models that run on torch; chosen by what is there.
 
     Raises:
-        ModelNotFoundError: there is no such model.
+        ModelNotFoundError: there is no such model; of those of `unprompt.predicting.public` the
+            message says how large it is and how to get it.
         MissingExtraError: it needs torch, which is not installed.
     """
-    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
-    if (folder / ONNX_FILE).is_file():
-        return OnnxModel(folder, str(name))
-    if (folder / ENSEMBLE_FILE).is_file():
-        from unprompt.predicting.ensemble import load_ensemble
-
-        return load_ensemble(folder, str(name), device)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelNotFoundError(
-            f"{folder}: holds neither {ONNX_FILE} nor config.json: not a model"
-        )
-    if folder.is_dir() and read_config(folder).get("model_type") == CAPTIONER_TYPE:
-        from unprompt.predicting.captioner import CaptionModel
-
-        return CaptionModel.load(folder, str(name), device)
-    return TorchModel.load(folder if folder.is_dir() else str(name), str(name), device)
+    place = builtin_folder() if str(name) == BUILTIN else name
+    try:
+        model: EmbeddingModel = kinds.loader_of(place)(place, str(name), device)
+    except ModelNotFoundError as error:
+        if advice := public.advice(str(name)):
+            raise ModelNotFoundError(f"{error}; {advice}") from error
+        raise
+    return model
 
 
 def is_decoder(name: str | Path) -> bool:

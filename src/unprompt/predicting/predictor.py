@@ -16,8 +16,9 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
 from unprompt.models.bank import BANK_FOLDER, Bank
 from unprompt.predicting.answer import Alternative, Answer
-from unprompt.predicting.captioner import CaptionModel, Search
+from unprompt.predicting.captioner import Captioner, Search
 from unprompt.predicting.decoder import TextDecoder
+from unprompt.predicting.knn import KnnModel
 from unprompt.predicting.model import (
     BUILTIN,
     EmbeddingModel,
@@ -50,7 +51,8 @@ class Predictor:
         device: for models that run on torch.
         search: how a captioner or a decoder seeks its texts.
         knn: average so many of the bank's nearest prompts into the predicted embedding, see
-            `Bank.regress`; 0 leaves it as the model predicts it.
+            `Bank.regress`; 0 leaves it as the model predicts it. A `KnnModel` averages so many of
+            those nearest to the image.
         rerank: take prompts of both the bank and the decoder, encode them again, and rank them by
             their cosine to the predicted embedding; needs the target encoder.
 
@@ -154,12 +156,12 @@ class Predictor:
 
     def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, Any]:
         model = self.model
-        if isinstance(model, CaptionModel):
+        if isinstance(model, Captioner):
             captions = model.caption(pixels, self.top_k)
             # Probabilities of a text rank captions of one image; they estimate no cosine.
             candidates = [
-                [_Candidate(best.text, "caption", None)]
-                + [_Candidate(item.text, "caption", item.score) for item in others]
+                [_Candidate(best.text, model.route, None)]
+                + [_Candidate(item.text, model.route, item.score) for item in others]
                 for best, *others in captions
             ]
             return model.embed([best.text for best, *_ in captions]), candidates
@@ -167,7 +169,7 @@ class Predictor:
 
     def _worded(self, embeddings: np.ndarray) -> tuple[np.ndarray, list[list[_Candidate]]]:
         """Predicted embeddings, as the settings change them, and prompts for each, best first."""
-        if self.knn:
+        if self.knn and not isinstance(self.model, KnnModel):
             embeddings = self.bank.regress(embeddings, self.knn)
         if self.rerank:
             return embeddings, self._reranked(embeddings)
@@ -231,7 +233,7 @@ class Predictor:
             if self._loaded is None:
                 name, bank, device = self._named
                 model = load_model(name, device)
-                if isinstance(model, CaptionModel):
+                if isinstance(model, Captioner):
                     if self.route in ("embed", "decode"):
                         raise UnpromptError(f"model {name} writes prompts; --route caption")
                     model.search = self._search or model.search
@@ -241,6 +243,8 @@ class Predictor:
                         f"model {name} is no captioner; name one, as a CoCa's folder"
                     )
                 else:
+                    if self.knn and isinstance(model, KnnModel):
+                        model.neighbours = self.knn
                     self._loaded = model, bank_for(model, bank), self._decoder_for(model)
             return self._loaded
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from unprompt.errors import UnpromptError
 from unprompt.models.embedder import Embedder
+from unprompt.models.fingerprint import fingerprint
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.model import TorchModel, embed_images
 from unprompt.training.once import (
     Arrays,
-    fingerprint,
     fingerprint_of_images,
     in_chunks,
     readable,

@@ -8,14 +8,10 @@ model or another data set: their contents are part of the name.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_path, cache_dir
@@ -41,7 +37,7 @@ def in_chunks(
 
     Args:
         kind: folder of the cache, one for each kind of work.
-        key: what went into the work; see `fingerprint`.
+        key: what went into the work; see `unprompt.models.fingerprint`.
         count: rows of the whole.
         make: from the rows of a chunk, counted from 0, to its arrays.
         description: what the bar says.
@@ -69,24 +65,6 @@ def in_chunks(
 
 _WHOLE = "whole"
 """Written last: the arrays of a chunk are all there."""
-
-
-def fingerprint(*parts: Any) -> str:
-    """A name for what goes into some work: hexadecimal, of 32 digits.
-
-    Args:
-        parts: strings, bytes, modules (their weights and buffers count) or what JSON can write.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, nn.Module):
-            for name, value in sorted(part.state_dict().items()):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
-                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        else:
-            text = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
-            digest.update(f"{len(text)}\0".encode() + text)
-    return digest.hexdigest()
 
 
 def fingerprint_of_images(table: PairsTable) -> str:

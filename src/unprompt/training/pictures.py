@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from unprompt.errors import TableError
+from unprompt.models.fingerprint import fingerprint
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 from unprompt.training.once import (
     CHUNK,
     Arrays,
-    fingerprint,
     fingerprint_of_images,
     in_chunks,
     readable,

@@ -21,11 +21,10 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
-from unprompt.models.text_towers import TextTower, create_text_tower
+from unprompt.models.text_towers import create_text_tower
 from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
 from unprompt.training.heads import train_head
-from unprompt.training.once import Arrays, fingerprint, in_chunks
 from unprompt.training.probe import best_ridge
 
 HELD_OUT = 0.05
@@ -85,7 +84,7 @@ def pretrain(
     if len(prompts) < 2 / HELD_OUT:
         raise UnpromptError(f"{len(prompts)} distinct prompts are too few to fit a head to")
     tower = create_text_tower(backbone, device)
-    features = text_features(tower, prompts, progress)
+    features = encode(prompts, tower, progress=progress)
     embeddings = encode(prompts, encoder, precision="fp32", progress=progress)
     settings = replace(head or HeadConfig(), normalise=True)
     images = create_backbone(BackboneConfig(backbone))
@@ -124,17 +123,6 @@ def prompts_of(path: str | Path) -> list[str]:
     if Path(path).suffix in (".parquet", ".jsonl"):
         return load(path, columns=["prompt"]).prompts
     return read_lines(path)
-
-
-def text_features(tower: TextTower, prompts: list[str], progress: bool = False) -> np.ndarray:
-    """The text tower's features of prompts, float32 of shape (n, dim), kept on disk."""
-    key = fingerprint(tower.network, prompts)
-
-    def make(rows: range) -> Arrays:
-        return {"features": tower.features(prompts[rows.start : rows.stop])}
-
-    chunks = in_chunks("text-features", key, len(prompts), make, "Text features", progress)
-    return np.concatenate([np.load(chunk / "features.npy") for chunk, _ in chunks])
 
 
 def set_linear(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:

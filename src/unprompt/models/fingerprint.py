@@ -1,0 +1,28 @@
+"""A name for what goes into some work, so that nothing kept is served for another model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def fingerprint(*parts: Any) -> str:
+    """A name for what goes into some work: hexadecimal, of 32 digits.
+
+    Args:
+        parts: strings, bytes, modules (their weights and buffers count) or what JSON can write.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, value in sorted(part.state_dict().items()):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        else:
+            text = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+            digest.update(f"{len(text)}\0".encode() + text)
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""Image towers of contrastive models: images into the space that texts share.
+
+Named as in `unprompt.models.text_towers`, and loaded by `unprompt.models.backbones`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from unprompt.errors import UnpromptError
+from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
+from unprompt.models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """A loaded image tower.
+
+    Attributes:
+        name: what it was loaded by.
+        backbone: its weights.
+        device: where they are.
+    """
+
+    name: str
+    backbone: Backbone = field(repr=False)
+    device: str = "cpu"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become its input."""
+        return self.backbone.preprocessing
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.backbone.dim
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Unit-norm features of uint8 pixels (n, 3, size, size), float32 of shape (n, dim)."""
+        with torch.inference_mode():
+            batch = normalised(pixels, self.preprocessing, self.device)
+            features: np.ndarray = F.normalize(self.backbone(batch).float(), dim=-1).cpu().numpy()
+        return features
+
+
+def create_image_tower(name: str, device: str | None = None) -> ImageTower:
+    """Load an image tower with its pretrained weights, from the local hub cache or the hub.
+
+    Args:
+        name: ``hf_clip/…``, ``hf/…`` or ``open_clip/…``.
+        device: ``cuda`` where there is one, by default.
+
+    Raises:
+        ModelNotFoundError: the weights cannot be had.
+        UnpromptError: the name has no known prefix, or the device cannot be used.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = create_backbone(BackboneConfig(name)).eval()
+    try:
+        return ImageTower(name, backbone.to(device), device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+
+
+def normalised(
+    pixels: np.ndarray,
+    preprocessing: Preprocessing,
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """uint8 pixels (n, 3, size, size) to a model's input, normalised on its device."""
+    batch = torch.from_numpy(pixels).to(device, dtype) / 255
+    mean, std = (
+        torch.tensor(values, device=device, dtype=dtype)[:, None, None]
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return (batch - mean) / std
