@@ -37,9 +37,18 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(help="Images, folders or glob patterns.", metavar="IMAGE|DIR...")
     ],
-    model: Annotated[
-        str, typer.Option(help="builtin, a model's folder, or a hub repository.")
-    ] = "builtin",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="builtin, a model's folder, or a hub repository; several answer as an ensemble.",
+            show_default="builtin",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="How much each of several models counts, as 0.3,0.7; else equal."),
+    ] = None,
     route: Annotated[
         Route,
         typer.Option(
@@ -96,11 +105,15 @@ def predict(
       unprompt predict images/ --model runs/mine/model --format kaggle -o submission.csv
 
       unprompt predict picture.png --model runs/coca/model --route caption --top-k 3
+
+      unprompt predict picture.png --model builtin --model runs/mine/model --weights 0.3,0.7
     """
     from unprompt.errors import UnpromptError
     from unprompt.files import atomic_open
     from unprompt.images import find_images
     from unprompt.predicting.captioner import Search
+    from unprompt.predicting.ensemble import shares_of
+    from unprompt.predicting.model import BUILTIN
     from unprompt.predicting.output import write_answers
     from unprompt.predicting.predictor import Predictor
     from unprompt.progress import track
@@ -109,7 +122,17 @@ def predict(
     if not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = Predictor(model, route, top_k, bank, device, Search(num_beams, top_p), knn, rerank)
+    predictor = Predictor(
+        models or BUILTIN,
+        route,
+        top_k,
+        bank,
+        device,
+        Search(num_beams, top_p),
+        knn,
+        rerank,
+        shares_of(weights) if weights else None,
+    )
     encoder = predictor.model.encoder if form is Format.kaggle else ""
     failed = 0
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:

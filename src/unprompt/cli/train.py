@@ -192,6 +192,7 @@ def soup(
     need("train", "torch")
     from unprompt.errors import UnpromptError
     from unprompt.pairs.table import load
+    from unprompt.predicting.ensemble import shares_of
     from unprompt.training import soup as soups
 
     if sum(option is not None for option in (weights, greedy, interpolate)) > 1:
@@ -204,7 +205,7 @@ def soup(
     elif interpolate:
         made = soups.interpolate(models[0], models[1], load(interpolate))
     else:
-        made = soups.average(models, soups.shares_of(weights) if weights else None)
+        made = soups.average(models, shares_of(weights) if weights else None)
     made.model.save_pretrained(output)
     for shares, score in made.tried:
         typer.echo(f"{' '.join(f'{share:.2f}' for share in shares)}: {score} on val", err=True)

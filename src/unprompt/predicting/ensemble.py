@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,28 @@ class JointPreprocessing:
         return max(part.least_side for part in self.parts)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """The pixels of every model, uint8 of shape (sum of 3 * size * size,)."""
+        """The pixels of every model, uint8 of `shape`."""
         return np.concatenate([part(image).ravel() for part in self.parts])
 
+    @property
+    def shape(self) -> tuple[int]:
+        """Of one image's pixels: all values in a row."""
+        return (sum(math.prod(shape) for shape in self._shapes),)
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [
+            part.shape if isinstance(part, JointPreprocessing) else (3, part.size, part.size)
+            for part in self.parts
+        ]
+
     def split(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """A batch of joint pixels as each model takes it, uint8 (batch, 3, size, size)."""
-        shapes = [(3, part.size, part.size) for part in self.parts]
-        ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+        """A batch of joint pixels as each model takes it, uint8 (batch, 3, size, size).
+
+        A model that is itself an ensemble takes (batch, values).
+        """
+        shapes = self._shapes
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
         return [
             block.reshape(len(pixels), *shape)
             for block, shape in zip(np.split(pixels, ends, axis=1), shapes, strict=True)
@@ -67,7 +83,7 @@ class EnsembleModel:
         models: two or more; embedders and captioners may be mixed.
         weights: one each, not negative; equal by default.
         name: what answers call it.
-        folder: where its bank may stand; the first model's by default.
+        folder: its own, where its bank may stand; without one it borrows the first model's bank.
 
     Raises:
         UnpromptError: the models' target encoders differ, or the weights do not fit.
@@ -98,6 +114,7 @@ class EnsembleModel:
         self.name = name or " + ".join(model.name for model in models)
         self.encoder = encoders.pop()
         self.folder = folder or models[0].folder
+        self.borrows = folder is None
         self.preprocessing = JointPreprocessing(tuple(model.preprocessing for model in models))
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,3 +166,34 @@ def load_ensemble(folder: Path, name: str, device: str | None = None) -> Ensembl
     except (KeyError, TypeError, ValueError) as error:
         raise UnpromptError(f"{folder / ENSEMBLE_FILE} is damaged: {error!r}") from error
     return EnsembleModel([load_model(one, device) for one in names], weights, name, folder)
+
+
+def load_models(
+    names: Sequence[str | Path],
+    weights: Sequence[float] | None = None,
+    device: str | None = None,
+) -> EmbeddingModel:
+    """The model of that name, or an ensemble of several; raises as `load_model` and the ensemble.
+
+    Args:
+        names: one or more, as `load_model` takes them.
+        weights: of several models, one each; equal by default.
+        device: for models that run on torch.
+    """
+    if len(names) == 1:
+        if weights is not None:
+            raise UnpromptError("weights are for several models; this is one")
+        return load_model(names[0], device)
+    return EnsembleModel([load_model(name, device) for name in names], weights)
+
+
+def shares_of(text: str) -> list[float]:
+    """The numbers of a list such as ``0.3,0.7``.
+
+    Raises:
+        UnpromptError: one is no number.
+    """
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UnpromptError(f"weights '{text}': must be numbers, as 0.3,0.7") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from unprompt.models.bank import BANK_FOLDER, Bank
 from unprompt.predicting.answer import Alternative, Answer
 from unprompt.predicting.captioner import Captioner, Search
 from unprompt.predicting.decoder import TextDecoder
+from unprompt.predicting.ensemble import EnsembleModel, load_models
 from unprompt.predicting.knn import KnnModel
 from unprompt.predicting.model import (
     BUILTIN,
     EmbeddingModel,
     builtin_folder,
-    load_model,
     run_batches,
 )
 from unprompt.reading import Reading, read
@@ -38,7 +38,8 @@ class Predictor:
     """Recovers prompts; loads its model once, when the first image needs it.
 
     Args:
-        model: ``builtin``, the folder of a trained or exported model, or a hub repository.
+        model: ``builtin``, the folder of a trained or exported model, or a hub repository; a list
+            of them answers as an ensemble: the weighted mean of their predictions, each of norm 1.
         route: ``read`` takes the prompt that the file carries and no other; ``embed`` predicts the
             prompt embedding and answers with the nearest prompts of the bank; ``decode`` lets a
             decoder write that embedding out; ``caption`` lets a captioner write the prompt;
@@ -55,6 +56,7 @@ class Predictor:
             those nearest to the image.
         rerank: take prompts of both the bank and the decoder, encode them again, and rank them by
             their cosine to the predicted embedding; needs the target encoder.
+        weights: how much each of several models counts; equal by default.
 
     Raises:
         UnpromptError: there is no such route, ``top_k`` is below 1, or ``knn`` below 0.
@@ -62,7 +64,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | Path = BUILTIN,
+        model: str | Path | Sequence[str | Path] = BUILTIN,
         route: str = "auto",
         top_k: int = 1,
         bank: str | Path | None = None,
@@ -70,6 +72,7 @@ class Predictor:
         search: Search | None = None,
         knn: int = 0,
         rerank: bool = False,
+        weights: Sequence[float] | None = None,
     ):
         if route not in ROUTES:
             raise UnpromptError(f"route '{route}': must be one of {', '.join(ROUTES)}")
@@ -81,7 +84,10 @@ class Predictor:
         self.knn = knn
         self.rerank = rerank
         self.top_k = top_k
-        self._named = (model, bank, device)
+        self._names = [model] if isinstance(model, str | Path) else [*model]
+        self._weights = weights
+        self._bank_named = bank
+        self._device = device
         self._search = search
         self._loaded: tuple[EmbeddingModel, Bank | None, TextDecoder | None] | None = None
         self._lock = Lock()
@@ -184,7 +190,7 @@ class Predictor:
         return replace(
             answer,
             prompt=best.prompt,
-            route=best.route,
+            route="ensemble" if isinstance(self.model, EnsembleModel) else best.route,
             score=best.score,
             alternatives=tuple(Alternative(item.prompt, item.score) for item in others),
             model=self.model.name,
@@ -231,21 +237,23 @@ class Predictor:
     def _load(self) -> tuple[EmbeddingModel, Bank | None, TextDecoder | None]:
         with self._lock:
             if self._loaded is None:
-                name, bank, device = self._named
-                model = load_model(name, device)
+                model = load_models(self._names, self._weights, self._device)
+                for one in model.models if isinstance(model, EnsembleModel) else [model]:
+                    if isinstance(one, Captioner):
+                        one.search = self._search or one.search
+                    if self.knn and isinstance(one, KnnModel):
+                        one.neighbours = self.knn
                 if isinstance(model, Captioner):
                     if self.route in ("embed", "decode"):
-                        raise UnpromptError(f"model {name} writes prompts; --route caption")
-                    model.search = self._search or model.search
+                        raise UnpromptError(f"model {model.name} writes prompts; --route caption")
                     self._loaded = model, None, None
                 elif self.route == "caption":
                     raise UnpromptError(
-                        f"model {name} is no captioner; name one, as a CoCa's folder"
+                        f"model {model.name} is no captioner; name one, as a CoCa's folder"
                     )
                 else:
-                    if self.knn and isinstance(model, KnnModel):
-                        model.neighbours = self.knn
-                    self._loaded = model, bank_for(model, bank), self._decoder_for(model)
+                    bank = bank_for(model, self._bank_named)
+                    self._loaded = model, bank, self._decoder_for(model)
             return self._loaded
 
     @cached_property
@@ -278,13 +286,14 @@ def _unknown(value: float) -> None:
 
 def decoder_for(model: EmbeddingModel) -> TextDecoder | None:
     """The decoder beside the model, or the built-in one where it reads the same embeddings."""
-    decoder = TextDecoder.of(model.folder)
-    if decoder is None:
-        decoder = TextDecoder.of(builtin_folder())
-        if decoder is not None:
-            # What its texts are worth was measured beside the built-in model only.
-            decoder.calibration, decoder.preferred = None, False
-    return decoder if decoder is not None and decoder.encoder == model.encoder else None
+    own = TextDecoder.of(model.folder)
+    decoder = own or TextDecoder.of(builtin_folder())
+    if decoder is None or decoder.encoder != model.encoder:
+        return None
+    if own is None or _borrows(model):
+        # What its texts are worth was measured beside another model.
+        decoder.calibration, decoder.preferred = None, False
+    return decoder
 
 
 def bank_for(model: EmbeddingModel, stated: str | Path | None = None) -> Bank:
@@ -296,18 +305,23 @@ def bank_for(model: EmbeddingModel, stated: str | Path | None = None) -> Bank:
     """
     if stated is not None:
         bank = Bank.load(builtin_folder() if str(stated) == BUILTIN else stated)
-    elif (Path(model.folder) / BANK_FOLDER).is_dir():
-        bank = Bank.load(model.folder)
     else:
-        bank = Bank.load(builtin_folder())
-        # How far its prompts are from the truth was measured for the built-in model only.
-        bank = Bank(bank.prompts, bank.rows, bank.encoder)
+        has_one = (Path(model.folder) / BANK_FOLDER).is_dir()
+        bank = Bank.load(model.folder if has_one else builtin_folder())
+        if not has_one or _borrows(model):
+            # How far its prompts are from the truth was measured for another model.
+            bank.calibration = None
     if bank.encoder != model.encoder:
         raise UnpromptError(
             f"model {model.name} predicts embeddings of {model.encoder}, but its bank holds those "
             f"of {bank.encoder}; name a bank that fits"
         )
     return bank
+
+
+def _borrows(model: EmbeddingModel) -> bool:
+    """Whether what stands in its folder was made for one of its models."""
+    return isinstance(model, EnsembleModel) and model.borrows
 
 
 def _stated(answer: Answer, reading: Reading) -> Answer:
@@ -326,7 +340,7 @@ def _stated(answer: Answer, reading: Reading) -> Answer:
 
 def predict(
     image: ImageSource,
-    model: str | Path = BUILTIN,
+    model: str | Path | Sequence[str | Path] = BUILTIN,
     route: str = "auto",
     top_k: int = 1,
     device: str | None = None,

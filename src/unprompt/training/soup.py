@@ -144,18 +144,6 @@ def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     return mean_with_interval(values, groups)
 
 
-def shares_of(text: str) -> list[float]:
-    """The numbers of a list such as ``0.3,0.7``.
-
-    Raises:
-        UnpromptError: one is no number.
-    """
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise UnpromptError(f"weights '{text}': must be numbers, as 0.3,0.7") from None
-
-
 def _shares(chosen: list[int], count: int) -> list[float]:
     return [(place in chosen) / len(chosen) for place in range(count)]
 
