@@ -110,12 +110,14 @@ def test_auto_is_bf16_only_where_the_processor_multiplies_in_it():
     flags = Path("/proc/cpuinfo").read_text()
     has_bf16 = "avx512_bf16" in flags or "amx_bf16" in flags
     encoder = load_encoder(device="cpu")
-    assert (encoder.backend, encoder.precision) == ("torch", "bf16" if has_bf16 else "fp32")
+    fastest = ("torch", "bf16") if has_bf16 else ("onnx", "fp32")
+    assert (encoder.backend, encoder.precision) == fastest
 
 
 def test_auto_by_precision_and_device():
     assert load_encoder(precision="int8").backend == "onnx"
     assert load_encoder(precision="bf16").backend == "torch"
+    assert load_encoder(precision="fp32", device="cpu").backend == "onnx"
     onnx = load_encoder(backend="onnx")
     assert (onnx.backend, onnx.precision, onnx.device) == ("onnx", "fp32", "cpu")
     assert load_encoder(precision="fp32").device == ("cuda" if torch.cuda.is_available() else "cpu")

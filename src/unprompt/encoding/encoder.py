@@ -136,8 +136,8 @@ def load_encoder(
     Args:
         name: hub id of a sentence-transformers model, or path of its folder; see
             `unprompt.encoding.sources.find_source` for where it is looked for.
-        backend: ``torch``; ``onnx``, which works without torch, on the CPU; or ``auto``, torch
-            where it is installed and has the precision, else onnx.
+        backend: ``torch``; ``onnx``, which works without torch, on the CPU; or ``auto``, the
+            faster of those that have the precision: onnx on the CPU but for bf16, else torch.
         precision: ``fp32`` is exact: what scores are computed from wants it, so that they are
             the same on every machine. ``bf16`` is for torch, ``int8`` for onnx and fastest, at
             a mean cosine to fp32 of about 0.993. ``auto`` takes the fastest whose mean cosine
@@ -156,31 +156,26 @@ def load_encoder(
             f"backend '{backend}' with precision '{precision}': a backend is one of "
             f"{', '.join(BACKENDS)}; a precision is one of {', '.join(PRECISIONS)}"
         )
-    backend = _backend(backend, precision, device)
-    layout = read_layout(find_source(name))
+    chosen = _choose(backend, precision, device)
+    return PromptEncoder(name, read_layout(find_source(name)), *chosen)
+
+
+def _choose(backend: str, precision: str, device: str | None) -> tuple[str, str, str]:
+    """Backend, precision and device that are meant, none of them ``auto``, and there."""
+    if backend == "auto" and precision == "int8":
+        backend = "onnx"
+    elif backend == "auto" and (precision == "bf16" or device not in (None, "cpu")):
+        backend = "torch"
+    elif backend == "auto" and not _has_torch():
+        backend = "onnx"
+    if precision == {"torch": "int8", "onnx": "bf16"}.get(backend):
+        raise EncoderError(f"the {backend} backend has no precision {precision}")
     if backend == "onnx":
-        return PromptEncoder(name, layout, "onnx", precision.replace("auto", "fp32"), "cpu")
-    return _on_torch(name, layout, precision, device)
-
-
-def _backend(asked: str, precision: str, device: str | None) -> str:
-    """Which backend is meant, and there."""
-    on_cpu = device in (None, "cpu")
-    if asked == "auto" and precision == "int8":
-        asked = "onnx"
-    elif asked == "auto":
-        asked = "torch" if _has_torch() or precision == "bf16" or not on_cpu else "onnx"
-    excluded = {"torch": "int8", "onnx": "bf16"}[asked]
-    if precision == excluded:
-        raise EncoderError(f"the {asked} backend has no precision {precision}")
-    if asked == "onnx" and not on_cpu:
-        raise EncoderError(f"the onnx backend runs on the CPU, not on '{device}'")
-    if asked == "torch" and not _has_torch():
+        if device not in (None, "cpu"):
+            raise EncoderError(f"the onnx backend runs on the CPU, not on '{device}'")
+        return "onnx", precision.replace("auto", "fp32"), "cpu"
+    if not _has_torch():
         raise MissingExtraError("torch and transformers", "train")
-    return asked
-
-
-def _on_torch(name: str, layout: Layout, precision: str, device: str | None) -> PromptEncoder:
     import torch
 
     from unprompt.encoding.torch_backend import multiplies_in_bf16
@@ -188,7 +183,9 @@ def _on_torch(name: str, layout: Layout, precision: str, device: str | None) -> 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "auto":
         precision = "bf16" if multiplies_in_bf16(device) else "fp32"
-    return PromptEncoder(name, layout, "torch", precision, device)
+    if backend == "auto":
+        backend = "onnx" if (device, precision) == ("cpu", "fp32") else "torch"
+    return backend, precision, device
 
 
 def _has_torch() -> bool:
