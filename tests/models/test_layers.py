@@ -31,6 +31,21 @@ BLOCKS = {
 """Blocks of each of the small backbones."""
 
 
+_THIN_VIT = {"depth": 3, "embed_dim": 32, "num_heads": 2}
+NAMED = {
+    "vit_large_patch14_clip_224.laion2b": (_THIN_VIT, 3),
+    "eva02_large_patch14_clip_224": (_THIN_VIT, 3),
+    "vit_large_patch16_224": (_THIN_VIT, 3),
+    "deit_base_distilled_patch16_224": (_THIN_VIT, 3),
+    "swin_large_patch4_window7_224": (
+        {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (1, 1, 2, 2)},
+        5,
+    ),
+    "convnext_base": ({"depths": (1, 1, 2, 1), "dims": (8, 16, 32, 64)}, 5),
+}
+"""Models of timm that people train, made thin, and their blocks."""
+
+
 def tiny(kind: str) -> Backbone:
     torch.manual_seed(0)
     return create_backbone(TINY[kind][0], pretrained=False, size=SIZE)
@@ -57,6 +72,22 @@ def test_three_blocks_of_a_transformer_are_in_order():
         else:
             # A final norm belongs to the block below it.
             assert layer == (3 if "post_layernorm" in name else 0), name
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_models_that_people_train_freeze_block_by_block_at_another_size(name):
+    arguments, blocks = NAMED[name]
+    torch.manual_seed(0)
+    config = BackboneConfig(f"timm/{name}", arguments)
+    backbone = create_backbone(config, pretrained=False, size=112)
+    layers = layers_of(backbone)
+    assert layers.blocks == list(range(1, blocks + 1))
+    freeze(backbone, 2)
+    for parameter_name, parameter in backbone.network.named_parameters():
+        assert parameter.requires_grad == (layers.of[parameter_name] > 2), parameter_name
+    backbone(torch.randn(2, 3, 112, 112)).square().mean().backward()
+    with pytest.raises(UnpromptError, match=f"has {blocks} blocks"):
+        freeze(backbone, blocks + 1)
 
 
 @pytest.mark.parametrize("kind", TINY)

@@ -75,9 +75,8 @@ def layers_of(backbone: Backbone) -> Layers:
     patterns = matcher.get("blocks", ".") if isinstance(matcher, dict) else "."
     if isinstance(patterns, str):
         patterns = [(patterns, None)]
-    blocks = {
-        layer for name, layer in of.items() for pattern, _ in patterns if re.match(pattern, name)
-    }
+    own = [pattern for pattern, order in patterns if order != _SAME_AS_BLOCK_BEFORE]
+    blocks = {layer for name, layer in of.items() if any(re.match(one, name) for one in own)}
     named = {prefix + name: layer for name, layer in of.items()}
     # What open_clip puts on a trunk of timm's.
     above = max(of.values()) + 1
