@@ -24,12 +24,13 @@ from torch.nn import functional as F
 from unprompt.encoding import encode
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.models.backbones import BackboneConfig, create_backbone
+from unprompt.models.bank import unit
 from unprompt.models.embedder import Embedder, EmbedderConfig, HeadConfig
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.text import read_lines
 from unprompt.training.features import features_of
-from unprompt.training.probe import best_ridge, unit_norm
+from unprompt.training.probe import best_ridge
 from unprompt.training.text_head import pretrain
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -89,7 +90,7 @@ def main() -> None:
     row("mean embedding of the training prompts", np.tile(train.embeddings.mean(0), (len(true), 1)))
     drawn = random.integers(len(train), size=len(true))
     row("random training prompt", train.embeddings[drawn])
-    values = unit_norm(of_test.values)
+    values = unit(of_test.values)
     for title, prompts in (
         (f"{len(seen)} prompts of the training split", seen),
         (f"{len(others)} prompts of other sources", others),
@@ -100,7 +101,7 @@ def main() -> None:
                 predicted = fitted.embedder.head(torch.from_numpy(values)).numpy()
             texts = f"on held-out texts {fitted.cosine:.3f}"
             row(f"text only, {title}; noise {noise} ({texts})", predicted)
-    known = unit_norm(of_train.values)
+    known = unit(of_train.values)
     _, _, weight, bias = best_ridge(known, some.embeddings[of_train.rows], values, true)
     title = f"with {len(known)} images: ridge on the same features (penalty by the test)"
     row(title, values @ weight.T + bias)

@@ -19,6 +19,7 @@ from torch import nn
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
+from unprompt.models.bank import unit
 from unprompt.models.heads import ClassesHead
 from unprompt.training.memory import remember
 
@@ -138,16 +139,11 @@ def learn(
         head.linear.weight.copy_(torch.from_numpy(fit.weight))
         head.linear.bias.copy_(torch.from_numpy(fit.bias))
     if head.memory is not None:
-        general = _unit(fit(features, content))
+        general = unit(fit(features, content))
         scale = (general * targets).sum(axis=1).mean()
         # The prediction whose square error is least is this much of the general one.
         remember(head.memory, features, targets / scale - general, sources)
     return fit
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
 
 
 def class_names(count: int) -> list[str]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from unprompt.errors import RecipeError
 from unprompt.evaluating.metrics import cosines
+from unprompt.models.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead
 from unprompt.pairs.table import PairsTable
@@ -43,7 +44,7 @@ def fit_head(
         known = features_of(model, train, progress=progress)
         rows = train.take(known.rows)
         sources = [source or "unknown" for source in rows.column("source")]
-        fit = learn(model.head, known.values, unit_norm(rows.embeddings), sources, rows.prompts)
+        fit = learn(model.head, known.values, unit(rows.embeddings), sources, rows.prompts)
         return fit.penalty, _score(model, val, features_of(model, val, progress=progress))
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
     if model.architecture.head.kind != "linear" or not isinstance(layer, nn.Linear):
@@ -91,7 +92,7 @@ def learn_head(
     """
     known = features_of(model, train, progress=progress)
     unseen = features_of(model, val, progress=progress)
-    targets = unit_norm(train.embeddings[known.rows])
+    targets = unit(train.embeddings[known.rows])
     train_head(
         model.head,
         known.values,
@@ -140,12 +141,6 @@ def best_ridge(
     scores = [cosines(unseen @ weight.T + bias, true).mean() for weight, bias in fits]
     best = int(np.argmax(scores))
     return STRENGTHS[best], float(scores[best]), *fits[best]
-
-
-def unit_norm(vectors: np.ndarray) -> np.ndarray:
-    """Rows brought to unit norm, float32; a row of zeros stays."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
 def ridges(
