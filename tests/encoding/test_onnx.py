@@ -85,12 +85,14 @@ def test_other_kinds_of_model_are_sent_to_torch(key: str, value: object, own_fol
     edit(own_folder / "config.json", **{key: value})
     with pytest.raises(EncoderError, match="take the torch backend"):
         load_encoder(str(own_folder), "onnx").encode(["a cat"])
+    assert load_encoder(str(own_folder), precision="fp32", device="cpu").backend == "torch"
 
 
 def test_pickled_weights_are_sent_to_torch(own_folder: Path):
     (own_folder / "model.safetensors").rename(own_folder / "pytorch_model.bin")
     with pytest.raises(EncoderError, match="reads safetensors weights only"):
         load_encoder(str(own_folder), "onnx").encode(["a cat"])
+    assert load_encoder(str(own_folder), precision="fp32", device="cpu").backend == "torch"
 
 
 def test_encoding_on_onnx_imports_no_torch():

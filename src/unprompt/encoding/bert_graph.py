@@ -25,7 +25,7 @@ def bert_graph(
 
     Args:
         layout: the model; only its pooling and width are used.
-        config: the model's ``config.json``.
+        config: the model's ``config.json``, of a BERT that `onnx_backend.is_supported` accepts.
         weights: its tensors by name.
         precision: ``fp32`` or ``int8``. In int8 the matrices of the linear layers have one scale
             for each output, and what they multiply is quantised on the fly, one scale a batch;
@@ -36,15 +36,8 @@ def bert_graph(
         (n, dim), not normalised.
 
     Raises:
-        EncoderError: not a BERT model, a variant that is not supported, or weights are missing.
+        EncoderError: weights are missing.
     """
-    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for key, value in wanted.items():
-        if config.get(key, value if key == "position_embedding_type" else None) != value:
-            raise EncoderError(
-                f"{layout.weights_folder / 'config.json'}: the onnx backend runs encoders of "
-                f"{key} '{value}', not '{config.get(key)}'; take the torch backend"
-            )
     try:
         graph = _Graph(weights, float(config["layer_norm_eps"]), precision == "int8")
         hidden = graph.embed()

@@ -137,7 +137,7 @@ def load_encoder(
         name: hub id of a sentence-transformers model, or path of its folder; see
             `unprompt.encoding.sources.find_source` for where it is looked for.
         backend: ``torch``; ``onnx``, which works without torch, on the CPU; or ``auto``, the
-            faster of those that have the precision: onnx on the CPU but for bf16, else torch.
+            faster one that runs the model in the precision: on the CPU onnx, but for bf16.
         precision: ``fp32`` is exact: what scores are computed from wants it, so that they are
             the same on every machine. ``bf16`` is for torch, ``int8`` for onnx and fastest, at
             a mean cosine to fp32 of about 0.993. ``auto`` takes the fastest whose mean cosine
@@ -156,11 +156,13 @@ def load_encoder(
             f"backend '{backend}' with precision '{precision}': a backend is one of "
             f"{', '.join(BACKENDS)}; a precision is one of {', '.join(PRECISIONS)}"
         )
-    chosen = _choose(backend, precision, device)
-    return PromptEncoder(name, read_layout(find_source(name)), *chosen)
+    layout = read_layout(find_source(name))
+    return PromptEncoder(name, layout, *_choose(layout, backend, precision, device))
 
 
-def _choose(backend: str, precision: str, device: str | None) -> tuple[str, str, str]:
+def _choose(
+    layout: Layout, backend: str, precision: str, device: str | None
+) -> tuple[str, str, str]:
     """Backend, precision and device that are meant, none of them ``auto``, and there."""
     if backend == "auto" and precision == "int8":
         backend = "onnx"
@@ -178,13 +180,15 @@ def _choose(backend: str, precision: str, device: str | None) -> tuple[str, str,
         raise MissingExtraError("torch and transformers", "train")
     import torch
 
+    from unprompt.encoding.onnx_backend import is_supported
     from unprompt.encoding.torch_backend import multiplies_in_bf16
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "auto":
         precision = "bf16" if multiplies_in_bf16(device) else "fp32"
     if backend == "auto":
-        backend = "onnx" if (device, precision) == ("cpu", "fp32") else "torch"
+        fast = (device, precision) == ("cpu", "fp32") and is_supported(layout)
+        backend = "onnx" if fast else "torch"
     return backend, precision, device
 
 
