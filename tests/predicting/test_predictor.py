@@ -73,6 +73,15 @@ def test_every_kind_of_source_gives_the_same_answer(
     assert predictor.predict(sources[kind]).prompt == expected.prompt
 
 
+def test_a_list_of_images_gives_a_list_of_answers(
+    good: dict[str, Path], bad: dict[str, Path], predictor: Predictor
+) -> None:
+    asked = [good["plain.png"], str(bad["text.png"]), picture(0)]
+    answers = predictor.predict(asked)
+    assert [answer.prompt for answer in answers] == [predictor.predict(one).prompt for one in asked]
+    assert predictor.predict([]) == []
+
+
 def test_unusual_images_are_answered(good: dict[str, Path], predictor: Predictor) -> None:
     answers = list(predictor.stream(good.values(), batch_size=4))
     assert [Path(answer.file).name for answer in answers] == list(good)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
+from unprompt.parallel import cores
 from unprompt.predicting import kinds, public
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ ONNX_FILE = "model.onnx"
 ENSEMBLE_FILE = "ensemble.json"
 KNN_FILE = "knn.json"
 DECODER_TYPE = "unprompt-decoder"
-DECODING_THREADS = 4
+DECODING_THREADS = min(4, cores())
 
 Label = TypeVar("Label")
 Opener = Callable[[], Image.Image]
@@ -214,17 +218,24 @@ def embed_images(
             return error, None
 
     preparations = (partial(prepare, opener) for opener in openers)
-    for error, output in run_batches(model.run, preparations, batch_size):
+    batches = run_batches(model.run, preparations, batch_size, lambda: may_overlap(model))
+    for error, output in batches:
         if error is not None:
             yield error
         if output is not None:
             yield output
 
 
+def may_overlap(model: EmbeddingModel) -> bool:
+    """Whether two batches may run at the same time; torch takes all cores and twice the memory."""
+    return isinstance(model, OnnxModel)
+
+
 def run_batches(
     run: Callable[[np.ndarray], tuple[Any, ...]],
     preparations: Iterable[Callable[[], tuple[Label, np.ndarray | None]]],
     batch_size: int,
+    may_overlap: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Label, tuple[Any, ...] | None]]:
     """Prepare pixels ahead in threads and run them in batches.
 
@@ -232,21 +243,41 @@ def run_batches(
         run: as `EmbeddingModel.run`.
         preparations: each gives a label, and the pixels of one image, uint8 of shape
             (3, size, size), or None when there is nothing to run.
-        batch_size: items a batch; at most two batches are held at a time.
+        batch_size: items a batch; at most three batches are held at a time.
+        may_overlap: whether two batches may run at the same time, which keeps every core at work
+            where one batch cannot; asked once there are pixels.
 
     Yields:
         For each item, in order, its label, and its row of the outputs of ``run`` or None.
     """
     remaining = iter(preparations)
-    waiting: list[Future[tuple[Label, np.ndarray | None]]] = []
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        while True:
-            preparing = [pool.submit(item) for item in islice(remaining, batch_size)]
-            prepared = [future.result() for future in waiting]
-            batch = [pixels for _, pixels in prepared if pixels is not None]
-            outputs = iter(zip(*run(np.stack(batch)), strict=True) if batch else ())
-            for label, pixels in prepared:
-                yield label, None if pixels is None else next(outputs)
-            if not preparing:
-                return
-            waiting = preparing
+    stopped, turn = Event(), Lock()
+
+    def finish(
+        preparing: list[Future[tuple[Label, np.ndarray | None]]],
+    ) -> list[tuple[Label, tuple[Any, ...] | None]]:
+        prepared = [future.result() for future in preparing]
+        batch = [pixels for _, pixels in prepared if pixels is not None]
+        rows: Iterator[tuple[Any, ...]] = iter(())
+        if batch:
+            with nullcontext() if may_overlap() else turn:
+                if stopped.is_set():
+                    return []
+                rows = zip(*run(np.stack(batch)), strict=True)
+        return [(label, None if pixels is None else next(rows)) for label, pixels in prepared]
+
+    with ThreadPoolExecutor(DECODING_THREADS) as decoding, ThreadPoolExecutor(2) as running:
+
+        def batches() -> Iterator[Future[list[tuple[Label, tuple[Any, ...] | None]]]]:
+            while items := [decoding.submit(item) for item in islice(remaining, batch_size)]:
+                yield running.submit(finish, items)
+
+        coming = batches()
+        held = deque(islice(coming, 3))
+        try:
+            while held:
+                yield from held.popleft().result()
+                held.extend(islice(coming, 1))
+        finally:
+            # Whoever stops waits for the batch under way and no other.
+            stopped.set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from unprompt.predicting.model import (
     BUILTIN,
     EmbeddingModel,
     builtin_folder,
+    may_overlap,
     run_batches,
 )
 from unprompt.reading import Reading, read
@@ -115,12 +116,25 @@ class Predictor:
         """The decoder that writes this route's answers, or None; raises as `model`."""
         return self._load()[2]
 
-    def predict(self, image: ImageSource) -> Answer:
-        """The prompt of one image: path, encoded bytes, binary file object or PIL image."""
-        return next(self.stream([image]))
+    @overload
+    def predict(self, images: ImageSource) -> Answer: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, images: Sequence[ImageSource]) -> list[Answer]: ...
+
+    def predict(self, images: ImageSource | Sequence[ImageSource]) -> Answer | list[Answer]:
+        """The prompt of one image, or of each of a list; of very many, see `stream`.
+
+        Args:
+            images: path, encoded bytes, binary file object or PIL image; or a list or tuple of
+                such.
+        """
+        if isinstance(images, list | tuple):
+            return list(self.stream(images))
+        return next(self.stream([cast("ImageSource", images)]))
 
     def stream(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[Answer]:
-        """Answer for each image, in order; holds at most two batches of them.
+        """Answer for each image, in order; holds at most three batches of them.
 
         An image that cannot be read gets an answer with an error, and the rest goes on.
 
@@ -131,7 +145,8 @@ class Predictor:
         if self.route in ("embed", "decode", "caption"):
             self._load()
         preparations = (partial(self._prepare, image) for image in images)
-        for answer, output in run_batches(self._run, preparations, batch_size):
+        batches = run_batches(self._run, preparations, batch_size, self._may_overlap)
+        for answer, output in batches:
             yield answer if output is None else self._answered(answer, *output)
 
     def answer(self, embedding: np.ndarray) -> Answer:
@@ -159,6 +174,9 @@ class Predictor:
             return answer, preprocessing(open_rgb(image, at_least=preprocessing.least_side))
         except UnreadableImageError as error:
             return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
+
+    def _may_overlap(self) -> bool:
+        return may_overlap(self.model) and not self.rerank
 
     def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, Any]:
         model = self.model
