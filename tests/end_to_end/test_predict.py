@@ -1,6 +1,7 @@
 """The installed command ``unprompt predict``."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,30 @@ def test_help_has_examples() -> None:
     done = run("predict", "--help")
     assert done.returncode == 0
     assert "unprompt predict picture.png" in done.stdout
+
+
+def test_a_watched_folder_answers_until_interrupted(folder: Path) -> None:
+    command = [COMMAND, "predict", "--watch", folder, "--interval", "0.1", "--write-sidecar"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "watching" in process.stderr.readline()
+        (folder / "b.png").rename(folder / "new.png")
+        assert process.stdout.readline().strip() == str(folder / "new.png")
+        assert process.stdout.readline().strip()
+        assert "embed+bank" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, told = process.communicate(timeout=60)
+    assert (process.returncode, rest) == (0, "")
+    assert "1 images answered" in told
+    assert "1 images got a .txt and a .json" in told
+    assert (folder / "new.txt").is_file()
+    assert not (folder / "a.txt").exists()
+
+
+def test_nothing_to_predict_is_a_wrong_call() -> None:
+    done = run("predict")
+    assert done.returncode == 2
+    assert "--watch" in done.stderr

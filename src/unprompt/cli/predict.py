@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +38,11 @@ class Format(StrEnum):
 @app.command()
 def predict(
     images: Annotated[
-        list[str], typer.Argument(help="Images, folders or glob patterns.", metavar="IMAGE|DIR...")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Images, folders or glob patterns.", metavar="IMAGE|DIR...", show_default=False
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +68,31 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Write to this file.")
     ] = None,
     recursive: Annotated[bool, typer.Option(help="Descend into sub-folders.")] = False,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Then wait for new images in this folder and predict each as it comes, until "
+            "Ctrl-C."
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.05, help="Seconds between two looks at a watched folder.")
+    ] = 1.0,
+    sidecars: Annotated[
+        bool,
+        typer.Option(
+            "--write-sidecar",
+            help="Write NAME.txt, the prompt, and NAME.json, the whole answer, beside each image.",
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Let --write-sidecar replace what it did not write."),
+    ] = False,
+    thumbnails: Annotated[
+        bool,
+        typer.Option(help="Show the images where the terminal can: kitty's and iTerm2's kin."),
+    ] = True,
     bank: Annotated[
         str | None, typer.Option(help="A bank's folder, or that of a model whose bank to search.")
     ] = None,
@@ -102,6 +133,8 @@ def predict(
 
       unprompt predict picture.png --route embed --top-k 5
 
+      unprompt predict --watch outputs/ --write-sidecar
+
       unprompt predict images/ --model runs/mine/model --format kaggle -o submission.csv
 
       unprompt predict picture.png --model runs/coca/model --route caption --top-k 3
@@ -111,15 +144,22 @@ def predict(
     from unprompt.errors import UnpromptError
     from unprompt.files import atomic_open
     from unprompt.images import find_images
+    from unprompt.predicting.answer import Answer
     from unprompt.predicting.captioner import Search
     from unprompt.predicting.ensemble import shares_of
     from unprompt.predicting.model import BUILTIN
     from unprompt.predicting.output import write_answers
     from unprompt.predicting.predictor import Predictor
+    from unprompt.predicting.sidecar import Sidecars, write_sidecars
+    from unprompt.predicting.thumbnails import drawing, with_thumbnails
+    from unprompt.predicting.watching import new_images
     from unprompt.progress import track
 
-    files = find_images(images, recursive)
-    if not files:
+    if not images and not watch:
+        raise UnpromptError("name images or folders, or a folder to --watch")
+    coming = new_images(watch, interval, recursive) if watch else iter(())
+    files = find_images(images or [], recursive)
+    if images and not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
     predictor = Predictor(
@@ -133,14 +173,40 @@ def predict(
         rerank,
         shares_of(weights) if weights else None,
     )
+    if watch:
+        if route is not Route.read:
+            _ = predictor.model  # now: the first image need not wait, and an error comes at once
+        typer.echo(f"unprompt: watching {watch}; Ctrl-C ends", err=True)
     encoder = predictor.model.encoder if form is Format.kaggle else ""
-    failed = 0
+    counts = Sidecars()
+    done = failed = 0
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:
-        answers = write_answers(predictor.stream(files, batch_size), file, form, encoder)
-        for answer in track(answers, "Predicting", len(files), show=len(files) > batch_size):
-            if answer.error:
-                failed += 1
-                typer.echo(f"unprompt: {answer.file}: {answer.error}", err=True)
+        named = set(files)
+        batches = chain([files], ([f for f in batch if f not in named] for batch in coming))
+        answers: Iterator[Answer] = (
+            one for batch in batches for one in predictor.stream(batch, batch_size)
+        )
+        if sidecars:
+            answers = write_sidecars(answers, counts, overwrite)
+        shown = thumbnails and form is Format.text and file.isatty()
+        if shown and (draw := drawing(os.environ)):
+            answers = with_thumbnails(answers, file, draw)
+        written = write_answers(answers, file, form, encoder)
+        show = len(files) > batch_size and not watch
+        try:
+            for answer in track(written, "Predicting", len(files), show):
+                done += 1
+                if answer.error:
+                    failed += 1
+                    typer.echo(f"unprompt: {answer.file}: {answer.error}", err=True)
+                if watch:
+                    file.flush()
+        except KeyboardInterrupt:
+            if not watch:
+                raise
+            typer.echo(f"unprompt: stopped watching {watch}; {done} images answered", err=True)
+    if sidecars:
+        typer.echo(f"unprompt: {counts}", err=True)
     if failed:
-        typer.echo(f"unprompt: {failed} of {len(files)} images failed", err=True)
+        typer.echo(f"unprompt: {failed} of {done} images failed", err=True)
         raise typer.Exit(1)

@@ -13,6 +13,9 @@ from unprompt.reading.infotext import has_settings
 from unprompt.reading.registry import recognise
 
 _SUFFIXES = (".json", ".txt", ".caption")
+PREDICTED = "predicted"
+"""Key of a JSON file beside an image that `unprompt predict` wrote: whether a model guessed its
+prompt. Such a guess is no prompt of the image, neither there nor in the ``.txt`` beside it."""
 _CAPTION_KEYS = ("caption", "prompt", "text", "tags")
 
 
@@ -31,9 +34,9 @@ def read_sidecar(path: Path, captions: bool = False) -> Reading | None:
         path: the image.
         captions: also take a plain text (kohya: ``.txt``, ``.caption``) or the caption in a JSON
             file (img2dataset) for an inexact prompt. Otherwise only what a generator wrote
-            counts: text in A1111 form or JSON with settings.
+            counts: text in A1111 form or JSON with settings. What a model predicted never does.
     """
-    caption = None
+    caption = guess = None
     for candidate in sidecars(path):
         try:
             with candidate.open("rb") as file:
@@ -44,13 +47,23 @@ def read_sidecar(path: Path, captions: bool = False) -> Reading | None:
             continue
         field = Field("sidecar", candidate.name, text)
         carrier = Carrier([Field("sidecar", "parameters", text)])
-        is_json = carrier.json(carrier.fields[0]) is not None
-        if is_json or has_settings(text):
+        stated = carrier.json(carrier.fields[0])
+        if isinstance(stated, dict) and stated.get(PREDICTED) is True:
+            guess = one_line(as_text(stated.get("prompt")) or "")
+            continue
+        if guess is not None and one_line(text) == guess:
+            continue
+        if stated is not None or has_settings(text):
             reading = recognise(carrier)
             if reading is not None and reading.prompt is not None and not _is_caption(reading):
                 return _at(reading, field)
         caption = caption or _caption(field, carrier)
     return caption if captions else None
+
+
+def one_line(prompt: str) -> str:
+    """A prompt as captions hold it: trainers take a file's first line."""
+    return " ".join(prompt.split())
 
 
 def _is_caption(reading: Reading) -> bool:
