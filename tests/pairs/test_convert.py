@@ -136,6 +136,27 @@ def test_a_submission_is_what_kaggle_wants(table, tmp_path):
     assert float(lines[1][1]) == load(table).embeddings[0, 0]
 
 
+def test_tabs_in_a_csv_as_open_clip_has_them_by_default(table, tmp_path):
+    convert(table, tmp_path / "train.tsv")
+    (tmp_path / "train.tsv").rename(tmp_path / "train.csv")
+    convert(tmp_path / "train.csv", tmp_path / "back.parquet")
+    assert load(tmp_path / "back.parquet").prompts == load(table).prompts
+
+
+def test_ids_with_a_slash_survive_kaggles_folder(tmp_path):
+    ids = ["set/0001", "100%", "a%2Fb"]
+    for number in range(len(ids)):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    pairs = [Pair(name, f"{number}.png", "a cat") for number, name in enumerate(ids)]
+    save(PairsTable.from_pairs(pairs, tmp_path), tmp_path / "t.parquet")
+    assert convert(tmp_path / "t.parquet", tmp_path / "kaggle", "kaggle").failed == []
+    convert(tmp_path / "kaggle", tmp_path / "back.parquet")
+    back = load(tmp_path / "back.parquet")
+    assert back.column("id") == ids
+    files = [(tmp_path / f"{number}.png").read_bytes() for number in range(len(ids))]
+    assert [back.read_bytes(number) for number in range(len(ids))] == files
+
+
 def test_open_clip_reads_the_csv(table, tmp_path):
     convert(table, tmp_path / "in" / "train.tsv")
     import pandas
@@ -282,7 +303,7 @@ def test_rows_that_a_format_cannot_hold_are_told(tmp_path):
         Pair("a", "part-000001/a.png", "x", sampler="brand new", seed=1),
         Pair("b", "elsewhere/b.png", "x"),
         Pair("c", "part-000001/c.png", "x", seed=2**40),
-        Pair("a/b", "part-000001/c.png", "x"),
+        Pair("..", "part-000001/c.png", "x"),
     ]
     save(PairsTable.from_pairs(pairs, tmp_path), tmp_path / "t.parquet")
     done = convert(tmp_path / "t.parquet", tmp_path / "m.parquet", "diffusiondb")

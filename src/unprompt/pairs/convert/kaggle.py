@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_folder, atomic_open
@@ -15,6 +16,11 @@ from unprompt.pairs.table import PairsTable
 
 PROMPTS = ["imgId", "prompt"]
 SUBMISSION = ["imgId_eId", "val"]
+
+
+def _name_of(identity: str) -> str:
+    """An id as a file's name can hold it: ``/`` and ``%`` percent-encoded."""
+    return identity.replace("%", "%25").replace("/", "%2F")
 
 
 def looks_like(path: Path) -> bool:
@@ -27,7 +33,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
     file_of = {file.stem: f"images/{file.name}" for file in sorted((path / "images").glob("*.*"))}
     rows = (
         {
-            "id": row["imgId"],
+            "id": unquote(row["imgId"]),
             "file": file_of.get(row["imgId"], f"images/{row['imgId']}.png"),
             "prompt": row["prompt"],
         }
@@ -37,7 +43,10 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Copy images to ``images/imgId.ext``; rows without an image, or whose id is no name, fail."""
+    """Copy images to ``images/imgId.ext``; rows without an image, or whose id is no name, fail.
+
+    An id with a slash, as ours often are, is percent-encoded, and decoded by `read`.
+    """
     with atomic_folder(path) as folder:
         (folder / "images").mkdir()
         with (folder / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
@@ -46,7 +55,8 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             for table in batches:
                 for number, row in enumerate(rows_of(table, ["id", "file", "prompt"])):
                     where = f"{table.name}, row {table.first_row + number}"
-                    if "/" in row["id"] or row["id"] in ("", ".", ".."):
+                    name = _name_of(row["id"])
+                    if name in ("", ".", ".."):
                         failed.append(f"{where}: the id '{row['id']}' cannot be a file's name")
                         continue
                     try:
@@ -55,8 +65,8 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
                         failed.append(str(error))
                         continue
                     suffix = PurePosixPath(row["file"]).suffix
-                    (folder / "images" / f"{row['id']}{suffix}").write_bytes(content)
-                    writer.writerow([row["id"], row["prompt"]])
+                    (folder / "images" / f"{name}{suffix}").write_bytes(content)
+                    writer.writerow([name, row["prompt"]])
 
 
 def looks_like_submission(path: Path) -> bool:

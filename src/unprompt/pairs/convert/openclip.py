@@ -18,13 +18,17 @@ COLUMNS = ["filepath", "title"]
 _HOLDS = frozenset({"file", "prompt"})
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix == ".tsv" else ","
+def _delimiter(path: Path) -> str | None:
+    """Tab or comma, whichever makes the header one of open_clip's; its default is the tab."""
+    for delimiter in ("\t", ","):
+        if {*COLUMNS} <= {*csv_header(path, delimiter)}:
+            return delimiter
+    return None
 
 
 def looks_like(path: Path) -> bool:
-    """A file whose header has ``filepath`` and ``title``."""
-    return path.is_file() and {*COLUMNS} <= {*csv_header(path, _delimiter(path))}
+    """A file whose header has ``filepath`` and ``title``, between tabs or commas."""
+    return path.is_file() and _delimiter(path) is not None
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
@@ -37,7 +41,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal absolute
-        for number, row in read_csv(path, _delimiter(path), COLUMNS):
+        for number, row in read_csv(path, _delimiter(path) or ",", COLUMNS):
             file = row["filepath"]
             if absolute is None:
                 absolute = Path(file).is_absolute()
@@ -55,11 +59,12 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     """Write paths relative to the CSV's folder where they lie below it, else absolute ones.
 
-    Images inside tar shards have no path; their rows fail.
+    Tabs part the columns of a ``.tsv``, commas those of any other file. Images inside tar shards
+    have no path; their rows fail.
     """
     folder = path.parent.resolve()
     with atomic_open(path) as file:
-        writer = csv.writer(file, delimiter=_delimiter(path))
+        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         writer.writerow(COLUMNS)
         for table in batches:
             root = table.root.resolve()
