@@ -247,21 +247,17 @@ def parity(threads: int, models: int) -> bool:
     return fine
 
 
-def step_products(model: Any, pixels: torch.Tensor, search: dict[str, Any]) -> list[Any]:
-    """The layers by whose weights a step of generation multiplies, each with what it is given."""
+def step_products(model: Any, rows: int) -> list[Any]:
+    """The layers by whose weights a step of generation multiplies, each with rows to multiply."""
     from unprompt.models.coca.packing import PackedLinear
 
-    calls: list[Any] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda layer, given: calls.append((layer, given[0])))
-        for module in model.modules()
-        if isinstance(module, (torch.nn.Linear, PackedLinear))
+    layers = [
+        layer
+        for tower in (model.model.text.blocks, model.model.decoder)
+        for name, layer in tower.named_modules()
+        if isinstance(layer, (torch.nn.Linear, PackedLinear)) and not name.endswith("key_value")
     ]
-    model.generate(pixels, **search | {"min_length": 3, "max_length": 3})
-    for hook in hooks:
-        hook.remove()
-    first, second = (i + 1 for i, (layer, _) in enumerate(calls) if layer is model.head)
-    return calls[first:second]
+    return [(layer, torch.randn(rows, layer.weight.shape[1])) for layer in (*layers, model.head)]
 
 
 @torch.inference_mode()
@@ -292,7 +288,7 @@ def generate(threads: int, lengths: list[int], names: list[str], with_peer: bool
         for index, (name, shortest, longest) in enumerate(cases):
             settings = SEARCHES[name][1] | {"min_length": shortest, "max_length": longest}
             ours = timed(lambda: model.generate(pixels, **settings), 2)  # noqa: B023
-            step = step_products(model, pixels, SEARCHES[name][1])
+            step = step_products(model, IMAGES * SEARCHES[name][1].get("num_beams", 1))
             least = timed(lambda: [layer(given) for layer, given in step], 8)  # noqa: B023
             share = (encoding["wall"] + (longest - 1) * least["wall"]) / ours["wall"]
             line = f"  {name}, {longest} tokens: ours {ours['wall']:.2f} s wall {ours['cpu']:.2f}"

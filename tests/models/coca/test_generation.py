@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.activations import ACT2FN
 
 from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, our_model, texts
 from unprompt.errors import UnpromptError
 from unprompt.models.coca import CoCaCache
-from unprompt.models.coca.layers import CrossAttention
+from unprompt.models.coca.layers import CrossAttention, Mlp
 from unprompt.models.coca.open_clip import load_open_clip
 from unprompt.models.coca.packing import pack
 
@@ -236,7 +237,11 @@ def test_rows_of_a_cache_stay():
         CoCaCache().batch_select_indices(torch.tensor([0]))
 
 
-def test_packed_weights_generate_the_same(model, pixels):
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_packed_weights_generate_the_same(model, pixels, activation):
+    for module in model.modules():
+        if isinstance(module, Mlp):
+            module.activation = ACT2FN[activation]
     search = {"num_beams": 3, "max_length": 14, "num_return_sequences": 3}
     captions = model.generate(pixels, **search)
     logits = model(captions[:3, :16], pixels).logits

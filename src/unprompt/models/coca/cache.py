@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers.cache_utils import Cache
 
@@ -38,8 +36,8 @@ class CoCaCache(Cache):
     def reset(self) -> None:
         """Forget texts and images."""
         self.image: list[KeysValues] = []
-        # A layer's pair of buffers, (groups, heads, capacity, beams, width of a head).
-        self._buffers: list[KeysValues] = []
+        # A layer's keys and values, (2, groups, heads, capacity, beams, width of a head).
+        self._buffers: list[torch.Tensor] = []
         self._lengths: list[int] = []
         # The beam that wrote each position of each row, (rows, length).
         self._writers: torch.Tensor | None = None
@@ -49,7 +47,7 @@ class CoCaCache(Cache):
         return self._lengths[layer_idx] if self._lengths else 0
 
     def extend(self, rows: int, length: int, device: torch.device) -> None:
-        """Announce a step of ``length`` positions in each row; `update` of every layer follows."""
+        """Announce a step of ``length`` positions in each row; `append` to every layer follows."""
         if self.beams == 1:
             return
         own = (torch.arange(rows, device=device) % self.beams)[:, None].expand(-1, length)
@@ -77,36 +75,29 @@ class CoCaCache(Cache):
             seen = seen & mask.reshape(*shape[:2], -1, positions, 1)
         return seen.reshape(shape[0], 1, -1, positions * self.beams)
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: Any
-    ) -> KeysValues:
+    def append(self, pair: torch.Tensor, layer: int) -> KeysValues:
         """Add a step to a layer.
 
         Args:
-            key_states: (rows, heads, new positions, width of a head).
-            value_states: likewise.
-            layer_idx: the layer; layers fill in order.
+            pair: keys and values, (2, rows, heads, new positions, width of a head).
+            layer: its number; layers fill in order.
 
         Returns:
             All keys and values of each group, (groups, heads, positions * beams, width of a head),
             position by position; views of the buffers.
         """
-        rows, heads, length, width = key_states.shape
-        if layer_idx == len(self._buffers):
-            empty = key_states.new_empty(rows // self.beams, heads, 0, self.beams, width)
-            self._buffers.append((empty, empty))
+        _, rows, heads, length, width = pair.shape
+        if layer == len(self._buffers):
+            groups = rows // self.beams
+            self._buffers.append(pair.new_empty(2, groups, heads, 0, self.beams, width))
             self._lengths.append(0)
-        start = self._lengths[layer_idx]
-        end = self._lengths[layer_idx] = start + length
-        buffers = self._buffers[layer_idx]
-        if end > buffers[0].shape[2]:
-            capacity = max(end, start + max(start, _GROWTH))
-            buffers = _grown(buffers[0], start, capacity), _grown(buffers[1], start, capacity)
-            self._buffers[layer_idx] = buffers
-        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
-            grouped = states.view(-1, self.beams, heads, length, width)
-            buffer[:, :, start:end] = grouped.permute(0, 2, 3, 1, 4)
-        keys, values = (buffer[:, :, :end].flatten(2, 3) for buffer in buffers)
+        buffer, start = self._buffers[layer], self._lengths[layer]
+        end = self._lengths[layer] = start + length
+        if end > buffer.shape[3]:
+            buffer = self._buffers[layer] = _grown(buffer, start, max(end, 2 * start, _GROWTH))
+        grouped = pair.view(2, -1, self.beams, heads, length, width).permute(0, 1, 3, 4, 2, 5)
+        buffer.narrow(3, start, length).copy_(grouped)
+        keys, values = buffer.narrow(3, 0, end).flatten(3, 4)
         return keys, values
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
@@ -115,7 +106,7 @@ class CoCaCache(Cache):
         if self._writers is not None:
             self._writers = self._writers[order]
             return
-        self._buffers = [(keys[order], values[order]) for keys, values in self._buffers]
+        self._buffers = [buffer[:, order] for buffer in self._buffers]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` positions."""
@@ -138,7 +129,7 @@ class CoCaCache(Cache):
 
 
 def _grown(buffer: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
-    groups, heads, _, beams, width = buffer.shape
-    larger = buffer.new_empty(groups, heads, capacity, beams, width)
-    larger[:, :, :length] = buffer[:, :, :length]
+    _, groups, heads, _, beams, width = buffer.shape
+    larger = buffer.new_empty(2, groups, heads, capacity, beams, width)
+    larger[:, :, :, :length] = buffer[:, :, :, :length]
     return larger

@@ -60,28 +60,51 @@ class SelfAttention(nn.Module):
 
         Args:
             x: (rows, length, width), or (tokens, width) with ``ragged``.
+            mask: see `attend`, as for every argument not named here.
+            causal: likewise.
+            cache: likewise.
+            ragged: likewise.
+        """
+        result: torch.Tensor = self.out(self.attend(self.qkv(x), mask, causal, cache, ragged))
+        return result
+
+    def attend(
+        self,
+        qkv: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        causal: bool = False,
+        cache: CoCaCache | None = None,
+        ragged: Ragged | None = None,
+    ) -> torch.Tensor:
+        """Attention itself, between the projections.
+
+        Args:
+            qkv: queries, keys and values (rows, length, 3 * width), or (tokens, 3 * width) with
+                ``ragged``.
             mask: True where a query (second last axis) may see a key (last axis).
             causal: without a mask, let each position see itself and the ones before.
-            cache: keys and values of earlier positions, extended by those of ``x``; the mask is
+            cache: keys and values of earlier positions, extended by those of ``qkv``; the mask is
                 then as `CoCaCache.spread` gives it.
             ragged: where the tokens belong, if they are laid end to end.
+
+        Returns:
+            What each position gathers, (rows, length, width) or (tokens, width).
         """
-        qkv = self.qkv(x) if ragged is None else ragged.spread(self.qkv(x))
+        if ragged is not None:
+            qkv = ragged.spread(qkv)
         rows, length, _ = qkv.shape
-        query, key, value = qkv.view(rows, length, 3, self.heads, -1).unbind(2)
-        key, value = key.transpose(1, 2), value.transpose(1, 2)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer)
+        parts = qkv.view(rows, length, 3, self.heads, -1)
+        pair = parts[:, :, 1:].permute(2, 0, 3, 1, 4)
+        key, value = pair if cache is None else cache.append(pair, self.layer)
         # The rows of a group, beams of one image, look at one set of keys: see `CoCaCache`.
-        query = query.reshape(key.shape[0], -1, *query.shape[2:]).transpose(1, 2)
+        query = parts[:, :, 0].reshape(key.shape[0], -1, *parts.shape[3:]).transpose(1, 2)
         # A single new position sees every key: `is_causal` would show it the first one only.
         causal = causal and mask is None and length > 1
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal
         )
         attended = attended.transpose(1, 2).reshape(rows, length, -1)
-        result: torch.Tensor = self.out(attended if ragged is None else ragged.gather(attended))
-        return result
+        return attended if ragged is None else ragged.gather(attended)
 
 
 class CrossAttention(nn.Module):
@@ -107,21 +130,36 @@ class CrossAttention(nn.Module):
         """Attend.
 
         Args:
-            x: (rows, length, width), or (tokens, width) with ``ragged``. Rows r * n to
+            x: (rows, length, width), or (tokens, width) with ``ragged``.
+            keys_values: see `attend`.
+            ragged: likewise.
+        """
+        result: torch.Tensor = self.out(self.attend(self.query(x), keys_values, ragged))
+        return result
+
+    def attend(
+        self, query: torch.Tensor, keys_values: KeysValues, ragged: Ragged | None = None
+    ) -> torch.Tensor:
+        """Attention itself, between the projections.
+
+        Args:
+            query: (rows, length, width), or (tokens, width) with ``ragged``. Rows r * n to
                 (r + 1) * n - 1 look at image r, where n is rows over images; no copy of the
                 image's keys and values is made for them.
             keys_values: from `keys_values`.
             ragged: where the tokens belong, if they are laid end to end.
+
+        Returns:
+            What each position gathers, as ``query``.
         """
         key, value = keys_values
         images, heads, _, head_width = key.shape
-        query = self.query(x) if ragged is None else ragged.spread(self.query(x))
-        shape = query.shape
-        query = query.view(images, -1, heads, head_width).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        attended = attended.transpose(1, 2).reshape(shape)
-        result: torch.Tensor = self.out(attended if ragged is None else ragged.gather(attended))
-        return result
+        if ragged is not None:
+            query = ragged.spread(query)
+        grouped = query.view(images, -1, heads, head_width).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(grouped, key, value)
+        attended = attended.transpose(1, 2).reshape(query.shape)
+        return attended if ragged is None else ragged.gather(attended)
 
 
 class SelfBlock(GradientCheckpointingLayer):
@@ -142,7 +180,7 @@ class SelfBlock(GradientCheckpointingLayer):
         ragged: Ragged | None = None,
         past_key_values: CoCaCache | None = None,
     ) -> torch.Tensor:
-        """See `SelfAttention.forward`."""
+        """See `SelfAttention.attend`."""
         x = x + self.attention(self.norm_1(x), mask, causal, past_key_values, ragged)
         result: torch.Tensor = x + self.mlp(self.norm_2(x))
         return result
@@ -170,7 +208,7 @@ class CrossBlock(GradientCheckpointingLayer):
         keys_values: KeysValues | None = None,
         ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """As `CrossAttention.forward`, given image tokens or their keys and values."""
+        """As `CrossAttention.attend`, given image tokens or their keys and values."""
         if keys_values is None:
             if image_states is None:
                 raise ValueError("a cross-attention block needs image_states or keys_values")

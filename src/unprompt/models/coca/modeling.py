@@ -12,13 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TopPLogitsWarper,
+)
 from transformers import initialization as init
 
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
+from unprompt.models.coca.nucleus import NucleusWarper
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.texts import (
     Ragged,
@@ -364,6 +371,15 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
     ) -> None:
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))
+
+    def _get_logits_processor(self, *arguments: Any, **further: Any) -> LogitsProcessorList:
+        processors = super()._get_logits_processor(*arguments, **further)  # type: ignore[misc]
+        return LogitsProcessorList(
+            NucleusWarper(each.top_p, each.filter_value, each.min_tokens_to_keep)
+            if type(each) is TopPLogitsWarper
+            else each
+            for each in processors
+        )
 
 
 def _beams_of_a_group(num_beam_groups: int, num_beams: int = 1, **_: Any) -> int:

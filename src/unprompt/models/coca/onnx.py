@@ -115,11 +115,12 @@ class _Past:
         self._past = keys, values
         self.all: list[KeysValues] = []
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int) -> KeysValues:
-        keys, values = self._past
-        pair = torch.cat([keys[layer], key], dim=2), torch.cat([values[layer], value], dim=2)
-        self.all.append(pair)
-        return pair
+    def append(self, pair: torch.Tensor, layer: int) -> KeysValues:
+        keys, values = (
+            torch.cat([past[layer], new], dim=2) for past, new in zip(self._past, pair, strict=True)
+        )
+        self.all.append((keys, values))
+        return keys, values
 
 
 class _Decoder(nn.Module):

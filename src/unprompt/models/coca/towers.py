@@ -80,7 +80,7 @@ class TextTower(nn.Module):
         Args:
             input_ids: (rows, length), or (tokens,) with ``ragged``.
             positions: of the tokens in their texts, as ``input_ids``, or (1, length).
-            mask: as in `SelfAttention.forward`; causal by default.
+            mask: as in `SelfAttention.attend`; causal by default.
             cache: of earlier positions.
             ragged: where the tokens belong, if they are laid end to end.
         """
@@ -156,7 +156,7 @@ class MultimodalDecoder(nn.Module):
             x: from the text tower, (rows, length, width), or (tokens, width) with ``ragged``.
             image_states: (images, tokens, width), rows a multiple of images; not read where the
                 cache already holds what the blocks need of it.
-            mask: as in `SelfAttention.forward`; causal by default.
+            mask: as in `SelfAttention.attend`; causal by default.
             cache: of earlier positions and of the images.
             ragged: where the tokens belong, if they are laid end to end.
         """
