@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ from unprompt.training import trainer
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import train
 
+ROOT = Path(__file__).parents[2]
 LAZY = ("matplotlib.backends.backend_agg", "peft", "timm.data.auto_augment", "timm.optim")
 """What a run imports as it comes to it; imported once here, each fork has it already."""
 
@@ -84,6 +86,21 @@ def run(call: dict) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def fork(calls: list[dict]) -> tuple[list[int], str]:
+    """Have a process make the calls: what it prints, and its errors."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.forks", json.dumps(calls)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
 
 
 if __name__ == "__main__":

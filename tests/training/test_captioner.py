@@ -4,12 +4,9 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from open_clip_train.params import parse_args
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.training.forks import fork
 from unprompt.cli import app
 from unprompt.errors import RecipeError, UnpromptError
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
@@ -82,28 +80,6 @@ def recipe_file(table, folder, **captioner):
     return path
 
 
-# Dies the hard way in its third step, after the checkpoint of the second.
-KILLED = """
-import os, signal, sys
-from transformers import TrainerCallback
-from unprompt.cli import main
-from unprompt.training import captioner
-
-class Kill(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-before = captioner.CaptionerTrainer.__init__
-def init(self, *arguments, **kwargs):
-    before(self, *arguments, **kwargs)
-    self.add_callback(Kill())
-captioner.CaptionerTrainer.__init__ = init
-sys.argv = ["unprompt", "train", {path!r}]
-main()
-"""
-
-
 @pytest.fixture(scope="module")
 def one_thread():
     """Sums differ with the number of threads."""
@@ -118,14 +94,9 @@ def finished(table, tmp_path_factory, one_thread):
     """A run that was killed and gone on with."""
     folder = tmp_path_factory.mktemp("captioner")
     path = recipe_file(table, folder)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(path=str(path))],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    call = {"recipe": str(path), "log": str(folder / "steps"), "then": {3: "kill"}}
+    codes, errors = fork([call])
+    assert codes == [-signal.SIGKILL], errors
     run = folder / "run"
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert not (run / "model").exists()

@@ -14,24 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.forks import ROOT, fork
 from unprompt.models.embedder import Embedder
 from unprompt.training.recipe import Data, Head, Model, Optimiser, Recipe, Schedule, save_recipe
-
-ROOT = Path(__file__).parents[2]
-
-
-def fork(calls: list[dict]) -> tuple[list[int], str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.forks", json.dumps(calls)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from benchmarks.coca import EXACT, IMAGES, RECORD, compared
 SCRIPT = RECORD.parents[3] / "benchmarks" / "coca.py"
 
 
-def test_greedy_and_beam_captions_are_open_clips():
+@pytest.mark.parametrize("packed", [False, True])
+def test_greedy_and_beam_captions_are_open_clips(packed):
     record = json.loads(RECORD.read_text())
-    results = list(compared(record))
+    results = list(compared(record, packed))
     assert [case for case, *_ in results] == EXACT * record["models"]
     assert {equal for _, equal, _ in results} == {IMAGES}
     assert min(distinct for *_, distinct in results) > 1  # captions that all agree show little
