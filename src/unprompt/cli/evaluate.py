@@ -72,6 +72,8 @@ def evaluate(
       unprompt evaluate builtin --kaggle stable-diffusion-image-to-prompts/
 
       unprompt evaluate runs/mine/model other.parquet --split all --format json -o scores.json
+
+      unprompt evaluate Salesforce/blip-image-captioning-large pairs.parquet
     """
     from rich.console import Console
 

@@ -24,6 +24,7 @@ class Route(StrEnum):
     embed = "embed"
     decode = "decode"
     caption = "caption"
+    interrogate = "interrogate"
 
 
 class Format(StrEnum):
@@ -59,7 +60,7 @@ def predict(
         Route,
         typer.Option(
             help="Read the file's own prompt; embed the picture and search the bank, or let a "
-            "decoder write; let a captioner write; or read first."
+            "decoder write; let a captioner write; compose phrases by CLIP; or read first."
         ),
     ] = Route.auto,
     top_k: Annotated[int, typer.Option(min=1, help="Prompts to give for each image.")] = 1,
@@ -140,6 +141,10 @@ def predict(
       unprompt predict picture.png --model runs/coca/model --route caption --top-k 3
 
       unprompt predict picture.png --model builtin --model runs/mine/model --weights 0.3,0.7
+
+      unprompt predict picture.png --model Salesforce/blip-image-captioning-large --num-beams 5
+
+      unprompt predict picture.png --model hf_clip/openai/clip-vit-large-patch14
     """
     from unprompt.errors import UnpromptError
     from unprompt.files import atomic_open

@@ -16,7 +16,7 @@ class Alternative:
     Attributes:
         prompt: the prompt.
         score: the model's estimate of its cosine; of a captioner the geometric mean of the
-            probabilities of its tokens.
+            probabilities of its tokens; of an interrogator CLIP's cosine of prompt and image.
     """
 
     prompt: str
@@ -31,7 +31,7 @@ class Answer:
         file: the image as it was named by the caller.
         prompt: the recovered prompt; None when there is an error, or nothing was found.
         route: how it was got: ``read`` (stated in the file), ``embed+bank``,
-            ``embed+decode``, ``caption``, or ``ensemble`` (of several models).
+            ``embed+decode``, ``caption``, ``interrogate``, or ``ensemble`` (of several models).
         score: the model's own estimate of the cosine between the prompt's embedding and the true
             one; None for ``read``, and for a model that was never calibrated.
         alternatives: further prompts, best first.

@@ -19,6 +19,7 @@ from unprompt.models.bank import BANK_FOLDER, Bank, write_bank
 from unprompt.pairs.table import stream
 from unprompt.pairs.text import stream_lines
 from unprompt.predicting.knn import KEYS_FOLDER, save_knn
+from unprompt.predicting.public import advice
 from unprompt.progress import track
 
 _BLOCK = 16_384
@@ -137,7 +138,8 @@ def _text_tower(clip: str, device: str) -> TextEncoder:
         from unprompt.models.text_towers import create_text_tower
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
-    return create_text_tower(clip, device)
+    with advice(clip):
+        return create_text_tower(clip, device)
 
 
 def _reader(source: Path) -> Callable[[], Iterator[str]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
     from unprompt.models.preprocessing import Preprocessing
+    from unprompt.predicting.model import ImagePreprocessing
 
 MSCOCO_TAG = "mscoco_finetuned_laion2b_s13b_b90k"
 """open_clip's CoCa weights that were fine-tuned to write captions: of a name without a tag."""
@@ -75,7 +76,7 @@ class Captioner(ABC):
     folder: Path
     encoder: str
     search: Search
-    preprocessing: Preprocessing
+    preprocessing: ImagePreprocessing
 
     @abstractmethod
     def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
@@ -103,6 +104,8 @@ class Captioner(ABC):
 
 class CaptionModel(Captioner):
     """A CoCa, ready to write prompts; the features are those of its contrastive branch."""
+
+    preprocessing: Preprocessing
 
     def __init__(
         self,
@@ -237,10 +240,12 @@ def load_coca(place: str | Path, name: str, device: str | None = None) -> Captio
 def load_open_clip(place: str | Path, name: str, device: str | None = None) -> Captioner:
     """Load a model of open_clip's: a folder, or ``[open_clip/]NAME[:TAG]``.
 
+    Returns:
+        A CoCa, or an interrogator where it is a CLIP.
+
     Raises:
         ModelNotFoundError: there is no such model.
         MissingExtraError: open_clip is not installed.
-        UnpromptError: it is no CoCa.
     """
     try:
         from unprompt.models.backbones import open_clip_config
@@ -257,7 +262,9 @@ def load_open_clip(place: str | Path, name: str, device: str | None = None) -> C
             f"({type(error).__name__})"
         ) from error
     if "multimodal_cfg" not in config:
-        raise UnpromptError(f"model {name} writes no prompts: it is no CoCa")
+        from unprompt.predicting.interrogator import load_pair
+
+        return load_pair(f"open_clip/{model}", name, device)
     return CaptionModel.load(f"open_clip/{model}", name, device)
 
 

@@ -20,6 +20,7 @@ BY_FILE = {
     "model.onnx": "model:load_onnx",
     "ensemble.json": "ensemble:load_ensemble",
     "knn.json": "knn:load_knn",
+    "interrogator.json": "interrogator:load_interrogator",
     "open_clip_config.json": "captioner:load_open_clip",
 }
 """By a file that the model's folder holds; the first that is there counts."""
@@ -27,12 +28,20 @@ BY_FILE = {
 BY_TYPE = {
     "unprompt-embedder": "model:load_torch",
     "coca": "captioner:load_coca",
+    "blip": "image_to_text:load_image_to_text",
+    "blip-2": "image_to_text:load_image_to_text",
+    "git": "image_to_text:load_image_to_text",
+    "vision-encoder-decoder": "image_to_text:load_image_to_text",
+    "clip": "interrogator:load_clip",
+    "siglip": "interrogator:load_siglip",
 }
 """By the ``model_type`` of ``config.json``, in a folder or on the hub."""
 
 BY_PREFIX = {
     "open_clip/": "captioner:load_open_clip",
     "coca_": "captioner:load_open_clip",
+    "hf_clip/": "interrogator:load_pair",
+    "hf/": "interrogator:load_pair",
 }
 """By how a name begins that is no folder."""
 

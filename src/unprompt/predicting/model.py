@@ -28,6 +28,7 @@ BUILTIN = "builtin"
 ONNX_FILE = "model.onnx"
 ENSEMBLE_FILE = "ensemble.json"
 KNN_FILE = "knn.json"
+INTERROGATOR_FILE = "interrogator.json"
 DECODER_TYPE = "unprompt-decoder"
 DECODING_THREADS = min(4, cores())
 
@@ -162,13 +163,10 @@ def load_model(name: str | Path = BUILTIN, device: str | None = None) -> Embeddi
             message says how large it is and how to get it.
         MissingExtraError: it needs torch, which is not installed.
     """
-    place = builtin_folder() if str(name) == BUILTIN else name
-    try:
+    folder = builtin_folder() if str(name) == BUILTIN else Path(name)
+    place = folder if folder.is_dir() else str(name)
+    with public.advice(str(name)):
         model: EmbeddingModel = kinds.loader_of(place)(place, str(name), device)
-    except ModelNotFoundError as error:
-        if advice := public.advice(str(name)):
-            raise ModelNotFoundError(f"{error}; {advice}") from error
-        raise
     return model
 
 

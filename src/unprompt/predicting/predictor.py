@@ -32,7 +32,7 @@ from unprompt.reading import Reading, read
 _UNSTATED: tuple[object, ...] = (None, (), {})
 _RERANKED = 10
 """Prompts of the bank, and as many of the decoder, that are ranked again."""
-ROUTES = ("auto", "read", "embed", "decode", "caption")
+ROUTES = ("auto", "read", "embed", "decode", "caption", "interrogate")
 
 
 class Predictor:
@@ -44,6 +44,7 @@ class Predictor:
         route: ``read`` takes the prompt that the file carries and no other; ``embed`` predicts the
             prompt embedding and answers with the nearest prompts of the bank; ``decode`` lets a
             decoder write that embedding out; ``caption`` lets a captioner write the prompt;
+            ``interrogate`` composes it of phrases that a CLIP finds nearest to the image;
             ``auto`` reads where the file carries a prompt and asks the model, whichever kind it is,
             where it does not, and takes of bank and decoder what measured better beside it.
         top_k: how many prompts the bank or the captioner gives; those after the first are
@@ -142,7 +143,7 @@ class Predictor:
             ModelNotFoundError: there is no such model.
             MissingExtraError: it needs torch, which is not installed.
         """
-        if self.route in ("embed", "decode", "caption"):
+        if self.route not in ("auto", "read"):
             self._load()
         preparations = (partial(self._prepare, image) for image in images)
         batches = run_batches(self._run, preparations, batch_size, self._may_overlap)
@@ -262,12 +263,15 @@ class Predictor:
                     if self.knn and isinstance(one, KnnModel):
                         one.neighbours = self.knn
                 if isinstance(model, Captioner):
-                    if self.route in ("embed", "decode"):
-                        raise UnpromptError(f"model {model.name} writes prompts; --route caption")
+                    if self.route not in ("auto", "read", model.route):
+                        raise UnpromptError(
+                            f"model {model.name} writes prompts; --route {model.route}"
+                        )
                     self._loaded = model, None, None
-                elif self.route == "caption":
+                elif self.route in ("caption", "interrogate"):
+                    wanted = "captioner, as a CoCa" if self.route == "caption" else "CLIP"
                     raise UnpromptError(
-                        f"model {model.name} is no captioner; name one, as a CoCa's folder"
+                        f"model {model.name} has no route {self.route}; name a {wanted}"
                     )
                 else:
                     bank = bank_for(model, self._bank_named)

@@ -24,6 +24,7 @@ from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.text_towers import create_text_tower
 from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
+from unprompt.predicting.public import advice
 from unprompt.training.heads import train_head
 from unprompt.training.probe import best_ridge
 
@@ -83,7 +84,8 @@ def pretrain(
     prompts = list(dict.fromkeys(prompts))
     if len(prompts) < 2 / HELD_OUT:
         raise UnpromptError(f"{len(prompts)} distinct prompts are too few to fit a head to")
-    tower = create_text_tower(backbone, device)
+    with advice(backbone):
+        tower = create_text_tower(backbone, device)
     features = encode(prompts, tower, progress=progress)
     embeddings = encode(prompts, encoder, precision="fp32", progress=progress)
     settings = replace(head or HeadConfig(), normalise=True)

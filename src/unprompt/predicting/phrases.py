@@ -1,0 +1,84 @@
+"""Phrases by category, of which an interrogator composes prompts.
+
+Those that come along are the word lists that `unprompt.pairs.compose` draws from, read again. A
+folder of text files stands in for them: each file is a category, a phrase a line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unprompt.errors import UnpromptError
+from unprompt.pairs.grammar import fix_articles, load_rules
+from unprompt.pairs.text import read_lines
+
+SUBJECT, FLAVOR = "subject", "flavor"
+"""The category that begins a prompt where nobody captions, and the one that gives several."""
+
+# Category: the lists that it is made of, and how a phrase stands in a prompt.
+_OWN = {
+    SUBJECT: (
+        [
+            "animal",
+            "creature",
+            "role",
+            "building",
+            "landform",
+            "room",
+            "vehicle",
+            "object",
+            "plant",
+            "food",
+        ],
+        "a {}",
+    ),
+    "medium": (["medium", "photo"], "{}"),
+    "artist": (["painter"], "by {}"),
+    "movement": (["movement"], "{}"),
+    FLAVOR: (["genre", "lighting", "camera", "moment", "quality"], "{}"),
+}
+
+Phrases = dict[str, list[str]]
+
+
+def load_phrases(folder: str | Path | None = None) -> Phrases:
+    """Phrases by category, each once.
+
+    Args:
+        folder: with files ``CATEGORY.txt``, a phrase a line as it shall stand in a prompt;
+            ``subject`` and ``flavor`` are special, see `unprompt.predicting.interrogator`. By
+            default the lists that come along.
+
+    Raises:
+        TableError: a file cannot be read.
+        UnpromptError: the folder holds no phrases.
+    """
+    if folder is None:
+        rules = load_rules()
+        return {
+            category: _distinct(
+                [_standing(phrase, form) for name in lists for phrase in rules[name]]
+            )
+            for category, (lists, form) in _OWN.items()
+        }
+    found = {
+        file.stem: _distinct([" ".join(line.split()) for line in read_lines(file)])
+        for file in sorted(Path(folder).glob("*.txt"))
+    }
+    found = {category: phrases for category, phrases in found.items() if phrases}
+    if not found:
+        raise UnpromptError(
+            f"{folder}: holds no phrases; an interrogator's are files CATEGORY.txt, a phrase a line"
+        )
+    return found
+
+
+def _standing(phrase: str, form: str) -> str:
+    """A line of a list as it stands in a prompt; ``~`` there marks a noun without article."""
+    if form == "a {}":
+        return fix_articles(f"a {phrase}")
+    return form.format(phrase.removeprefix("~"))
+
+
+def _distinct(phrases: list[str]) -> list[str]:
+    return list(dict.fromkeys(filter(None, phrases)))
