@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,16 @@ IMAGES = [picture(seed) for seed in range(3)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as ``hf download`` leaves it: open_clip's files, with CLIP's whole vocabulary."""
+    """A folder as ``hf download`` leaves it: open_clip's files."""
     place = tmp_path_factory.mktemp("hub") / "coca"
     place.mkdir()
-    changes = {"text_cfg": {"vocab_size": 49408}, "multimodal_cfg": {"vocab_size": 49408}}
+    # Widths of 64 a head, as all of open_clip's have, and CLIP's whole vocabulary.
+    texts = {"width": 64, "heads": 1, "vocab_size": 49408}
+    vision = {"width": 64, "head_width": 64, "attn_pooler_heads": 8}
+    changes = {"embed_dim": 64, "text_cfg": texts, "multimodal_cfg": texts, "vision_cfg": vision}
     stated = copy.deepcopy(OPEN_CLIP)
     for section, values in changes.items():
-        stated[section] |= values
+        stated[section] = stated[section] | values if isinstance(values, dict) else values
     (place / "open_clip_config.json").write_text(json.dumps({"model_cfg": stated}))
     weights = open_clip_model(0, **changes).state_dict()
     torch.save(weights, place / "open_clip_pytorch_model.bin")
@@ -45,6 +49,13 @@ def test_a_folder_of_open_clips_and_its_name_give_the_same_captions(folder: Path
     assert {answer.error for answer in by_folder} == {None}
     alone = [Predictor(folder, top_k=2).predict(image).prompt for image in IMAGES]
     assert alone == [answer.prompt for answer in by_folder]
+
+
+def test_weights_are_enough(folder: Path, tmp_path: Path) -> None:
+    """LAION's repositories hold no configuration: it is read off the shapes."""
+    shutil.copy(folder / "open_clip_pytorch_model.bin", tmp_path)
+    expected = Predictor(folder).predict(IMAGES[0]).prompt
+    assert Predictor(tmp_path).predict(IMAGES[0]).prompt == expected
 
 
 def test_captions_are_those_of_the_weights(folder: Path, tmp_path: Path) -> None:

@@ -259,7 +259,9 @@ def _hf_clip(
     if size is not None and not pretrained:
         settings.image_size = size
     if pretrained:
-        network = load_pretrained(CLIPVisionModelWithProjection, name, config=settings)
+        network = load_pretrained(
+            CLIPVisionModelWithProjection, name, config=settings, dtype=torch.float32
+        )
     else:
         network = CLIPVisionModelWithProjection(settings)
     arguments = settings.to_diff_dict() | {"model_type": settings.model_type}

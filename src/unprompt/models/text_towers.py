@@ -29,7 +29,7 @@ class TextTower:
 
     Attributes:
         name: what it was loaded by.
-        network: its weights, and those of whatever comes with them.
+        network: its weights; the image tower that comes with them is let go.
     """
 
     name: str
@@ -103,9 +103,10 @@ def _hf(place: str) -> tuple[nn.Module, _Encode]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config = AutoConfig.from_pretrained(place)
-    network = load_pretrained(AutoModel, place)
+    network = load_pretrained(AutoModel, place, dtype=torch.float32)
     if not hasattr(network, "get_text_features"):
         raise UnpromptError(f"'{place}' is a {config.model_type}, which has no text tower")
+    network.vision_model = None
     tokenizer = AutoTokenizer.from_pretrained(place)
     longest = int(config.text_config.max_position_embeddings)
     # SigLIP was trained on texts padded to their full length, and knows no others.
@@ -131,6 +132,7 @@ def _open_clip(place: str) -> tuple[nn.Module, _Encode]:
     else:
         name, _, tag = place.partition(":")
         network = open_clip.create_model(name, pretrained=tag or None, require_pretrained=True)
+    network.visual = None
     tokenizer = open_clip.get_tokenizer(name)
 
     def encode(prompts: list[str], device: torch.device) -> torch.Tensor:

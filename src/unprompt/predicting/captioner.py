@@ -135,8 +135,8 @@ class CaptionModel(Captioner):
 
         Args:
             name_or_folder: a folder or hub repository in the Hugging Face form, or with the prefix
-                ``open_clip/`` a model of open_clip's: ``NAME[:TAG]``, ``local-dir:FOLDER`` or
-                ``hf-hub:ORG/MODEL``.
+                ``open_clip/`` a model of open_clip's: ``NAME[:TAG]``, ``NAME:FILE``,
+                ``local-dir:FOLDER``, ``hf-hub:ORG/MODEL`` or a file of weights.
             name: what answers call it.
             device: ``cuda`` where there is one, by default.
             search: how captions are sought.
@@ -268,8 +268,18 @@ def load_open_clip(place: str | Path, name: str, device: str | None = None) -> C
     return CaptionModel.load(f"open_clip/{model}", name, device)
 
 
+def load_open_clip_weights(place: str | Path, name: str, device: str | None = None) -> CaptionModel:
+    """Load a CoCa from a folder of open_clip's weights alone, as LAION's repositories are."""
+    from unprompt.models.coca.open_clip import WEIGHT_FILES
+
+    file = next(file for one in WEIGHT_FILES if (file := Path(place) / one).is_file())
+    return CaptionModel.load(f"open_clip/{file}", name, device)
+
+
 def _open_clip_weights(place: str) -> tuple[str | Path, str | None]:
     """What `from_open_clip` calls a model."""
+    if Path(place).is_file():
+        return Path(place), None
     if place.startswith("local-dir:"):
         return Path(place.removeprefix("local-dir:")), None
     if place.startswith("hf-hub:"):

@@ -139,7 +139,9 @@ def load_image_to_text(place: str | Path, name: str, device: str | None = None) 
         raise MissingExtraError(error.name or "torch", "train") from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        model = load_pretrained(AutoModelForImageTextToText, place)
+        # What was stored in 16 bits stays so where the device is quick with them.
+        dtype = torch.float32 if device == "cpu" else "auto"
+        model = load_pretrained(AutoModelForImageTextToText, place, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(place)
         processor = AutoImageProcessor.from_pretrained(place)
     except (OSError, ValueError) as error:

@@ -22,6 +22,8 @@ BY_FILE = {
     "knn.json": "knn:load_knn",
     "interrogator.json": "interrogator:load_interrogator",
     "open_clip_config.json": "captioner:load_open_clip",
+    "open_clip_model.safetensors": "captioner:load_open_clip_weights",
+    "open_clip_pytorch_model.bin": "captioner:load_open_clip_weights",
 }
 """By a file that the model's folder holds; the first that is there counts."""
 
