@@ -233,7 +233,7 @@ def test_what_cannot_interrogate(
             Predictor(composed, route).predict(picture(0))
     open_clip = tiny_open_clip(tmp_path / "open")
     assert Predictor(open_clip).predict(picture(0)).route == "interrogate"
-    with pytest.raises(UnpromptError, match="has no route interrogate; name a CLIP"):
+    with pytest.raises(UnpromptError, match="is no interrogator; name a CLIP"):
         Predictor("builtin", "interrogate").predict(picture(0))
     (tmp_path / "interrogator.json").write_text(json.dumps({"clip": composed, "other": 1}))
     with pytest.raises(UnpromptError, match=r"interrogator\.json is damaged"):

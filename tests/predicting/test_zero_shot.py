@@ -42,8 +42,8 @@ def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(("imgId", "prompt"))
         for number, (prompt, image) in enumerate(zip(PROMPTS, IMAGES, strict=True)):
-            writer.writerow((f"image{number}", prompt))
-            image.save(folder / "images" / f"image{number}.png")
+            writer.writerow((f"image{number:02}", prompt))
+            image.save(folder / "images" / f"image{number:02}.png")
     return folder
 
 
@@ -82,7 +82,7 @@ def test_a_route_is_made_predicted_with_and_evaluated(
     answers = [json.loads(line) for line in lines.splitlines()]
     assert {answer["route"] for answer in answers} == {stated}
     assert {answer["error"] for answer in answers} == {None}
-    again = Predictor(model).predict(competition / "images" / "image0.png")
+    again = Predictor(model).predict(competition / "images" / "image00.png")
     assert again.prompt == answers[0]["prompt"]
     scores = run("evaluate", model, "--kaggle", competition, "--format", "json", "--no-words")
     measured = json.loads(scores)["model"]

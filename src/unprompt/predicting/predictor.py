@@ -269,10 +269,11 @@ class Predictor:
                         )
                     self._loaded = model, None, None
                 elif self.route in ("caption", "interrogate"):
-                    wanted = "captioner, as a CoCa" if self.route == "caption" else "CLIP"
-                    raise UnpromptError(
-                        f"model {model.name} has no route {self.route}; name a {wanted}"
-                    )
+                    wanted = {
+                        "caption": "captioner; name one, as a CoCa's folder",
+                        "interrogate": "interrogator; name a CLIP, as hf_clip/…",
+                    }
+                    raise UnpromptError(f"model {model.name} is no {wanted[self.route]}")
                 else:
                     bank = bank_for(model, self._bank_named)
                     self._loaded = model, bank, self._decoder_for(model)
