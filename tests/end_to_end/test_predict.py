@@ -64,7 +64,7 @@ def test_bad_files_are_named_and_the_rest_is_done(folder: Path) -> None:
         (["--route", "guess", "a.jpg"], "guess"),
         (["--nonsense", "a.jpg"], "--nonsense"),
         (["--top-k", "0", "a.jpg"], "top-k"),
-        ([], "Missing argument"),
+        ([], "name images or folders"),
         (["--model", "hollow", "a.jpg"], "hollow"),
         (["hollow"], "no image there"),
     ],
