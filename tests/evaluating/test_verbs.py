@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -138,13 +139,31 @@ def test_an_export_answers_as_the_model_does(call, tmp_path, model_folder, table
     assert mine["cosine"] == pytest.approx(yours["cosine"], abs=1e-3)
 
 
+def test_an_export_in_8_bits_says_what_that_costs(call, tmp_path, model_folder, table_file):
+    folder = tmp_path / "int8"
+    code, _, err = call("export", model_folder, "-o", folder, "--int8")
+    assert code == 2
+    assert "--calibrate TABLE" in err
+    assert not folder.exists()
+    code, out, err = call("export", model_folder, "-o", folder, "--int8", "--calibrate", table_file)
+    assert (code, out) == (0, "")
+    told = re.search(
+        r"mean cosine to the exact embeddings ([01]\.\d+), score ([+-]0\.\d+) on val", err
+    )
+    assert told is not None, err
+    assert 0.98 < float(told[1]) <= 1
+    assert abs(float(told[2])) < 0.1
+    code, _, err = call("evaluate", folder, table_file)
+    assert code == 0, err
+
+
 def test_an_export_with_a_bank_of_its_own(tmp_path, model_folder):
     from unprompt.encoding import encode
     from unprompt.models.bank import quantise
     from unprompt.training.export import export
 
     (tmp_path / "prompts.txt").write_text("a red cube\n\na blue ball\na red cube\n")
-    bank = export(model_folder, tmp_path / "onnx", tmp_path / "prompts.txt", half=False)
+    bank = export(model_folder, tmp_path / "onnx", tmp_path / "prompts.txt", half=False).bank
     assert list(bank.prompts) == ["a red cube", "a blue ball"]
     expected = quantise(encode(list(bank.prompts), bank.encoder))
     assert np.abs(bank.rows.astype(int) - expected).max() <= 1

@@ -11,10 +11,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from unprompt.files import atomic_path
 from unprompt.models.embedder import WEIGHTS_FILE, Embedder
+from unprompt.models.quantise import quantise_convolutions
 
 ONNX_FILE = "model.onnx"
 
@@ -29,7 +31,9 @@ class _TwoOutputs(torch.nn.Module):
         return self.embedder.embed(features), features
 
 
-def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Path:
+def export_onnx(
+    embedder: Embedder, folder: str | Path, half: bool = True, int8: np.ndarray | None = None
+) -> Path:
     """Write a model folder (`Embedder.save_pretrained`) and ``model.onnx`` into it.
 
     The graph takes ``pixels``, uint8 of shape (batch, 3, size, size), and gives ``embedding``,
@@ -39,18 +43,21 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
         embedder: the model, in evaluation mode.
         folder: made where missing.
         half: store matrices and kernels as float16, half the size. Arithmetic stays in float32.
+        int8: pictures, uint8 of shape (n, 3, size, size), to quantise the convolutions by, which
+            then run in 8 bits; see `unprompt.models.quantise`. The graph holds these weights
+            itself, and ``model.safetensors`` beside it those that `Embedder.from_pretrained` loads.
 
     Returns:
         The path of ``model.onnx``.
 
     Raises:
         OutputError: the folder cannot be written.
+        UnpromptError: the backbone cannot run in 8 bits.
     """
     import onnx
     from onnxscript import optimizer
 
     folder = Path(folder)
-    embedder.save_pretrained(folder, half)
     size = embedder.preprocessing.size
     program = torch.onnx.export(
         _TwoOutputs(embedder.to("cpu")).eval(),
@@ -67,8 +74,12 @@ def export_onnx(embedder: Embedder, folder: str | Path, half: bool = True) -> Pa
     assert program is not None  # noqa: S101 - with dynamo=True the exporter returns the program
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
-    model = program.model_proto
+    model = (
+        program.model_proto if int8 is None else quantise_convolutions(program.model_proto, int8)
+    )
     _forget_sources(model.graph)
+    # What can be refused has been by now.
+    embedder.save_pretrained(folder, half)
     _point_into(model.graph, folder / WEIGHTS_FILE)
     with atomic_path(folder / ONNX_FILE) as path:
         onnx.save(model, path)
@@ -98,7 +109,7 @@ def _point_into(graph: Any, weights: Path) -> None:
     casts = []
     for tensor in graph.initializer:
         place = header.get(tensor.name.removeprefix("embedder."))
-        if place is None or place["dtype"] not in kinds:
+        if place is None or place["dtype"] not in kinds or [*tensor.dims] != place["shape"]:
             continue
         name = tensor.name
         begin, end = place["data_offsets"]

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from unprompt.encoding import encode
-from unprompt.errors import OutputError
+from unprompt.errors import OutputError, TableError, UnpromptError
 from unprompt.evaluating.calibration import calibrate, calibrate_decoder
 from unprompt.evaluating.evaluation import evaluate
+from unprompt.evaluating.metrics import cosines
 from unprompt.models.bank import Bank
 from unprompt.models.decoder import DecoderModel
 from unprompt.models.decoder_export import export_decoder
 from unprompt.models.embedder import Embedder
 from unprompt.models.export import export_onnx
+from unprompt.models.quantise import PICTURES
 from unprompt.models.tokenizer import load_tokenizer
-from unprompt.pairs.table import load
+from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.text import read_lines
 from unprompt.predicting.decoder import DECODER_FOLDER, TextDecoder, save_calibration
-from unprompt.predicting.model import load_model
+from unprompt.predicting.model import TorchModel, load_model
 from unprompt.predicting.predictor import bank_for
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What 8 bits cost, on the split ``val``.
+
+    Attributes:
+        cosine: mean cosine between the embeddings of the exported and the exact model.
+        difference: of the exported model's score from the exact one's.
+    """
+
+    cosine: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        bank: the bank that was written.
+        rounded: what 8 bits cost, where they were asked for.
+    """
+
+    bank: Bank
+    rounded: Rounded | None
 
 
 def export(
@@ -28,7 +59,8 @@ def export(
     held_out: str | Path | None = None,
     half: bool = True,
     progress: bool = False,
-) -> Bank:
+    int8: bool = False,
+) -> Exported:
     """Write an ONNX model with its bank.
 
     Args:
@@ -38,19 +70,23 @@ def export(
         held_out: pairs table whose split ``val`` calibrates the bank's estimates.
         half: store the weights as float16.
         progress: show bars.
-
-    Returns:
-        The bank that was written.
+        int8: run the convolutions in 8 bits, their ranges measured on pictures of the split
+            ``train`` of ``held_out``; see `unprompt.models.quantise`.
 
     Raises:
         ModelNotFoundError: there is no such model, or it has no bank and none was named.
         TableError: ``prompts`` or ``held_out`` cannot be read.
         OutputError: the folder cannot be written, or is the model's own.
+        UnpromptError: the backbone cannot run in 8 bits, or ``int8`` lacks ``held_out``.
     """
     if Path(model).resolve() == Path(folder).resolve():
         raise OutputError(
             f"{folder} is the model itself, whose weights an export would overwrite with rounded "
             "ones; name another folder"
+        )
+    if int8 and held_out is None:
+        raise UnpromptError(
+            "8 bits need pictures to measure ranges on; name a pairs table: --calibrate TABLE"
         )
     embedder = Embedder.from_pretrained(model)
     if prompts is None:
@@ -61,11 +97,38 @@ def export(
         bank = Bank.build(lines, encode(lines, encoder, progress=progress), encoder)
     pairs = None if held_out is None else load(held_out)
     # Whatever can be refused has been by now, so that no half of a model is left.
-    export_onnx(embedder, folder, half)
+    ranges = _pictures(embedder, pairs) if int8 and pairs is not None else None
+    export_onnx(embedder, folder, half, ranges)
+    rounded = None
     if pairs is not None:
-        bank, _ = calibrate(bank, evaluate(load_model(folder), pairs, "val"))
+        evaluation = evaluate(load_model(folder), pairs, "val")
+        bank, _ = calibrate(bank, evaluation)
+        if int8:
+            exact = evaluate(TorchModel(embedder, str(model), Path(model)), pairs, "val")
+            rounded = Rounded(
+                float(cosines(evaluation.predicted, exact.predicted).mean()),
+                evaluation.model.overall.mean - exact.model.overall.mean,
+            )
     bank.save(folder)
-    return bank
+    return Exported(bank, rounded)
+
+
+def _pictures(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
+    """Pixels of some pictures of the training split, as the embedder takes them."""
+    known = pairs.of_split("train")
+    chosen = np.random.default_rng(0).permutation(len(known))
+    pixels: list[np.ndarray] = []
+    for row in chosen:
+        if len(pixels) == PICTURES:
+            break
+        try:
+            image = known.open_image(int(row), 2 * embedder.preprocessing.size)
+        except TableError:
+            continue  # others do as well; whoever trains on the table is told
+        pixels.append(embedder.preprocessing(image))
+    if not pixels:
+        raise TableError(f"{pairs.name}: no image of its split 'train' can be decoded")
+    return np.stack(pixels)
 
 
 def export_text_decoder(
