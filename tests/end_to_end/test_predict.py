@@ -126,9 +126,3 @@ def test_a_watched_folder_answers_until_interrupted(folder: Path) -> None:
     assert "1 images got a .txt and a .json" in told
     assert (folder / "new.txt").is_file()
     assert not (folder / "a.txt").exists()
-
-
-def test_nothing_to_predict_is_a_wrong_call() -> None:
-    done = run("predict")
-    assert done.returncode == 2
-    assert "--watch" in done.stderr
