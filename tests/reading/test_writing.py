@@ -37,6 +37,14 @@ def test_a_prompt_alone_is_enough(tmp_path: Path) -> None:
     assert (reading.prompt, reading.negative_prompt, reading.settings.seed) == ("a fox", None, 3)
 
 
+@pytest.mark.parametrize("prompt", ["unknown", "Undefined"])
+def test_a_word_that_others_write_for_no_prompt_comes_back(tmp_path: Path, prompt: str) -> None:
+    write_prompt(PICTURE, tmp_path / "x.png", prompt, settings={"steps": 4})
+    reading = read(tmp_path / "x.png")
+    assert reading is not None
+    assert reading.prompt == prompt
+
+
 def test_a_prompt_that_the_form_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot hold"):
         write_prompt(PICTURE, tmp_path / "x.png", "a fox\nNegative prompt: a dog")

@@ -58,7 +58,8 @@ def _read_field(carrier: Carrier, field: Field) -> Reading | None:
         if field.name != "parameters" or not field.whole or damaged:
             return None
     reading = to_reading(infotext, str(field))
-    if infotext.prompt.strip().lower() in _UNSTATED:
+    # A prompt of our own may be that very word.
+    if reading.generator != "unprompt" and infotext.prompt.strip().lower() in _UNSTATED:
         return replace(reading, prompt=None, negative_prompt=None, prompts=())
     return reading
 
