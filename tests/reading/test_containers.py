@@ -134,6 +134,14 @@ def test_exif_beyond_one_segment_is_joined() -> None:
     assert found.count("fur") == 30_000
 
 
+@pytest.mark.parametrize(
+    "between", [b"\xff", b"\xff" * 3, b"\xff\x01", b"\xff\xd0", b"\xff\xff\x01\xff"]
+)
+def test_fill_bytes_and_markers_without_length_are_passed_over(between: bytes) -> None:
+    data = making.jpeg((0xFE, A1111.encode()))
+    assert prompt_of(data[:2] + between + data[2:]) == prompt_of(data)
+
+
 def test_xmp_in_every_container() -> None:
     packet = making.xmp(
         'xmp:CreatorTool="Draw Things"',

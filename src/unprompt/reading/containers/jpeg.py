@@ -17,6 +17,10 @@ SIGNATURE = b"\xff\xd8\xff"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _MAX_SEGMENTS = 20_000
+_SEGMENT = struct.Struct(">BBH")
+_TEXTS = frozenset((*range(0xE0, 0xF0), 0xFE))
+_BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # of no length
+_LAST = frozenset((0xD9, 0xDA))
 
 
 def read_jpeg(file: IO[bytes], limits: Limits) -> Iterator[Field]:
@@ -56,23 +60,12 @@ def _segments(file: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes, boo
     file.seek(2)
     taken = 0
     for _ in range(_MAX_SEGMENTS):
-        marker = file.read(2)
-        if len(marker) < 2 or marker[0] != 0xFF:
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
             return
-        kind = marker[1]
-        while kind == 0xFF:  # fill bytes
-            following = file.read(1)
-            if not following:
-                return
-            kind = following[0]
-        if kind == 0x01 or 0xD0 <= kind <= 0xD8:
-            continue
-        if kind in (0xD9, 0xDA):
-            return
-        size = file.read(2)
-        if len(size) < 2 or (length := struct.unpack(">H", size)[0] - 2) < 0:
-            return
-        if 0xE0 <= kind <= 0xEF or kind == 0xFE:
+        _, kind, size = _SEGMENT.unpack(head)
+        length = size - 2
+        if kind in _TEXTS and length >= 0:
             data = file.read(length)
             taken += len(data)
             if taken > 2 * MAX_TEXT:
@@ -81,6 +74,12 @@ def _segments(file: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes, boo
             if len(data) < length:
                 limits.note("JPEG: the file ends inside its metadata")
             yield kind, data, len(data) == length
+        elif kind == 0xFF:  # fills up; the marker may begin at the next byte
+            file.seek(-3, 1)
+        elif kind in _BARE:
+            file.seek(-2, 1)
+        elif kind in _LAST or length < 0:
+            return
         else:
             file.seek(length, 1)
 

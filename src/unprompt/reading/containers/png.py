@@ -19,7 +19,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 200_000
 _WANTED = frozenset((b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"caBX"))
 _PLACES = {kind: f"PNG {kind.decode()}" for kind in _WANTED}
-_HEADER = struct.Struct(">I4s")
+_HEADER = struct.Struct(">4xI4s")
+"""Length and kind of a chunk behind four bytes of another: its check sum, or of the signature."""
 
 
 def read_png(file: IO[bytes], limits: Limits) -> Iterator[Field]:
@@ -28,7 +29,6 @@ def read_png(file: IO[bytes], limits: Limits) -> Iterator[Field]:
     A wrong check sum is of no consequence: what a bit error spoils is rarely the prompt. A chunk
     that the end of the file cuts is given with ``whole`` false.
     """
-    file.seek(len(SIGNATURE))
     for kind, data, whole in _chunks(file, limits):
         if kind == b"IDAT":
             return
@@ -37,7 +37,6 @@ def read_png(file: IO[bytes], limits: Limits) -> Iterator[Field]:
 
 def read_png_end(file: IO[bytes], limits: Limits) -> Iterator[Field]:
     """Yield the texts that stand after the pixels, which are passed over unread."""
-    file.seek(len(SIGNATURE))
     behind = False
     for kind, data, whole in _chunks(file, limits):
         if kind == b"IDAT":
@@ -48,14 +47,14 @@ def read_png_end(file: IO[bytes], limits: Limits) -> Iterator[Field]:
 
 def _chunks(file: IO[bytes], limits: Limits) -> Iterator[tuple[bytes, bytes, bool]]:
     """Yield kind, content and wholeness of the chunks that hold text; of IDAT the kind alone."""
+    file.seek(len(SIGNATURE) - 4)
     for _ in range(_MAX_CHUNKS):
-        header = file.read(8)
-        if len(header) < 8:
+        header = file.read(12)
+        if len(header) < 12:
             return
         length, kind = _HEADER.unpack(header)
         if kind in _WANTED and length <= MAX_TEXT:
             data = file.read(length)
-            file.seek(4, 1)
             yield kind, data, len(data) == length
             continue
         if kind == b"IEND":
@@ -64,7 +63,7 @@ def _chunks(file: IO[bytes], limits: Limits) -> Iterator[tuple[bytes, bytes, boo
             yield kind, b"", True
         elif kind in _WANTED:
             limits.note(f"PNG {kind.decode()}: a chunk of {length:,} bytes; skipped")
-        file.seek(length + 4, 1)
+        file.seek(length, 1)
     limits.note(f"PNG: more than {_MAX_CHUNKS:,} chunks; the rest is skipped")
 
 
