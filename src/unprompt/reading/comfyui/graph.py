@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from unprompt.reading.comfyui.names import Names
 
@@ -12,7 +13,8 @@ MAX_NODES = 20_000
 _PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
-class Node(NamedTuple):
+@dataclass(slots=True)
+class Node:
     """One node of a graph.
 
     Attributes:
@@ -85,16 +87,19 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
             if form is dict:  # some front ends wrap values in objects
                 unwrapped[name] = item = item.get("__value__", item.get("content"))
                 form = item.__class__
-            if form is list and len(item) == 2:
-                source = item[0]
-                if source.__class__ is int:
-                    source = str(source)
-                if source.__class__ is str and source in value:
-                    links[name] = source
-                    traits |= names[name]
-                    feeding.add(source)
+            if form is not list or len(item) != 2:
+                continue
+            source = item[0]
+            if source.__class__ is not str:
+                if source.__class__ is not int:
+                    continue
+                source = str(source)
+            if source in value:
+                links[name] = source
+                traits |= names[name]
         if unwrapped:
             inputs = {**inputs, **unwrapped}
+        feeding.update(links.values())
         graph[key] = Node(key, kind, inputs, links, traits)
     return graph
 

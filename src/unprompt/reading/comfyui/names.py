@@ -7,7 +7,6 @@ of look-ups, not by a pattern for each trait.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 POSITIVE = 1 << 0
 """It takes what the picture shall show."""
@@ -36,6 +35,9 @@ SAMPLING = 1 << 11
 GUIDANCE = 1 << 12
 """It leads to where distilled guidance is stated."""
 
+PIPE = 1 << 13
+"""It takes a pipe: a bundle that samplers hand on."""
+
 TOWARDS_TEXT = POSITIVE | NEGATIVE | CONDITIONING
 SIDES = {"positive": POSITIVE, "negative": NEGATIVE}
 
@@ -62,12 +64,6 @@ _PICTURE = re.compile(r"latent|samples|^images?\d*$|pixels|pipe")
 _SELECTORS = frozenset(
     ("select", "input", "index", "switch", "choice", "selected_index", "boolean", "condition")
 )
-_SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
-
-
-def of_sampler(names: Iterable[str]) -> bool:
-    """Whether one of the names is that of an input which only a node that makes pictures has."""
-    return not _SAMPLER.isdisjoint(names) or "pipe" in " ".join(names)
 
 
 def traits_of(name: str) -> int:
@@ -82,7 +78,9 @@ def traits_of(name: str) -> int:
         traits |= NEGATIVE
     if "cond" in words or "conditioning" in name or "guider" in name or "embeds" in name:
         traits |= CONDITIONING
-    if "pipe" in name or "ctx" in name or "context" in name or "bundle" in name:
+    if "pipe" in name:
+        traits |= PIPE | BUNDLE
+    elif "ctx" in name or "context" in name or "bundle" in name:
         traits |= BUNDLE
     if _OPTIONS.search(name):
         traits |= OPTION
@@ -122,6 +120,19 @@ _COMMON = {
         *("model_name", "add_noise", "start_at_step", "end_at_step", "scale_by", "shift"),
         *("return_with_leftover_noise", "control_net_name", "max_shift", "base_shift"),
         *("clip_vision", "clip_vision_output", "start_image", "init_image", "clip_l", "t5xxl"),
+        *(
+            "start_percent",
+            "end_percent",
+            "image1",
+            "image2",
+            "x",
+            "y",
+            "value",
+            "string",
+            "prompt",
+        ),
+        *("text_g", "text_l", "clip_g", "target_width", "target_height", "crop_w", "crop_h"),
+        *("clip_name", "clip_name3", "device", "model1", "model2", "ratio", "length", "fps"),
     )
 }
 

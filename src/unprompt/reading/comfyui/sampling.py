@@ -67,7 +67,7 @@ def _behind(graph: Graph, start: Node, towards: int) -> list[Node]:
         # A node with one input only hands it on, whatever its name: a reroute.
         lone = len(node.links) == 1 and node is not start
         for name, source in node.links.items():
-            if (lone or names[name] & towards) and source in graph and source not in seen:
+            if (names[name] & towards or lone) and source not in seen and source in graph:
                 seen.add(source)
                 behind.append(graph[source])
         if len(seen) >= _MAX_NODES:
@@ -97,7 +97,7 @@ def _distilled(graph: Graph, sampler: Node) -> float | None:
 def _loras(models: list[Node]) -> Iterator[Lora]:
     for node in models:
         for name, value in node.inputs.items():
-            if value.__class__ is not str or not name.lower().startswith("lora"):
+            if value.__class__ is not str or name[:4].lower() != "lora":
                 continue
             if "name" not in name.lower() and not value.endswith(".safetensors"):
                 continue

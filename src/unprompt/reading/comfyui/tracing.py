@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Node, plain_value
 from unprompt.reading.comfyui.names import (
@@ -20,12 +20,12 @@ from unprompt.reading.comfyui.names import (
     NEGATIVE,
     OPTION,
     PICTURE,
+    PIPE,
     POSITIVE,
     SELECTOR,
     SIDES,
     TEXT,
     TOWARDS_TEXT,
-    of_sampler,
 )
 
 _MAX_DEPTH = 150
@@ -35,12 +35,14 @@ _MAX_TEXT = 4 << 20
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _SIDED = POSITIVE | NEGATIVE
+_SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
 _CHOICES = frozenset(("true", "false", "yes", "no", "on", "off", "enable", "disable", "none"))
 _DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 
 
-class Found(NamedTuple):
+@dataclass(slots=True)
+class Found:
     """A text that reaches an encoder, the node that holds it, and its part: main or not."""
 
     text: str
@@ -48,7 +50,8 @@ class Found(NamedTuple):
     role: str = ""
 
 
-class Origin(NamedTuple):
+@dataclass(slots=True)
+class Origin:
     """A node that takes conditioning, with the texts of its two sides, the main one first.
 
     ``samples`` is false for a node that only passes conditioning and pictures on.
@@ -71,8 +74,7 @@ def origins(graph: Graph) -> list[Origin]:
         positive = tracer.texts_of(node, "positive")
         if positive:
             negative = tracer.texts_of(node, "negative")
-            samples = of_sampler(node.inputs)
-            found.append(Origin(node, tuple(positive), tuple(negative), samples))
+            found.append(Origin(node, tuple(positive), tuple(negative), _samples(node)))
     return found or [origin for node in behind for origin in tracer.prompted(node)]
 
 
@@ -112,7 +114,7 @@ def _picture_before(graph: Graph, node: Node) -> Node | None:
 def first_sampler(graph: Graph) -> Node | None:
     """The sampler nearest to the first output, whether or not any text reaches it."""
     for node in _behind_outputs(graph):
-        if node.traits & TOWARDS_TEXT and of_sampler(node.inputs):
+        if node.traits & TOWARDS_TEXT and _samples(node):
             return node
     return None
 
@@ -131,24 +133,33 @@ def outputs(graph: Graph) -> list[Node]:
     return sorted(ends, key=rank) if len(ends) > 1 else ends
 
 
+def _samples(node: Node) -> bool:
+    """Whether a node has an input which only one that makes pictures has."""
+    return not _SAMPLER.isdisjoint(node.inputs) or bool(node.traits & PIPE)
+
+
 def _behind_outputs(graph: Graph) -> list[Node]:
     """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
     names = graph.names
     behind: list[Node] = []
-    seen: set[str] = set()
     conditioning: list[Node] = []
-    for start in [*outputs(graph), None]:
-        queue = [start] if start else conditioning
+    seen: set[str] = set()
+    for start in outputs(graph):
+        queue = [start]
         for node in queue:  # which grows on the way
-            # Some samplers save by themselves; behind conditioning only samplers matter.
-            if (start is not None and node is not start) or of_sampler(node.inputs):
+            if node is not start or _samples(node):  # some samplers save by themselves
                 behind.append(node)
             for name, source in node.links.items():
-                if source in seen or source not in graph:
-                    continue
+                if source not in seen and (before := graph.get(source)) is not None:
+                    seen.add(source)
+                    (conditioning if names[name] & TOWARDS_TEXT else queue).append(before)
+    for node in conditioning:  # which grows too, and where only samplers matter
+        if _samples(node):
+            behind.append(node)
+        for source in node.links.values():
+            if source not in seen and (before := graph.get(source)) is not None:
                 seen.add(source)
-                aside = start is not None and names[name] & TOWARDS_TEXT
-                (conditioning if aside else queue).append(graph[source])
+                conditioning.append(before)
     return behind
 
 
@@ -164,10 +175,12 @@ class Tracer:
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The texts on one side of a node that takes conditioning, main ones first."""
         names, mine = self._names, SIDES[side]
-        sided = [source for name, source in sampler.links.items() if names[name] & mine]
-        for source in sided:
-            if found := self._began(source, side, True):
-                return found
+        sided = False
+        for name, source in sampler.links.items():
+            if names[name] & mine:
+                sided = True
+                if found := self._began(source, side, True):
+                    return found
         if sided:
             return []
         other = _SIDED ^ mine

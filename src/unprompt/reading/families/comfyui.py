@@ -70,7 +70,7 @@ def _read_graph(field: Field, graph: Graph) -> Reading:
         negative_prompt=main.negative[0].text if main.negative else None,
         generator="ComfyUI",
         settings=settings_of(graph, main.node),
-        prompts=tuple(_prompts([main, *found[:_MAX_ORIGINS]])),
+        prompts=tuple(_prompts([main, *found[:_MAX_ORIGINS]] if len(found) > 1 else found)),
         where=(str(field),),
     )
 
@@ -80,12 +80,13 @@ def _prompts(found: list[Origin]) -> Iterator[Prompt]:
     for origin in found:
         for side, texts in (("positive", origin.positive), ("negative", origin.negative)):
             for text in texts:
+                if (text.text, side) in seen:
+                    continue
+                seen.add((text.text, side))
                 role = side
                 if text.role:
                     role = text.role if side == "positive" else f"{text.role} negative"
-                if (text.text, side) not in seen:
-                    seen.add((text.text, side))
-                    yield Prompt(text.text, role, f"node {text.node}")
+                yield Prompt(text.text, role, f"node {text.node}")
 
 
 def _read_extra(carrier: Carrier) -> Reading | None:
