@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -116,23 +116,6 @@ class Reading:
     raw: tuple[Field, ...] = ()
     exact: bool = True
 
-    def of_file(self, raw: tuple[Field, ...], problems: Sequence[str]) -> Reading:
-        """This with all texts of its file, and the problems met in reading them added."""
-        # Not `dataclasses.replace`, which takes three times as long, for every file.
-        return Reading(
-            self.prompt,
-            self.negative_prompt,
-            self.generator,
-            self.version,
-            self.settings,
-            self.prompts,
-            self.where,
-            self.declares_ai,
-            (*self.problems, *problems),
-            raw,
-            self.exact,
-        )
-
     def to_dict(self, raw: bool = True) -> dict[str, Any]:
         """Plain dictionaries, lists, text and finite numbers, for `json.dumps`.
 
@@ -159,8 +142,6 @@ def _plain(item: Any) -> dict[str, Any]:
 
 def as_int(value: object) -> int | None:
     """The whole number that ``value`` states, None where it states none."""
-    if value is None or isinstance(value, bool):
-        return None
     if isinstance(value, str):
         # Longer digit strings are no seed or size, and int() would take quadratic time on them.
         value = value.strip()
@@ -171,7 +152,7 @@ def as_int(value: object) -> int | None:
         except ValueError:
             return as_int(as_float(value))
     if isinstance(value, int):
-        return value if abs(value) < 1 << 127 else None
+        return value if not isinstance(value, bool) and abs(value) < 1 << 127 else None
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return None

@@ -57,14 +57,10 @@ class Carrier:
         self.kind = kind
         self.surrogates = False
         self._json: dict[int, Any] = {}
-        self._maybe: list[Field] = []
+        self._maybe = [field for field in self.fields if _may_be_json(field.text)]
         self._named: dict[str, list[Field]] = {}
         for field in self.fields:
             self._named.setdefault(field.name, []).append(field)
-            if _may_be_json(field.text):
-                self._maybe.append(field)
-            else:
-                self._json[id(field)] = None
 
     @property
     def names(self) -> Set[str]:
@@ -72,14 +68,14 @@ class Carrier:
         return self._named.keys()
 
     @property
-    def may_hold_json(self) -> bool:
-        """Whether any field looks like a JSON object or array."""
-        return bool(self._maybe)
+    def json_names(self) -> Iterable[str]:
+        """The names of the fields that look like a JSON object or array."""
+        return [field.name for field in self._maybe]
 
     def named(self, *names: str) -> list[Field]:
         """Every field with one of ``names``, in the order of the names."""
         named = self._named
-        return [field for name in names if name in named for field in named[name]]
+        return [field for name in filter(named.__contains__, names) for field in named[name]]
 
     def find(self, *names: str) -> Field | None:
         """The first whole, non-blank field with one of ``names``, tried in that order."""
@@ -105,7 +101,7 @@ class Carrier:
     def parse(self, text: str) -> Any:
         """What a part of a field's text holds as JSON, None where it holds none."""
         value = parse_json(text)
-        if value is not None and ("\\ud" in text or "\\uD" in text):
+        if value is not None and "\\" in text and ("\\ud" in text or "\\uD" in text):
             self.surrogates = True
         return value
 

@@ -15,18 +15,20 @@ from unprompt.reading.answer import Lora, Settings, as_float, as_int
 
 _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")
-_PLAIN = re.compile(_KEY.pattern + r"([^\s\",\[{][^,\n]*)(?:,\s*|\n\s*|$)")
+_PLAIN_PAIR = re.compile(rf"{_KEY.pattern}([^,\n]*)[,\n]?|[^,]+,?")
+"""A pair whose value opens with no quote or bracket, or what has no key up to the next comma."""
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
 _MAX_PAIRS = 400
+_SHORT = 4000
 _KNOWN = frozenset(
     ("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size", "Model hash", "Model", "VAE")
 ).union(("Denoising strength", "Clip skip", "Version", "Lora hashes", "Hires upscale"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Infotext:
     """The three parts of a text in A1111 form.
 
@@ -49,9 +51,8 @@ def parse_infotext(text: str) -> Infotext:
 
     The settings begin at the last line that opens with ``Steps: `` and a number, or else are the
     last of several lines where it holds three pairs and a known key, or none but known keys: a
-    prompt may hold any of them somewhere before. The
-    negative prompt begins at the first line that opens with ``Negative prompt:``; the words
-    inside a line are part of the prompt.
+    prompt may hold any of them somewhere before. The negative prompt begins at the first line that
+    opens with ``Negative prompt:``; the words inside a line are part of the prompt.
     """
     text = text.removeprefix("\ufeff").rstrip("\0")
     lines = text.split("\n")
@@ -60,8 +61,8 @@ def parse_infotext(text: str) -> Infotext:
     values = parse_values("\n".join(lines[start:])) if stated else {}
     lines = lines[:start]
     for number, line in enumerate(lines) if _NEGATIVE in text else ():
-        if line.lstrip().startswith(_NEGATIVE):
-            first = line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
+        if (bare := line.lstrip()).startswith(_NEGATIVE):
+            first = bare[len(_NEGATIVE) :].removeprefix(" ")
             negative = "\n".join([first, *lines[number + 1 :]])
             return Infotext(_joined(lines[:number]), negative.removesuffix("\r"), values, True)
     return Infotext(_joined(lines), None, values, stated)
@@ -98,14 +99,11 @@ def parse_values(text: str) -> dict[str, str]:
 
     What has no key is passed over up to the next comma; later values of a key win, as with A1111.
     """
+    if len(text) < _SHORT and not ('"' in text or "[" in text or "{" in text):
+        return {key.rstrip(): value.strip() for key, value in _PLAIN_PAIR.findall(text) if key}
     values: dict[str, str] = {}
     at = 0
-    plain_at = _PLAIN.match
     for _ in range(_MAX_PAIRS):
-        if plain := plain_at(text, at):  # nearly every pair, in one step
-            key, value = plain.groups()
-            values[key], at = value.rstrip(), plain.end()
-            continue
         opening = _KEY.match(text, at)
         if opening is None:
             at = text.find(",", at) + 1
@@ -113,7 +111,7 @@ def parse_values(text: str) -> dict[str, str]:
                 break
             continue
         value, at = _value(text, opening.end())
-        values[opening[1].strip()] = value
+        values[opening[1].rstrip()] = value
         while at < len(text) and text[at] in ", \r\n\t":
             at += 1
     return values
@@ -140,31 +138,27 @@ def settings_of(infotext: Infotext) -> Settings:
     """The settings that the values state; what has no field of its own goes to ``other``."""
     left = dict(infotext.values)
     pop = left.pop
-
-    def take(*keys: str) -> str | None:
-        stated = [pop(key) for key in keys if key in left]
-        return next(filter(None, stated), None) if stated else None
-
     size = _SIZE.search(pop("Size", ""))
     tags = _LORA_TAG.findall(infotext.prompt) if "<" in infotext.prompt else ()
     loras = {name: as_float(weight) for name, weight in tags}
     if "Lora hashes" in left:
         for name in _lora_hashes(left["Lora hashes"]):
             loras.setdefault(name, None)
+    guidance = pop("CFG scale", None) or pop("CFG Scale", None)
     return Settings(
-        model=take("Model", "model"),
+        model=pop("Model", None) or pop("model", None) or None,
         model_hash=pop("Model hash", None) or None,
         seed=as_int(pop("Seed", None)),
         steps=as_int(pop("Steps", None)),
         sampler=pop("Sampler", None) or None,
-        scheduler=take("Schedule type", "Scheduler"),
-        guidance=as_float(take("CFG scale", "CFG Scale", "Guidance Scale", "Guidance scale")),
-        width=as_int(size[1]) if size else None,
-        height=as_int(size[2]) if size else None,
-        denoise=as_float(take("Denoising strength", "Denoise")),
+        scheduler=pop("Schedule type", None) or pop("Scheduler", None) or None,
+        guidance=as_float(guidance or pop("Guidance Scale", None) or pop("Guidance scale", None)),
+        width=int(size[1]) if size else None,
+        height=int(size[2]) if size else None,
+        denoise=as_float(pop("Denoising strength", None) or pop("Denoise", None)),
         clip_skip=as_int(pop("Clip skip", None)),
         vae=pop("VAE", None) or None,
-        loras=tuple(Lora(name, weight) for name, weight in loras.items()),
+        loras=tuple([Lora(name, weight) for name, weight in loras.items()]),
         other=left,
     )
 

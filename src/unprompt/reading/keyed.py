@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unprompt.reading.answer import Lora, Prompt, Reading, Settings, as_float, as_int, as_text
@@ -36,36 +36,39 @@ class Keyed:
     """Look-up in a mapping by the squeezed form of its keys; remembers what was asked."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self._values: dict[str, tuple[str, Any]] = {}
-        for key, value in values.items():
-            if isinstance(key, str) and len(key) < 100:
-                self._values.setdefault(squeeze(key), (key, value))
+        self._values = values
+        self._keys: dict[str, str] = {}
+        for key in values:
+            if len(key) < 100:
+                self._keys.setdefault(squeeze(key), key)
         self._asked: list[tuple[str, ...]] = []
 
     def __contains__(self, key: str) -> bool:
-        return key in self._values
+        return key in self._keys
 
     def get(self, *keys: str) -> Any:
         """The first value of ``keys`` that is neither absent, None nor blank."""
         self._asked.append(keys)
-        values = self._values
         for key in keys:
-            if key in values:
-                value = values[key][1]
+            if key in self._keys:
+                value = self._values[self._keys[key]]
                 if value is not None and value != "":
                     return value
         return None
 
     def has_any(self, *keys: str) -> bool:
         """Whether one of ``keys`` is there, whatever its value."""
-        return any(key in self._values for key in keys)
+        return not self._keys.keys().isdisjoint(keys)
 
     def rest(self) -> dict[str, str]:
         """What was not asked for: the plain values, as text."""
         rest = {}
         asked = frozenset[str]().union(*self._asked)
-        for key, (name, value) in self._values.items():
-            if key in asked or value is None or isinstance(value, dict | list):
+        for key, name in self._keys.items():
+            if key in asked:
+                continue
+            value = self._values[name]
+            if value is None or isinstance(value, (dict, list)):
                 continue
             if value != "" and len(text := str(value)) <= _MAX_TEXT:
                 rest[name] = text
@@ -88,15 +91,38 @@ def text_of(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def settings_of(keyed: Keyed) -> Settings:
-    """The settings that a mapping states, whatever spelling its keys have."""
+def sides_of(keyed: Keyed) -> tuple[str | None, str | None]:
+    """The prompt and the negative prompt that a mapping states; a negative one may be blank."""
+    positive, negative = text_of(keyed.get(*PROMPT)), text_of(keyed.get(*NEGATIVE))
+    if negative is None and keyed.has_any(*NEGATIVE):
+        negative = ""
+    return positive, negative
+
+
+def prompts_of(positive: str | None, negative: str | None, where: str) -> list[Prompt]:
+    """The two sides, where stated, with their roles."""
+    prompts = []
+    if positive is not None:
+        prompts.append(Prompt(positive, "positive", where))
+    if negative is not None:
+        prompts.append(Prompt(negative, "negative", where))
+    return prompts
+
+
+def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
+    """The settings that a mapping states, whatever spelling its keys have.
+
+    Args:
+        keyed: the mapping.
+        model: the model where no key states it.
+    """
     width, height = as_int(keyed.get("width", "w")), as_int(keyed.get("height", "h"))
     stated = keyed.get("size", "resolution", "imagesize")
     if width is None and (size := _SIZE.search(str(stated)[:100])):
         width, height = int(size[1]), int(size[2])
     seed = as_int(keyed.get("seed", "noiseseed", "allseeds"))
     return Settings(
-        model=name_of(keyed.get(*_MODEL)),
+        model=name_of(keyed.get(*_MODEL)) or model,
         model_hash=as_text(keyed.get(*_HASH)),
         seed=seed if seed is None or seed >= 0 else None,  # -1 asks for a random one
         steps=as_int(keyed.get(*_STEPS)),
@@ -110,7 +136,7 @@ def settings_of(keyed: Keyed) -> Settings:
         ),
         clip_skip=as_int(keyed.get("clipskip")),
         vae=name_of(keyed.get("vae", "vaename", "usevaemodel", "vaemodel", "sdvae")),
-        loras=tuple(loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel"))),
+        loras=loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel")),
         other=keyed.rest(),
     )
 
@@ -123,8 +149,12 @@ def name_of(value: object) -> str | None:
     return as_text(value)
 
 
-def loras_of(value: object) -> Iterable[Lora]:
+def loras_of(value: object) -> tuple[Lora, ...]:
     """LoRAs as generators list them: names, objects, or triples of name, weight and hash."""
+    return tuple(_loras(value)) if value else ()
+
+
+def _loras(value: object) -> Iterator[Lora]:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, dict):
@@ -148,21 +178,13 @@ def read_keyed(
 ) -> Reading:
     """The answer that a mapping gives: its prompt, its negative prompt and its settings."""
     keyed = values if isinstance(values, Keyed) else Keyed(values)
-    positive = text_of(keyed.get(*PROMPT))
-    negative = text_of(keyed.get(*NEGATIVE))
-    if negative is None and keyed.has_any(*NEGATIVE):
-        negative = ""
-    prompts = []
-    if positive is not None:
-        prompts.append(Prompt(positive, "positive", where))
-    if negative is not None:
-        prompts.append(Prompt(negative, "negative", where))
+    positive, negative = sides_of(keyed)
     return Reading(
         prompt=positive,
         negative_prompt=negative,
         generator=generator,
         version=version,
         settings=settings_of(keyed),
-        prompts=tuple(prompts),
+        prompts=tuple(prompts_of(positive, negative, where)),
         where=(where,),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 
 from unprompt.reading.answer import Reading, Settings, cleaned
@@ -25,40 +25,48 @@ class Family:
     """A family of generators that write their metadata alike.
 
     ``read`` gives None for a file of another family, and a `Reading` without a prompt for one of
-    its own that states none. ``places`` are the names of the fields that it looks at: it is asked
-    only where one of them is there. None means any. ``json``: it is asked only where some field
-    looks like JSON.
+    its own that states none. It is asked only where there is a field with one of the names in
+    ``places``, or one with a name in ``json`` that looks like JSON. None means any name.
     """
 
     name: str
     read: Callable[[Carrier], Reading | None]
-    places: frozenset[str] | None = None
-    json: bool = False
+    places: Collection[str] | None = ()
+    json: Collection[str] | None = ()
 
 
 FAMILIES = (
-    Family("SwarmUI", swarmui.read, frozenset(swarmui.PLACES), json=True),
-    Family("Fooocus", fooocus.read, frozenset(fooocus.PLACES)),
-    Family("InvokeAI", invokeai.read, frozenset(invokeai.PLACES)),
-    Family("NovelAI", novelai.read, frozenset(novelai.PLACES)),
-    Family("TensorArt, Stability Matrix", objects.read_named, frozenset(objects.NAMED), json=True),
-    Family("Draw Things", objects.read_draw_things, frozenset(objects.DRAW_THINGS_PLACES)),
-    Family("Midjourney", midjourney.read, frozenset(midjourney.PLACES)),
-    Family("key per line", objects.read_lines, frozenset(objects.LINE_PLACES)),
-    Family("AUTOMATIC1111, Forge, SD.Next", a1111.read, frozenset(a1111.PLACES)),
-    Family("ComfyUI", comfyui.read),
-    Family("JSON object", objects.read, json=True),
-    Family("key per chunk", objects.read_chunks),
-    Family("C2PA and IPTC", declared.read, frozenset(declared.PLACES)),
+    Family("SwarmUI", swarmui.read, json=swarmui.PLACES),
+    Family("Fooocus", fooocus.read, places=(fooocus.SCHEME,), json=fooocus.PLACES),
+    Family("InvokeAI", invokeai.read, places=invokeai.PLACES),
+    Family("NovelAI", novelai.read, places=("Software",), json=novelai.PLACES),
+    Family("TensorArt, Stability Matrix", objects.read_named, json=objects.NAMED),
+    Family("Draw Things", objects.read_draw_things, (objects.TOOL,), objects.DRAW_THINGS_PLACES),
+    Family("Midjourney", midjourney.read, places=midjourney.PLACES),
+    Family("key per line", objects.read_lines, places=objects.LINE_PLACES),
+    Family("AUTOMATIC1111, Forge, SD.Next", a1111.read, places=a1111.PLACES),
+    Family("ComfyUI", comfyui.read, places=None),
+    Family("JSON object", objects.read, json=None),
+    Family("key per chunk", objects.read_chunks, places=None),
+    Family("C2PA and IPTC", declared.read, places=declared.PLACES),
 )
 """Families with marks of their own come before those that take any text of their form."""
 
-_ANYWHERE = tuple(number for number, family in enumerate(FAMILIES) if family.places is None)
-_BY_PLACE = {
-    place: tuple(n for n, family in enumerate(FAMILIES) if place in (family.places or ()))
-    for place in frozenset[str]().union(*(family.places or () for family in FAMILIES))
-}
-"""The families that look at a place, by their numbers: most files' names lead to few of them."""
+
+def _by_name(
+    looked_at: list[Collection[str] | None],
+) -> tuple[frozenset[int], dict[str, list[int]]]:
+    """The numbers of the families that look at any name, and at each name."""
+    by_name: dict[str, list[int]] = {}
+    for number, names in enumerate(looked_at):
+        for name in names or ():
+            by_name.setdefault(name, []).append(number)
+    anywhere = frozenset(number for number, names in enumerate(looked_at) if names is None)
+    return anywhere, by_name
+
+
+_ANYWHERE, _BY_PLACE = _by_name([family.places for family in FAMILIES])
+_ANY_JSON, _BY_JSON = _by_name([family.json for family in FAMILIES])
 
 
 def recognise(carrier: Carrier) -> Reading | None:
@@ -72,16 +80,15 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 
 def _asked(carrier: Carrier) -> Reading | None:
+    numbers: list[Collection[int]] = [
+        _BY_PLACE[name] for name in carrier.names if name in _BY_PLACE
+    ]
+    if json_names := carrier.json_names:
+        numbers += [_BY_JSON[name] for name in json_names if name in _BY_JSON]
+        numbers.append(_ANY_JSON)
     silent = None
-    plain = not carrier.may_hold_json
-    numbers = set(_ANYWHERE)
-    for name in carrier.names:
-        numbers.update(_BY_PLACE.get(name, ()))
-    for number in sorted(numbers):
-        family = FAMILIES[number]
-        if family.json and plain:
-            continue
-        reading = family.read(carrier)
+    for number in sorted(_ANYWHERE.union(*numbers)):
+        reading = FAMILIES[number].read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():
             if reading.settings.seed is None and reading.generator != "ComfyUI":
                 graph = comfyui.read(carrier)

@@ -9,8 +9,17 @@ from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
-from unprompt.reading.keyed import Keyed, loras_of, read_keyed, squeeze, text_of
+from unprompt.reading.keyed import (
+    Keyed,
+    loras_of,
+    prompts_of,
+    settings_of,
+    sides_of,
+    squeeze,
+    text_of,
+)
 
+SCHEME = "fooocus_scheme"
 PLACES = ("parameters", "UserComment", "Comment", "comment", "metadata")
 _OWN_KEYS = frozenset(
     ("metadatascheme", "promptexpansion", "fullprompt", "fooocusv2expansion", "admguidance")
@@ -19,9 +28,7 @@ _OWN_KEYS = frozenset(
 
 def read(carrier: Carrier) -> Reading | None:
     """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
-    scheme = carrier.text("fooocus_scheme")
-    if scheme is None and not carrier.may_hold_json:
-        return None
+    scheme = carrier.text(SCHEME)
     for field in carrier.named(*PLACES):
         value = carrier.json(field)
         if not isinstance(value, dict):
@@ -46,17 +53,23 @@ def _read(
     generator, _, number = (software or version or "Fooocus").partition(" ")
     if not generator.isalpha():
         generator, number = "Fooocus", version or ""
-    reading = read_keyed(keyed, str(field), generator, number.lstrip("v") or None)
+    where = str(field)
+    positive, negative = sides_of(keyed)
+    prompts = prompts_of(positive, negative, where)
     if real := text_of(keyed.get("realprompt")):  # Fooocus-MRE: ``prompt`` is the styled text
-        negative = text_of(keyed.get("realnegativeprompt"))
-        reading = replace(reading, prompt=real, negative_prompt=negative)
-    prompts = [
-        *reading.prompts,
-        *_extra(keyed.get("fullprompt"), "encoder", "full_prompt"),
-        *_extra(keyed.get("fullnegativeprompt"), "encoder negative", "full_negative_prompt"),
-        *_extra(keyed.get("promptexpansion", "fooocusv2expansion"), "expansion", "expansion"),
-    ]
-    return replace(reading, prompts=tuple(prompts), settings=_with_loras(reading.settings, value))
+        positive, negative = real, text_of(keyed.get("realnegativeprompt"))
+    prompts += _extra(keyed.get("fullprompt"), "encoder", "full_prompt")
+    prompts += _extra(keyed.get("fullnegativeprompt"), "encoder negative", "full_negative_prompt")
+    prompts += _extra(keyed.get("promptexpansion", "fooocusv2expansion"), "expansion", "expansion")
+    return Reading(
+        prompt=positive,
+        negative_prompt=negative,
+        generator=generator,
+        version=number.lstrip("v") or None,
+        settings=_with_loras(settings_of(keyed), value),
+        prompts=tuple(prompts),
+        where=(where,),
+    )
 
 
 def _extra(value: object, role: str, source: str) -> list[Prompt]:
@@ -73,4 +86,4 @@ def _with_loras(settings: Settings, value: dict[str, Any]) -> Settings:
         for name, _, weight in [item.rpartition(" : ")]
         if name
     ]
-    return replace(settings, loras=(*settings.loras, *loras_of(combined)))
+    return replace(settings, loras=(*settings.loras, *loras_of(combined))) if combined else settings

@@ -17,6 +17,7 @@ from unprompt.reading.carrier import Carrier
 from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"
+_RENAMED = {"positive_conditioning": "prompt", "negative_conditioning": "negative_prompt"}
 _GRAPHS = ("invokeai_graph", "invokeai_workflow")
 _IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]]{0,20000})\]")
 _OPTION = re.compile(r"-(?:([sSWHCf])([\d.]*)|(A)([a-z]\w*)?)")
@@ -48,9 +49,10 @@ def _read_metadata(field: Field, value: dict[str, Any]) -> Reading:
     for key in ("metadata", "node"):
         if isinstance(inner := value.get(key), dict) and "positive_prompt" not in value:
             value = {**inner, **value}
-    flat = {("prompt" if k == "positive_conditioning" else k): v for k, v in value.items()}
-    if "negative_conditioning" in flat:
-        flat["negative_prompt"] = flat.pop("negative_conditioning")
+    flat = {_RENAMED.get(key, key): item for key, item in value.items()}
+    flat.setdefault("sampler", flat.pop("scheduler", None))
+    if isinstance(model := value.get("model"), dict):
+        flat["model_hash"] = model.get("hash")
     reading = read_keyed(flat, str(field), _NAME, as_text(value.get("app_version")))
     styles = [
         Prompt(text, role, key)
@@ -60,13 +62,7 @@ def _read_metadata(field: Field, value: dict[str, Any]) -> Reading:
         )
         if (text := as_text(value.get(key)))
     ]
-    settings = reading.settings
-    model = value.get("model")
-    if isinstance(model, dict):
-        settings = replace(settings, model_hash=as_text(model.get("hash")))
-    # InvokeAI calls its sampler a scheduler.
-    settings = replace(settings, sampler=settings.sampler or settings.scheduler, scheduler=None)
-    return replace(reading, prompts=(*reading.prompts, *styles), settings=settings)
+    return replace(reading, prompts=(*reading.prompts, *styles)) if styles else reading
 
 
 def _read_sd_metadata(field: Field, value: dict[str, Any]) -> Reading:
@@ -81,13 +77,8 @@ def _read_sd_metadata(field: Field, value: dict[str, Any]) -> Reading:
         prompt = _weighted(prompt)
     text = as_text(prompt)
     prompts, negative = _split(text, str(field))
-    settings = settings_of(Keyed(image))
-    names = (as_text(value.get(key)) for key in ("model_id", "model_weights"))
-    settings = replace(
-        settings,
-        model=next((name for name in names if name), None),
-        model_hash=as_text(value.get("model_hash")),
-    )
+    model = as_text(value.get("model_id")) or as_text(value.get("model_weights"))
+    settings = settings_of(Keyed({**image, "model": model, "model_hash": value.get("model_hash")}))
     return Reading(
         prompt=text,
         negative_prompt=negative,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from unprompt.reading.answer import Prompt, Reading, as_text
 from unprompt.reading.carrier import Carrier, parse_json
-from unprompt.reading.keyed import Keyed, read_keyed
+from unprompt.reading.keyed import Keyed, prompts_of, settings_of, sides_of
 
-PLACES = ("Comment", "Software", "UserComment")
+PLACES = ("Comment", "UserComment")
 
 
 def read(carrier: Carrier) -> Reading | None:
     """The base prompt; the characters' own prompts are among ``prompts``."""
     software = carrier.text("Software") or ""
-    if not software.startswith("NovelAI") and not carrier.may_hold_json:
-        return None
     source = carrier.text("Source")
     description = carrier.text("Description")
     found = carrier.mapping("Comment")
@@ -35,24 +32,20 @@ def read(carrier: Carrier) -> Reading | None:
         stated = () if description is None else (Prompt(description, "positive", "Description"),)
         return Reading(description, None, "NovelAI", prompts=stated, where=("Description",))
     field, value = found
+    where = str(field)
     keyed = Keyed(value)
-    reading = read_keyed(keyed, str(field), "NovelAI")
     base, characters = _captions(value.get("v4_prompt"))
     base_negative, unwanted = _captions(value.get("v4_negative_prompt"))
-    positive = reading.prompt or base or description
-    negative = reading.negative_prompt if reading.negative_prompt is not None else base_negative
-    prompts = [Prompt(positive, "positive", str(field))] if positive is not None else []
-    if negative is not None:
-        prompts.append(Prompt(negative, "negative", str(field)))
+    positive, negative = sides_of(keyed)
+    positive = positive or base or description
+    negative = base_negative if negative is None else negative
+    prompts = prompts_of(positive, negative, where)
     prompts += [Prompt(text, "character", "v4_prompt") for text in characters]
     prompts += [Prompt(text, "character negative", "v4_negative_prompt") for text in unwanted]
     model = source or (software if software.startswith("NovelAI ") else None)
-    return replace(
-        reading,
-        prompt=positive,
-        negative_prompt=negative,
-        prompts=tuple(prompts),
-        settings=replace(reading.settings, model=reading.settings.model or model),
+    settings = settings_of(keyed, model)
+    return Reading(
+        *(positive, negative, "NovelAI"), settings=settings, prompts=tuple(prompts), where=(where,)
     )
 
 

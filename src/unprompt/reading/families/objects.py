@@ -11,7 +11,8 @@ from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
 
-DRAW_THINGS_PLACES = ("exif:UserComment", "UserComment", "dc:description")
+TOOL = "xmp:CreatorTool"
+DRAW_THINGS_PLACES = ("exif:UserComment", "UserComment")
 LINE_PLACES = ("parameters", "UserComment", "Comment", "comment")
 _OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
 _A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
@@ -46,14 +47,14 @@ def read_named(carrier: Carrier) -> Reading | None:
 
 def read_draw_things(carrier: Carrier) -> Reading | None:
     """Draw Things: XMP with its name as creator and JSON (``c``, ``uc``) as user comment."""
-    for field, value in carrier.objects('"c"', *DRAW_THINGS_PLACES[:2]):
+    for field, value in carrier.objects('"c"', *DRAW_THINGS_PLACES):
         if not isinstance(value.get("c"), str):
             continue
-        if "uc" in value or "Draw Things" in (carrier.text("xmp:CreatorTool") or ""):
+        if "uc" in value or "Draw Things" in (carrier.text(TOOL) or ""):
             named = {("prompt" if key == "c" else key): item for key, item in value.items()}
             return read_keyed(named, str(field), "Draw Things")
     described = carrier.find("dc:description")
-    if described and carrier.text("xmp:CreatorTool") == "Draw Things":
+    if described and carrier.text(TOOL) == "Draw Things":
         infotext = parse_infotext(described.text)
         prompt, dash, negative = infotext.prompt.rpartition("\n-")
         if dash and infotext.negative_prompt is None:  # its mark of the negative prompt

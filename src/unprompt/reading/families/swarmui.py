@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from unprompt.reading.answer import Reading, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.keyed import read_keyed
@@ -16,12 +14,10 @@ def read(carrier: Carrier) -> Reading | None:
     for field, value in carrier.objects("sui_image_params", *PLACES):
         stated = value.get("sui_image_params")
         if isinstance(stated, dict):
-            version = as_text(stated.get("swarm_version"))
-            reading = read_keyed(stated, str(field), "SwarmUI", version)
             models = value.get("sui_models")
             for model in models if isinstance(models, list) else ():
                 if isinstance(model, dict) and model.get("param") == "model":
-                    settings = replace(reading.settings, model_hash=as_text(model.get("hash")))
-                    return replace(reading, settings=settings)
-            return reading
+                    stated = {**stated, "model_hash": model.get("hash")}
+            version = as_text(stated.get("swarm_version"))
+            return read_keyed(stated, str(field), "SwarmUI", version)
     return None
