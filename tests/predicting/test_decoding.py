@@ -11,7 +11,7 @@ import pytest
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
-from unprompt.models.bank import Calibration
+from unprompt.models.bank import Bank, Calibration
 from unprompt.predicting import predictor as module
 from unprompt.predicting.decoder import TextDecoder, save_calibration
 from unprompt.predicting.model import builtin_folder
@@ -57,6 +57,25 @@ def test_the_decoder_writes_what_it_would_for_the_embedding(folder: Path) -> Non
     (texts,) = decoder.write(answer.embedding[None], top_k=3)
     prompts = [answer.prompt, *(item.prompt for item in answer.alternatives)]
     assert prompts == [text.prompt for text in texts]
+
+
+def test_the_built_in_decoder_says_what_an_embedding_means() -> None:
+    prompts = [
+        "a red fox in the snow",
+        "portrait of an old sailor, oil painting",
+        "a castle on a hill at sunset, concept art",
+        "a bowl of ramen on a wooden table",
+        "a robot playing chess in a library",
+    ]
+    embeddings = encode(prompts)
+    decoder = TextDecoder.of(builtin_folder())
+    assert decoder is not None
+    written = [texts[0].prompt for texts in decoder.write(embeddings)]
+    assert written[0] == prompts[0]
+    cosines = (encode(written) * embeddings).sum(axis=1)
+    nearest = [match[0].cosine for match in Bank.load(builtin_folder()).search(embeddings)]
+    assert (cosines > nearest).all()
+    assert cosines.mean() > 0.9
 
 
 def test_auto_takes_what_measured_better(folder: Path) -> None:
