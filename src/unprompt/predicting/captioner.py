@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -102,6 +103,25 @@ class Captioner(ABC):
         return encode(prompts, self.encoder)
 
 
+def ranked(texts: Sequence[str], scores: Sequence[float], top_k: int) -> list[list[Caption]]:
+    """Captions of each image, the best first, each text once with its best score.
+
+    Args:
+        texts: ``top_k`` for each image, image by image.
+        scores: of the texts.
+        top_k: texts an image.
+    """
+    captions = []
+    for start in range(0, len(texts), top_k):
+        found: dict[str, float] = {}
+        part = slice(start, start + top_k)
+        for text, score in zip(texts[part], scores[part], strict=True):
+            found[text] = max(score, found.get(text, 0.0))
+        best_first = sorted(found.items(), key=lambda item: -item[1])
+        captions.append([Caption(text, score) for text, score in best_first])
+    return captions
+
+
 class CaptionModel(Captioner):
     """A CoCa, ready to write prompts; the features are those of its contrastive branch."""
 
@@ -194,16 +214,7 @@ class CaptionModel(Captioner):
         ids = self.model.generate(image_outputs=images, num_return_sequences=top_k, **settings)
         texts = self.processor.batch_decode(ids, skip_special_tokens=True)
         scores = self._scores(ids, images).tolist()
-        captions = []
-        for start in range(0, len(texts), top_k):
-            found: dict[str, float] = {}
-            for text, score in zip(
-                texts[start : start + top_k], scores[start : start + top_k], strict=True
-            ):
-                found[text] = max(score, found.get(text, 0.0))
-            ranked = sorted(found.items(), key=lambda item: -item[1])
-            captions.append([Caption(text, score) for text, score in ranked])
-        return captions
+        return ranked(texts, scores, top_k)
 
     def _scores(self, ids: torch.Tensor, images: Any) -> torch.Tensor:
         """Geometric mean of the probabilities of each row's tokens, the end token included."""

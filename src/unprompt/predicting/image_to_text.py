@@ -14,7 +14,7 @@ import numpy as np
 from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.captioner import Caption, Captioner, Search
+from unprompt.predicting.captioner import Caption, Captioner, Search, ranked
 
 if TYPE_CHECKING:
     import torch
@@ -71,15 +71,8 @@ class ImageToText(Captioner):
             )
             ids, scores = told(written, self._end_tokens)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        captions = []
-        for start in range(0, len(texts), top_k):
-            found: dict[str, float] = {}
-            for row in range(start, start + top_k):
-                text = " ".join(texts[row].split())
-                found[text] = max(scores[row].item(), found.get(text, 0.0))
-            ranked = sorted(found.items(), key=lambda item: -item[1])
-            captions.append([Caption(text, score) for text, score in ranked])
-        return captions
+        lines = [" ".join(text.split()) for text in texts]
+        return ranked(lines, scores.tolist(), top_k)
 
     @property
     def _end_tokens(self) -> list[int]:
