@@ -15,6 +15,7 @@ from unprompt.errors import MissingExtraError, RecipeError, TableError, Training
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import load, save
+from unprompt.predicting.model import TorchModel
 from unprompt.training.recipe import Recipe, load_recipe, save_recipe
 from unprompt.training.run import build, prepare, train
 
@@ -33,9 +34,17 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_without_epochs_the_fitted_head_is_the_model(recipe, pairs):
+def test_without_epochs_the_fitted_head_is_the_model(recipe, pairs, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNPROMPT_CACHE", str(tmp_path / "cache"))
+    seen = []
+    run = TorchModel.run
+    monkeypatch.setattr(TorchModel, "run", lambda *a: seen.append(len(a[1])) or run(*a))
     recipe.schedule.probe, recipe.schedule.epochs, recipe.schedule.max_steps = True, 0, -1
     finished = train(recipe)
+    # Those of train once, for the fit and for the baselines; those of val and test again, to
+    # measure what was saved.
+    assert sum(seen) == 40 + 2 * 10 + 10
+    assert len(finished.scores["test"].baselines) == 3
     folder = Path(recipe.output)
     assert not (folder / "checkpoints").exists()
     (entry,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

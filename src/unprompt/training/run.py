@@ -13,7 +13,7 @@ import transformers
 
 from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.calibration import calibrate
-from unprompt.evaluating.evaluation import Evaluation, evaluate, reference_of
+from unprompt.evaluating.evaluation import Evaluation, Reference, evaluate, reference_of
 from unprompt.files import atomic_open
 from unprompt.models.backbones import BackboneConfig, create_backbone, load_classifier
 from unprompt.models.bank import Bank
@@ -29,6 +29,7 @@ from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.classes import teach
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.features import features_of
 from unprompt.training.machine import explained, first_process_first
 from unprompt.training.pictures import Pictures
 from unprompt.training.plots import plot
@@ -150,7 +151,10 @@ def _fit_only(
     model = build(recipe, dim=table.embeddings.shape[1])
     _prepare_head(model, table.of_split("train"), table.of_split("val"), recipe, progress)
     model.save_pretrained(folder / "model")
-    return _measure(folder, table, progress)
+    known = table.of_split("train")
+    found = features_of(model, known, progress=progress)  # the head was fitted on these
+    reference = Reference(known.embeddings[found.rows], found.values)
+    return _measure(folder, table, progress, reference)
 
 
 def start(
@@ -356,16 +360,18 @@ def _failures(folder: Path, scores: dict[str, Evaluation]) -> list[str]:
     return list(dict.fromkeys(met))
 
 
-def _measure(folder: Path, table: PairsTable, progress: bool) -> dict[str, Evaluation]:
+def _measure(
+    folder: Path, table: PairsTable, progress: bool, reference: Reference | None = None
+) -> dict[str, Evaluation]:
     model = load_model(folder / "model")
-    reference = reference_of(model, table.of_split("train"), progress=progress)
+    known = table.of_split("train")
+    reference = reference or reference_of(model, known, progress=progress)
     held = set(table.column("split"))
     scores = {
         split: evaluate(model, table, split, reference, progress=progress)
         for split in ("val", "test")
         if split in held
     }
-    known = table.of_split("train")
     bank = Bank.build(known.prompts, known.embeddings, model.encoder)
     calibrate(bank, scores["val"])[0].save(folder / "model")
     with atomic_open(folder / SCORES_FILE) as file:
