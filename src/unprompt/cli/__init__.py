@@ -34,6 +34,7 @@ from unprompt.cli import (  # noqa: E402
     interrogator,
     predict,
     reading,
+    serve,
     train,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "main",
     "predict",
     "reading",
+    "serve",
     "train",
 ]
 

@@ -14,17 +14,21 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-
-
-class Route(StrEnum):
-    """Which way to the prompt."""
-
-    auto = "auto"
-    read = "read"
-    embed = "embed"
-    decode = "decode"
-    caption = "caption"
-    interrogate = "interrogate"
+from unprompt.cli.options import (
+    BankOption,
+    BatchSize,
+    Device,
+    Knn,
+    Models,
+    NumBeams,
+    Rerank,
+    Route,
+    RouteOption,
+    TopK,
+    TopP,
+    Weights,
+    make_predictor,
+)
 
 
 class Format(StrEnum):
@@ -44,26 +48,10 @@ def predict(
             help="Images, folders or glob patterns.", metavar="IMAGE|DIR...", show_default=False
         ),
     ] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            help="builtin, a model's folder, or a hub repository; several answer as an ensemble.",
-            show_default="builtin",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="How much each of several models counts, as 0.3,0.7; else equal."),
-    ] = None,
-    route: Annotated[
-        Route,
-        typer.Option(
-            help="Read the file's own prompt; embed the picture and search the bank, or let a "
-            "decoder write; let a captioner write; compose phrases by CLIP; or read first."
-        ),
-    ] = Route.auto,
-    top_k: Annotated[int, typer.Option(min=1, help="Prompts to give for each image.")] = 1,
+    models: Models = None,
+    weights: Weights = None,
+    route: RouteOption = Route.auto,
+    top_k: TopK = 1,
     form: Annotated[Format, typer.Option("--format", help="Form of the answers.")] = Format.text,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file.")
@@ -94,33 +82,13 @@ def predict(
         bool,
         typer.Option(help="Show the images where the terminal can: kitty's and iTerm2's kin."),
     ] = True,
-    bank: Annotated[
-        str | None, typer.Option(help="A bank's folder, or that of a model whose bank to search.")
-    ] = None,
-    knn: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Average so many of the bank's nearest prompts into the embedding."
-        ),
-    ] = 0,
-    rerank: Annotated[
-        bool,
-        typer.Option(
-            help="Encode prompts of bank and decoder again; rank them by their cosine to the "
-            "predicted embedding. Needs the target encoder."
-        ),
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 16,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda, for models that run on torch.")
-    ] = None,
-    num_beams: Annotated[
-        int, typer.Option(min=1, help="Beams of a captioner's or decoder's search.")
-    ] = 4,
-    top_p: Annotated[
-        float | None,
-        typer.Option(help="Let it sample from the likeliest tokens of this probability."),
-    ] = None,
+    bank: BankOption = None,
+    knn: Knn = 0,
+    rerank: Rerank = False,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    num_beams: NumBeams = 4,
+    top_p: TopP = None,
 ) -> None:
     """Recover the prompts of images.
 
@@ -150,11 +118,7 @@ def predict(
     from unprompt.files import atomic_open
     from unprompt.images import find_images
     from unprompt.predicting.answer import Answer
-    from unprompt.predicting.captioner import Search
-    from unprompt.predicting.ensemble import shares_of
-    from unprompt.predicting.model import BUILTIN
     from unprompt.predicting.output import write_answers
-    from unprompt.predicting.predictor import Predictor
     from unprompt.predicting.sidecar import Sidecars, write_sidecars
     from unprompt.predicting.thumbnails import drawing, with_thumbnails
     from unprompt.predicting.watching import new_images
@@ -167,16 +131,8 @@ def predict(
     if images and not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = Predictor(
-        models or BUILTIN,
-        route,
-        top_k,
-        bank,
-        device,
-        Search(num_beams, top_p),
-        knn,
-        rerank,
-        shares_of(weights) if weights else None,
+    predictor = make_predictor(
+        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
     )
     if watch:
         if route is not Route.read:

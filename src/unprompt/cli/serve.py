@@ -1,0 +1,76 @@
+"""The verb that serves predictions to other programs and to a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from unprompt.cli import app
+from unprompt.cli.options import (
+    BankOption,
+    BatchSize,
+    Device,
+    Knn,
+    Models,
+    NumBeams,
+    Rerank,
+    Route,
+    RouteOption,
+    TopK,
+    TopP,
+    Weights,
+    make_predictor,
+)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    models: Models = None,
+    weights: Weights = None,
+    route: RouteOption = Route.auto,
+    top_k: TopK = 3,
+    bank: BankOption = None,
+    knn: Knn = 0,
+    rerank: Rerank = False,
+    batch_size: BatchSize = 16,
+    max_mb: Annotated[
+        int, typer.Option("--max-mb", min=1, help="Length of a request, at most, in MB.")
+    ] = 64,
+    device: Device = None,
+    num_beams: NumBeams = 4,
+    top_p: TopP = None,
+) -> None:
+    """Serve predictions: a page to drop images on, and a REST API; until Ctrl-C.
+
+    There is no login: open it to a network only behind a proxy that has one.
+
+    [bold]Examples[/bold]
+
+      unprompt serve
+
+      unprompt serve --port 9000 --model runs/mine/model --top-k 5
+
+      curl -F images=@one.png -F images=@two.jpg http://127.0.0.1:8000/predict
+    """
+    from unprompt.errors import need
+
+    need("serve", "fastapi", "uvicorn", "python_multipart")
+
+    from unprompt.serving.server import serve as run
+
+    predictor = make_predictor(
+        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
+    )
+    run(
+        predictor,
+        host,
+        port,
+        batch_size,
+        max_mb * 2**20,
+        lambda address: typer.echo(f"unprompt: serving at {address}; Ctrl-C ends", err=True),
+    )
