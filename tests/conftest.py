@@ -1,5 +1,6 @@
 """Fixtures of every test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each run of the tests has a cache of its own, shared between its tests."""
-    base = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("UNPROMPT_CACHE", str(base / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each run of the tests has a cache of its own, shared between its tests and fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNPROMPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-from unprompt.cli.options import (
+from unprompt.cli.predictor import (
     BankOption,
     BatchSize,
     Device,
