@@ -139,3 +139,14 @@ def test_images_too_large_to_decode_are_left(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 6, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + making.chunk(b"IHDR", header) + making.chunk(b"IDAT", b"x" * 50)
     assert read(io.BytesIO(data)) is None
+
+
+def test_undecodable_pixels_are_a_problem_that_reads_the_same_each_time() -> None:
+    ai = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    packet = making.xmp(f'Iptc4xmpExt:DigitalSourceType="{ai}"')
+    chunk = b"XMP " + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) & 1)
+    reading = read(b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk)
+    assert reading is not None
+    assert len(reading.problems) == 1
+    assert "cannot be decoded" in reading.problems[0]
+    assert "object at" not in reading.problems[0]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
+from unprompt.reading.frozen import changed, filled_at_once
 
-@dataclass(frozen=True, slots=True)
+
+@filled_at_once
+@dataclass(frozen=True)
 class Field:
     """One piece of text that an image file carries.
 
@@ -29,7 +32,8 @@ class Field:
         return f"{self.place} {self.name}".strip()
 
 
-@dataclass(frozen=True, slots=True)
+@filled_at_once
+@dataclass(frozen=True)
 class Lora:
     """A low-rank adaptation that was applied, and with which weight where the file states it."""
 
@@ -37,7 +41,8 @@ class Lora:
     weight: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@filled_at_once
+@dataclass(frozen=True)
 class Prompt:
     """One of the prompts of an image.
 
@@ -54,7 +59,8 @@ class Prompt:
     source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@filled_at_once
+@dataclass(frozen=True)
 class Settings:
     """How the image was made; None where the file does not say.
 
@@ -85,7 +91,8 @@ class Settings:
         return self.width, self.height
 
 
-@dataclass(frozen=True, slots=True)
+@filled_at_once
+@dataclass(frozen=True)
 class Reading:
     """What one image file says about how it was made.
 
@@ -123,25 +130,23 @@ class Reading:
             raw: also give every text of the file.
         """
         # Not `dataclasses.asdict`, whose deep copies take five times as long.
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain["settings"] = settings = _plain(self.settings)
-        settings["loras"] = [_plain(lora) for lora in self.settings.loras]
+        plain = dict(self.__dict__)
+        plain["settings"] = settings = dict(self.settings.__dict__)
+        settings["loras"] = [dict(lora.__dict__) for lora in self.settings.loras]
         settings["other"] = dict(self.settings.other)
-        plain["prompts"] = [_plain(prompt) for prompt in self.prompts]
+        plain["prompts"] = [dict(prompt.__dict__) for prompt in self.prompts]
         plain["where"], plain["problems"] = list(self.where), list(self.problems)
         if raw:
-            plain["raw"] = [_plain(item) for item in self.raw]
+            plain["raw"] = [dict(item.__dict__) for item in self.raw]
         else:
             del plain["raw"]
         return plain
 
 
-def _plain(item: Any) -> dict[str, Any]:
-    return {name: getattr(item, name) for name in item.__dataclass_fields__}
-
-
 def as_int(value: object) -> int | None:
     """The whole number that ``value`` states, None where it states none."""
+    if isinstance(value, int):
+        return value if not isinstance(value, bool) and abs(value) < 1 << 127 else None
     if isinstance(value, str):
         # Longer digit strings are no seed or size, and int() would take quadratic time on them.
         value = value.strip()
@@ -151,8 +156,6 @@ def as_int(value: object) -> int | None:
             return int(value)
         except ValueError:
             return as_int(as_float(value))
-    if isinstance(value, int):
-        return value if not isinstance(value, bool) and abs(value) < 1 << 127 else None
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return None
@@ -160,7 +163,7 @@ def as_int(value: object) -> int | None:
 
 def as_float(value: object) -> float | None:
     """The finite number that ``value`` states, None where it states none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if not isinstance(value, (float, int, str)) or isinstance(value, bool):
         return None
     if isinstance(value, str) and len(value) > 400:
         return None
@@ -194,5 +197,5 @@ def cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {cleaned(key): cleaned(item) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: cleaned(getattr(value, f.name)) for f in fields(value)})
+        return changed(value, **cleaned(value.__dict__))
     return value

@@ -27,10 +27,10 @@ class Limits:
         self.left = MAX_TOTAL
         self.problems: list[str] = []
 
-    def allows(self, size: int, what: str) -> bool:
+    def allows(self, size: int, *what: str) -> bool:
         """Whether ``size`` more bytes may be taken; if not, the refusal is noted."""
         if size > MAX_TEXT or size > self.left:
-            self.note(f"{what}: more than {MAX_TEXT >> 20} MiB of text; skipped")
+            self.note(f"{' '.join(what)}: more than {MAX_TEXT >> 20} MiB of text; skipped")
             return False
         self.left -= size
         return True

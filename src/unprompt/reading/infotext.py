@@ -15,8 +15,6 @@ from unprompt.reading.answer import Lora, Settings, as_float, as_int
 
 _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")
-_PLAIN_PAIR = re.compile(rf"{_KEY.pattern}([^,\n]*)[,\n]?|[^,]+,?")
-"""A pair whose value opens with no quote or bracket, or what has no key up to the next comma."""
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
@@ -99,9 +97,13 @@ def parse_values(text: str) -> dict[str, str]:
 
     What has no key is passed over up to the next comma; later values of a key win, as with A1111.
     """
-    if len(text) < _SHORT and not ('"' in text or "[" in text or "{" in text):
-        return {key.rstrip(): value.strip() for key, value in _PLAIN_PAIR.findall(text) if key}
     values: dict[str, str] = {}
+    if len(text) < _SHORT and not ('"' in text or "[" in text or "{" in text):
+        for pair in text.replace("\n", ",").split(","):
+            key, colon, value = pair.partition(":")
+            if colon:
+                values[key.strip()] = value.strip()
+        return values
     at = 0
     for _ in range(_MAX_PAIRS):
         opening = _KEY.match(text, at)

@@ -26,10 +26,8 @@ _MAX_TEXT = 2000
 
 def squeeze(key: str) -> str:
     """A key in lower case without blanks, hyphens, underscores and dots."""
-    key = key.lower()
-    if key.isalnum():
-        return key
-    return key.replace("_", "").replace(" ", "").replace("-", "").replace(".", "")
+    key = key.lower().replace("_", "")
+    return key if key.isalnum() else key.replace(" ", "").replace("-", "").replace(".", "")
 
 
 class Keyed:

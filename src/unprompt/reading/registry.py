@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from unprompt.reading.answer import Reading, Settings, cleaned
 from unprompt.reading.carrier import Carrier
@@ -18,6 +18,7 @@ from unprompt.reading.families import (
     objects,
     swarmui,
 )
+from unprompt.reading.frozen import changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class Family:
 
 FAMILIES = (
     Family("SwarmUI", swarmui.read, json=swarmui.PLACES),
-    Family("Fooocus", fooocus.read, places=(fooocus.SCHEME,), json=fooocus.PLACES),
     Family("InvokeAI", invokeai.read, places=invokeai.PLACES),
     Family("NovelAI", novelai.read, places=("Software",), json=novelai.PLACES),
+    Family("Fooocus", fooocus.read, places=(fooocus.SCHEME,), json=fooocus.PLACES),
     Family("TensorArt, Stability Matrix", objects.read_named, json=objects.NAMED),
     Family("Draw Things", objects.read_draw_things, (objects.TOOL,), objects.DRAW_THINGS_PLACES),
     Family("Midjourney", midjourney.read, places=midjourney.PLACES),
@@ -53,15 +54,13 @@ FAMILIES = (
 """Families with marks of their own come before those that take any text of their form."""
 
 
-def _by_name(
-    looked_at: list[Collection[str] | None],
-) -> tuple[frozenset[int], dict[str, list[int]]]:
-    """The numbers of the families that look at any name, and at each name."""
-    by_name: dict[str, list[int]] = {}
+def _by_name(looked_at: list[Collection[str] | None]) -> tuple[int, dict[str, int]]:
+    """The families that look at any name, and at each name: a bit for each."""
+    anywhere, by_name = 0, dict[str, int]()
     for number, names in enumerate(looked_at):
+        anywhere |= (names is None) << number
         for name in names or ():
-            by_name.setdefault(name, []).append(number)
-    anywhere = frozenset(number for number, names in enumerate(looked_at) if names is None)
+            by_name[name] = by_name.get(name, 0) | 1 << number
     return anywhere, by_name
 
 
@@ -80,15 +79,16 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 
 def _asked(carrier: Carrier) -> Reading | None:
-    numbers: list[Collection[int]] = [
-        _BY_PLACE[name] for name in carrier.names if name in _BY_PLACE
-    ]
-    if json_names := carrier.json_names:
-        numbers += [_BY_JSON[name] for name in json_names if name in _BY_JSON]
-        numbers.append(_ANY_JSON)
+    asked = _ANYWHERE
+    for name in carrier.names:
+        asked |= _BY_PLACE.get(name, 0)
+    for name in carrier.json_names:
+        asked |= _BY_JSON.get(name, 0) | _ANY_JSON
     silent = None
-    for number in sorted(_ANYWHERE.union(*numbers)):
-        reading = FAMILIES[number].read(carrier)
+    for number, family in enumerate(FAMILIES):
+        if not asked >> number & 1:
+            continue
+        reading = family.read(carrier)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():
             if reading.settings.seed is None and reading.generator != "ComfyUI":
                 graph = comfyui.read(carrier)
@@ -104,4 +104,4 @@ def _completed(reading: Reading, other: Reading) -> Reading:
         for field in fields(Settings)
         if getattr(reading.settings, field.name) in (None, ())
     }
-    return replace(reading, settings=replace(reading.settings, **missing))
+    return changed(reading, settings=changed(reading.settings, **missing))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from unprompt.reading.answer import Field, Prompt, Reading, as_text
 from unprompt.reading.carrier import MAX_TEXT, Carrier
 from unprompt.reading.containers.text import decode
+from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import has_settings
 from unprompt.reading.registry import recognise
 
@@ -83,4 +83,4 @@ def _caption(field: Field, carrier: Carrier) -> Reading | None:
 
 
 def _at(reading: Reading, field: Field) -> Reading:
-    return replace(reading, where=(str(field),), raw=(field,))
+    return changed(reading, where=(str(field),), raw=(field,))

@@ -14,13 +14,12 @@ from unprompt.images import ImageSource
 from unprompt.reading.answer import Field, Reading
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
-from unprompt.reading.containers.png import read_png_end
+from unprompt.reading.containers.png import read_png
+from unprompt.reading.containers.window import Window
+from unprompt.reading.frozen import changed
 from unprompt.reading.registry import recognise as recognise_family
 from unprompt.reading.sidecar import read_sidecar
 from unprompt.reading.stealth import read_stealth
-
-_BUFFER = 1 << 14
-"""Bytes read at once: enough for most files' texts, and no more of their pixels than need be."""
 
 
 def read(image: ImageSource, captions: bool = False) -> Reading | None:
@@ -50,26 +49,14 @@ def read(image: ImageSource, captions: bool = False) -> Reading | None:
     else:
         opened, name = _opened(image)
         with opened as file:
-            carrier, reading = _from_file(file, name, limits)
+            carrier, reading = _from_file(_window(file, name), name, limits)
     if isinstance(image, (str, Path)) and (reading is None or not reading.prompt):
         beside = read_sidecar(Path(image), captions)
         if beside is not None:
             carrier, reading = Carrier((*carrier.fields, *beside.raw), carrier.kind), beside
     if reading is None:
         return None
-    return _completed(reading, carrier.fields, limits.problems)
-
-
-def _completed(reading: Reading, raw: tuple[Field, ...], problems: list[str]) -> Reading:
-    """The answer with all texts of its file, and the problems met in reading them added.
-
-    In place, before anyone else holds it: to set every field once more would take a twentieth of
-    the time of a file.
-    """
-    object.__setattr__(reading, "raw", raw)
-    if problems:
-        object.__setattr__(reading, "problems", (*reading.problems, *problems))
-    return reading
+    return changed(reading, raw=carrier.fields, problems=(*reading.problems, *limits.problems))
 
 
 def read_fields(image: ImageSource) -> tuple[Field, ...]:
@@ -83,40 +70,44 @@ def read_fields(image: ImageSource) -> tuple[Field, ...]:
         return tuple(read_pillow(image, limits))
     opened, name = _opened(image)
     with opened as file:
-        carrier = _carrier(file, name, limits)
-        late = read_png_end(file, limits) if carrier.kind == "PNG" else ()
+        window = _window(file, name)
+        carrier = _carrier(window, name, limits)
+        late = read_png(window, limits, behind=True) if carrier.kind == "PNG" else ()
         return (*carrier.fields, *late)
 
 
-def _from_file(file: IO[bytes], name: str, limits: Limits) -> tuple[Carrier, Reading | None]:
+def _from_file(file: Window, name: str, limits: Limits) -> tuple[Carrier, Reading | None]:
     carrier = _carrier(file, name, limits)
     reading = recognise_family(carrier)
     if reading is not None and reading.prompt is not None:
         return carrier, reading
-    if carrier.kind == "PNG" and (late := tuple(read_png_end(file, limits))):
+    if carrier.kind == "PNG" and (late := tuple(read_png(file, limits, behind=True))):
         carrier = Carrier((*carrier.fields, *late), carrier.kind)
         reading = recognise_family(carrier)
         if reading is not None and reading.prompt is not None:
             return carrier, reading
     if carrier.kind in ("PNG", "WebP"):
-        hidden = tuple(read_stealth(file, carrier.kind, limits))
+        hidden = tuple(read_stealth(file.file, carrier.kind, limits))
         if hidden:
             carrier = Carrier((*carrier.fields, *hidden), carrier.kind)
             reading = recognise_family(Carrier(hidden, carrier.kind)) or reading
     return carrier, reading
 
 
-def _carrier(file: IO[bytes], name: str, limits: Limits) -> Carrier:
-    head = file.read(32)
-    if not head:
-        raise UnreadableImageError(f"{name}: the file is empty (0 bytes)")
-    found = recognise(head)
+def _window(file: IO[bytes], name: str) -> Window:
     try:
-        if found:
-            kind, reader = found
-            return Carrier(reader(file, limits), kind)
-        file.seek(0)
-        return Carrier(read_other(file, limits), "other")
+        window = Window(file)
+    except OSError as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
+    if not window.head:
+        raise UnreadableImageError(f"{name}: the file is empty (0 bytes)")
+    return window
+
+
+def _carrier(file: Window, name: str, limits: Limits) -> Carrier:
+    kind, reader = recognise(file.head) or ("other", read_other)
+    try:
+        return Carrier(reader(file, limits), kind)
     except Image.UnidentifiedImageError:
         raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
     except DECODING_ERRORS as error:
@@ -155,7 +146,7 @@ def _opened(
 
 def _open_file(path: str | Path) -> IO[bytes]:
     try:
-        return open(path, "rb", _BUFFER)  # noqa: PTH123 - a Path costs as much as the reading
+        return io.FileIO(path)
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:

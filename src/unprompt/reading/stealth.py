@@ -49,6 +49,8 @@ def read_stealth(image: IO[bytes] | Image.Image, kind: str, limits: Limits) -> I
                     return
                 opened.load()
                 yield from _read_pixels(opened, limits)
+        except Image.UnidentifiedImageError:  # whose text is the address of the file object
+            limits.note("the pixels cannot be decoded (not as Pillow knows the format)")
         except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
         return

@@ -76,29 +76,26 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
     for key, node in islice(value.items(), MAX_NODES):
         if node.__class__ is not dict or (kind := node.get("class_type")).__class__ is not str:
             continue
-        inputs = node.get("inputs")
-        if inputs.__class__ is not dict:
-            inputs = {}
+        stated = node.get("inputs")
+        if stated.__class__ is not dict:
+            stated = {}
+        inputs = stated
         links: dict[str, str] = {}
         traits = 0
-        unwrapped: dict[str, Any] = {}
-        for name, item in inputs.items():
-            form = item.__class__
-            if form is dict:  # some front ends wrap values in objects
-                unwrapped[name] = item = item.get("__value__", item.get("content"))
-                form = item.__class__
-            if form is not list or len(item) != 2:
+        for name, item in stated.items():
+            if item.__class__ is dict:  # some front ends wrap values in objects
+                item = item.get("__value__", item.get("content"))
+                if inputs is stated:
+                    inputs = dict(stated)
+                inputs[name] = item
+            if item.__class__ is not list or len(item) != 2:
                 continue
             source = item[0]
-            if source.__class__ is not str:
-                if source.__class__ is not int:
-                    continue
+            if source.__class__ is int:
                 source = str(source)
-            if source in value:
+            if source.__class__ is str and source in value:
                 links[name] = source
                 traits |= names[name]
-        if unwrapped:
-            inputs = {**inputs, **unwrapped}
         feeding.update(links.values())
         graph[key] = Node(key, kind, inputs, links, traits)
     return graph

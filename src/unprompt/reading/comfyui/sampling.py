@@ -20,10 +20,9 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
     def value(*names: str) -> Any:
         for node in near:
             for name in names:
-                if name not in node.inputs:
-                    continue
-                linked = name in node.links
-                found = plain_value(graph, node, name) if linked else node.inputs[name]
+                found = node.inputs.get(name)
+                if name in node.links:
+                    found = plain_value(graph, node, name)
                 if found is not None:
                     return found
         return None

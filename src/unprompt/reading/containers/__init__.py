@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO
 
 from PIL import Image
 
@@ -17,9 +15,10 @@ from unprompt.reading.containers.exif import read_exif
 from unprompt.reading.containers.isobmff import read_isobmff
 from unprompt.reading.containers.text import decode, decode_guessed
 from unprompt.reading.containers.webp import read_webp
+from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
 
-Reader = Callable[[IO[bytes], Limits], Iterator[Field]]
+Reader = Callable[[Window, Limits], Iterator[Field]]
 
 DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError),
@@ -33,7 +32,7 @@ _BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif
 
 
 def recognise(head: bytes) -> tuple[str, Reader] | None:
-    """The container whose signature ``head`` (32 bytes) bears, and its reader."""
+    """The container whose signature ``head`` (at least 32 bytes of it) bears, and its reader."""
     if head.startswith(png.SIGNATURE):
         return "PNG", png.read_png
     if head.startswith(jpeg.SIGNATURE):
@@ -58,12 +57,10 @@ def read_pillow(image: Image.Image, limits: Limits) -> Iterator[Field]:
         elif name in ("xmp", "XML:com.adobe.xmp") and isinstance(value, bytes | str):
             packet = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
             yield from read_xmp(packet, limits)
-        elif isinstance(value, str) and limits.allows(len(value), f"{kind} {name}"):
+        elif isinstance(value, str) and limits.allows(len(value), kind, name):
             yield Field(f"{kind} text", name, _undo_latin1(value).rstrip("\0"))
         elif (
-            isinstance(value, bytes)
-            and name == "comment"
-            and limits.allows(len(value), f"{kind} comment")
+            isinstance(value, bytes) and name == "comment" and limits.allows(len(value), kind, name)
         ):
             yield Field(f"{kind} COM", name, decode_guessed(value))
     if kind in ("TIFF", "MPO") or "exif" not in image.info:
@@ -80,7 +77,8 @@ def _undo_latin1(text: str) -> str:
         return text
 
 
-def read_other(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+def read_other(file: Window, limits: Limits) -> Iterator[Field]:
     """Yield the texts of an image of any other format that Pillow opens."""
-    with Image.open(io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file) as image:
+    file.file.seek(0)
+    with Image.open(file.file) as image:
         yield from read_pillow(image, limits)

@@ -70,7 +70,7 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
             seen_tags.add(tag)
             at = entry + 8 if length <= 4 else offset
             value = block[at : at + length]
-            if limits.allows(len(value), f"{place} {_NAMES[tag]}"):
+            if limits.allows(len(value), place, _NAMES[tag]):
                 text = _decode(tag, value, big_endian)
                 yield Field(place, _NAMES[tag], text, whole=len(value) == length)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import IO
 
 from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
 from unprompt.reading.containers.exif import read_exif
+from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
 
 _C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -20,30 +20,28 @@ _MAX_BOXES = 1000
 _MAX_ITEMS = 10_000
 
 
-def read_isobmff(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
     """Yield the texts of an AVIF, HEIC or JPEG XL file that stands at its start."""
-    size = file.seek(0, 2)
+    size = file.size()
     for kind, start, end in _boxes(file, 0, size):
-        if kind == b"meta" and end - start <= MAX_TEXT:
-            file.seek(start)
-            yield from _read_items(file, file.read(end - start), size, limits)
-        elif kind == b"uuid" and end - start <= MAX_TEXT:
-            file.seek(start)
-            if file.read(16) == _C2PA_UUID:
-                # version and flags, "manifest\\0", 8 bytes of offset, then the boxes
-                file.seek(start + 16 + 4 + 9 + 8)
-                yield from read_c2pa(file.read(max(0, end - file.tell())), limits)
-        elif kind in (b"Exif", b"xml ") and end - start <= MAX_TEXT:  # JPEG XL
-            file.seek(start)
-            data = file.read(end - start)
-            yield from read_exif(data[4:], limits) if kind == b"Exif" else read_xmp(data, limits)
+        length = end - start
+        if length > MAX_TEXT:
+            continue
+        if kind == b"meta":
+            yield from _read_items(file, file.at(start, length), size, limits)
+        elif kind == b"uuid" and file.at(start, 16) == _C2PA_UUID:
+            # version and flags, "manifest\\0", 8 bytes of offset, then the boxes
+            yield from read_c2pa(file.at(start, length)[16 + 4 + 9 + 8 :], limits)
+        elif kind == b"Exif":  # JPEG XL
+            yield from read_exif(file.at(start, length)[4:], limits)
+        elif kind == b"xml ":
+            yield from read_xmp(file.at(start, length), limits)
 
 
-def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(file: Window, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and end of the content of each box."""
     for _ in range(_MAX_BOXES):
-        file.seek(at)
-        header = file.read(16)
+        header = file.at(at, 16)
         if len(header) < 8 or at >= end:
             return
         size, kind = struct.unpack_from(">I4s", header)
@@ -57,7 +55,7 @@ def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int
         at = stop
 
 
-def _read_items(file: IO[bytes], meta: bytes, file_size: int, limits: Limits) -> Iterator[Field]:
+def _read_items(file: Window, meta: bytes, file_size: int, limits: Limits) -> Iterator[Field]:
     names: dict[int, bytes] = {}
     places: dict[int, tuple[int, list[tuple[int, int]]]] = {}
     data_box = b""
@@ -81,8 +79,7 @@ def _read_items(file: IO[bytes], meta: bytes, file_size: int, limits: Limits) ->
             if method == 1:
                 parts.append(data_box[offset : offset + length])
             elif offset < file_size:
-                file.seek(offset)
-                parts.append(file.read(length))
+                parts.append(file.at(offset, length))
             room -= len(parts[-1]) if parts else 0
         value = b"".join(parts)
         if kind == b"Exif" and len(value) > 4:

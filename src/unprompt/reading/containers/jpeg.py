@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import IO
 
 from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
 from unprompt.reading.containers.exif import read_exif
 from unprompt.reading.containers.text import decode, decode_guessed
+from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -23,7 +23,7 @@ _BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # of no length
 _LAST = frozenset((0xD9, 0xDA))
 
 
-def read_jpeg(file: IO[bytes], limits: Limits) -> Iterator[Field]:
+def read_jpeg(file: Window, limits: Limits) -> Iterator[Field]:
     """Yield the texts of a JPEG file that stand before its pixels, as the format demands."""
     exif: list[bytes] = []
     extension: dict[int, bytes] = {}
@@ -55,33 +55,33 @@ def read_jpeg(file: IO[bytes], limits: Limits) -> Iterator[Field]:
         yield from read_c2pa(b"".join(c2pa), limits)
 
 
-def _segments(file: IO[bytes], limits: Limits) -> Iterator[tuple[int, bytes, bool]]:
+def _segments(file: Window, limits: Limits) -> Iterator[tuple[int, bytes, bool]]:
     """Yield the segments that may hold text, up to the start of the pixels."""
-    file.seek(2)
-    taken = 0
+    at, taken = 2, 0
     for _ in range(_MAX_SEGMENTS):
-        head = file.read(4)
+        head = file.at(at, 4)
         if len(head) < 4 or head[0] != 0xFF:
             return
         _, kind, size = _SEGMENT.unpack(head)
-        length = size - 2
-        if kind in _TEXTS and length >= 0:
-            data = file.read(length)
+        if kind in _TEXTS and size >= 2:
+            data = file.at(at + 4, size - 2)
             taken += len(data)
             if taken > 2 * MAX_TEXT:
                 limits.note("JPEG: too many bytes of metadata; the rest is skipped")
                 return
-            if len(data) < length:
+            whole = len(data) == size - 2
+            if not whole:
                 limits.note("JPEG: the file ends inside its metadata")
-            yield kind, data, len(data) == length
+            yield kind, data, whole
+            at += 2 + size
         elif kind == 0xFF:  # fills up; the marker may begin at the next byte
-            file.seek(-3, 1)
+            at += 1
         elif kind in _BARE:
-            file.seek(-2, 1)
-        elif kind in _LAST or length < 0:
+            at += 2
+        elif kind in _LAST or size < 2:
             return
         else:
-            file.seek(length, 1)
+            at += 2 + size
 
 
 def _joined_exif(segments: list[bytes]) -> bytes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_float, as_text
 from unprompt.reading.carrier import Carrier, parse_json
+from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 
 PLACES = (
@@ -60,7 +59,7 @@ def _read_field(carrier: Carrier, field: Field) -> Reading | None:
     reading = to_reading(infotext, str(field))
     # A prompt of our own may be that very word.
     if reading.generator != "unprompt" and infotext.prompt.strip().lower() in _UNSTATED:
-        return replace(reading, prompt=None, negative_prompt=None, prompts=())
+        return changed(reading, prompt=None, negative_prompt=None, prompts=())
     return reading
 
 
@@ -100,7 +99,7 @@ def _with_resources(settings: Settings, listed: str | None) -> Settings:
             model = model or name
         elif name and item.get("type") in ("lora", "locon", "lycoris", "dora"):
             loras.append(Lora(name, as_float(item.get("weight"))))
-    return replace(settings, model=model, loras=tuple(loras))
+    return changed(settings, model=model, loras=tuple(loras))
 
 
 def program(infotext: Infotext) -> tuple[str | None, str | None]:

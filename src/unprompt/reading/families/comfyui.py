@@ -16,46 +16,43 @@ from unprompt.reading.keyed import Keyed, is_description, read_keyed
 
 _PREFIX = re.compile(r"\s*\w{1,40}\s*:\s*(?=[{\[])")
 _MAX_ORIGINS = 200
+_FORMS = (
+    ("class_type", is_api_prompt, from_api_prompt),
+    ("nodes", is_workflow, from_workflow),
+)
+"""A word that each form of a graph holds, what tells it for certain, and what builds the graph."""
 
 
 def read(carrier: Carrier) -> Reading | None:
     """The prompt of the graph that was run, else of the workflow in the editor."""
     silent = None
-    for field, graph in graphs(carrier):
-        reading = _read_graph(field, graph)
-        if reading.prompt is not None and reading.prompt.strip():
-            return reading
-        silent = silent or reading
+    for mark, is_graph, build in _FORMS:
+        for field in carrier.fields:
+            if mark not in field.text:  # most texts need not be parsed to know
+                continue
+            for value in _values(carrier, field):
+                if is_graph(value):
+                    reading = _read_graph(field, build(value))
+                    if reading.prompt is not None and reading.prompt.strip():
+                        return reading
+                    silent = silent or reading
     return _read_extra(carrier) or silent
 
 
-def graphs(carrier: Carrier) -> Iterator[tuple[Field, Graph]]:
-    """Every graph of a file, API prompts first."""
-    for mark, is_graph, build in (
-        ("class_type", is_api_prompt, from_api_prompt),
-        ("nodes", is_workflow, from_workflow),
-    ):
-        for field in carrier.fields:
-            if mark in field.text:  # most texts need not be parsed to know
-                for value in _values(carrier, field):
-                    if is_graph(value):
-                        yield field, build(value)
-
-
-def _values(carrier: Carrier, field: Field) -> Iterator[dict[str, Any]]:
+def _values(carrier: Carrier, field: Field) -> list[dict[str, Any]]:
     """The JSON of a field, also behind ``Prompt:`` or inside an object of several."""
     value = carrier.json(field)
     if value is None and field.whole and (prefix := _PREFIX.match(field.text[:200])):
         value = carrier.parse(field.text[prefix.end() :])
     if not isinstance(value, dict):
-        return
-    yield value
+        return []
+    values = [value]
     for key in ("prompt", "workflow", "extra_pnginfo"):
-        inner = value.get(key)
-        if isinstance(inner, str):
-            inner = parse_json(inner)
-        if isinstance(inner, dict):
-            yield inner
+        if (inner := value.get(key)) is not None:
+            inner = parse_json(inner) if isinstance(inner, str) else inner
+            if isinstance(inner, dict):
+                values.append(inner)
+    return values
 
 
 def _read_graph(field: Field, graph: Graph) -> Reading:

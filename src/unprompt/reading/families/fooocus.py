@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
+from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import (
     Keyed,
@@ -42,7 +42,7 @@ def read(carrier: Carrier) -> Reading | None:
             return _read(field, value, keyed, software, carrier)
     if scheme and (plain := carrier.find("parameters", "UserComment")):
         reading = a1111.to_reading(parse_infotext(plain.text), str(plain))
-        return replace(reading, generator="Fooocus")
+        return changed(reading, generator="Fooocus")
     return None
 
 
@@ -86,4 +86,4 @@ def _with_loras(settings: Settings, value: dict[str, Any]) -> Settings:
         for name, _, weight in [item.rpartition(" : ")]
         if name
     ]
-    return replace(settings, loras=(*settings.loras, *loras_of(combined))) if combined else settings
+    return changed(settings, loras=(*settings.loras, *loras_of(combined))) if combined else settings

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_float, as_int, as_text
 from unprompt.reading.carrier import Carrier
+from unprompt.reading.frozen import changed
 from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"
@@ -62,7 +62,7 @@ def _read_metadata(field: Field, value: dict[str, Any]) -> Reading:
         )
         if (text := as_text(value.get(key)))
     ]
-    return replace(reading, prompts=(*reading.prompts, *styles)) if styles else reading
+    return changed(reading, prompts=(*reading.prompts, *styles)) if styles else reading
 
 
 def _read_sd_metadata(field: Field, value: dict[str, Any]) -> Reading:
@@ -194,9 +194,9 @@ def _read_graph(field: Field, value: dict[str, Any]) -> Reading:
         if text
     )
     settings = settings_of(Keyed(denoiser))
-    settings = replace(settings, sampler=settings.scheduler, scheduler=None, other={})
+    settings = changed(settings, sampler=settings.scheduler, scheduler=None, other={})
     if isinstance(loader := next(_with_model(nodes), None), dict):
-        settings = replace(settings, model=name_of(loader.get("model")))
+        settings = changed(settings, model=name_of(loader.get("model")))
     return Reading(
         positive, negative, _NAME, settings=settings, prompts=prompts, where=(str(field),)
     )

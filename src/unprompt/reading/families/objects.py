@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from unprompt.reading.answer import Reading
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
-from unprompt.reading.infotext import parse_infotext
+from unprompt.reading.frozen import changed
+from unprompt.reading.infotext import Infotext, parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
 
 TOOL = "xmp:CreatorTool"
@@ -58,8 +59,8 @@ def read_draw_things(carrier: Carrier) -> Reading | None:
         infotext = parse_infotext(described.text)
         prompt, dash, negative = infotext.prompt.rpartition("\n-")
         if dash and infotext.negative_prompt is None:  # its mark of the negative prompt
-            infotext = replace(infotext, prompt=prompt, negative_prompt=negative)
-        return replace(a1111.to_reading(infotext, str(described)), generator="Draw Things")
+            infotext = Infotext(prompt, negative, infotext.values, infotext.certain)
+        return changed(a1111.to_reading(infotext, str(described)), generator="Draw Things")
     return None
 
 
@@ -80,7 +81,7 @@ def read_chunks(carrier: Carrier) -> Reading | None:
     if not isinstance(prompt, str) or prompt.lstrip().startswith(("{", "[{")):
         return None
     reading = read_keyed(keyed, fields[0].place, _generator(keyed))
-    return replace(reading, where=(f"{fields[0].place} prompt",))
+    return changed(reading, where=(f"{fields[0].place} prompt",))
 
 
 def read_lines(carrier: Carrier) -> Reading | None:
