@@ -1,34 +1,36 @@
 """How well heads transfer to sources that they have not seen: leave one source out.
 
-Run: python benchmarks/builtin.py [--pairs ../shared/pairs/pairs.jsonl] [--cache FOLDER]
+Run: python benchmarks/builtin.py [--run runs/builtin] [--folds runs/leave_one_out]
 
 Every head stands on the same frozen backbone (recipes/builtin.yaml) and is fitted again for each
 source of ../shared/pairs on all the others; the two sets of AI-Horde styles, which share their
-scenes, are left out together. The features are computed once (10 minutes on one core) and each fold
-is kept in the cache, so that a run that was stopped goes on.
+scenes, are left out together. The features are those that `unprompt train recipes/builtin.yaml`
+computes and keeps (10 minutes on one core where it was not run before); each fold takes about two
+minutes and is kept too, so that a run that was stopped goes on.
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from unprompt.encoding import DEFAULT_ENCODER, encode
-from unprompt.evaluating.evaluation import Reference, reference_of
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.files import atomic_open
+from unprompt.models.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead, HeadConfig, create_head
-from unprompt.pairs.table import PairsTable, load
+from unprompt.pairs.table import PairsTable
 from unprompt.pairs.text import read_lines
-from unprompt.predicting.model import TorchModel
 from unprompt.training.classes import learn, teach
+from unprompt.training.features import features_of
 from unprompt.training.probe import ridges
 from unprompt.training.recipe import load_recipe
-from unprompt.training.run import build
+from unprompt.training.run import build, prepare
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
 RELATED = {"ai_horde_styles_previews2": "ai_horde_styles"}
@@ -37,23 +39,36 @@ V1_PENALTY = 0.1
 """What v1's recipe chose on its validation groups."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """All pairs, as a head sees them.
+
+    Attributes:
+        features: of the backbone, float32 of shape (n, width).
+        embeddings: of the prompts, float32 of shape (n, dim).
+    """
+
+    features: np.ndarray
+    embeddings: np.ndarray
+
+
 def main() -> None:
     """Measure, fold by fold, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=Path, default=Path("../shared/pairs/pairs.jsonl"))
-    parser.add_argument("--cache", type=Path, default=Path("runs/leave_one_out"))
+    parser.add_argument("--run", type=Path, default=Path("runs/builtin"))
+    parser.add_argument("--folds", type=Path, default=Path("runs/leave_one_out"))
     options = parser.parse_args()
-    table = load(options.pairs)
+    table = prepare(load_recipe(RECIPE), options.run)
     sets = np.array([name.split("/")[0] for name in table.column("id")])
     families = np.array([RELATED.get(name, name) for name in sets])
     recipe = load_recipe(RECIPE, ["model.head.usual=null", "model.head.landmarks=0"])
     embedder = build(recipe, dim=384).eval()
-    known = features_of(embedder, table, options.cache / "features.npz")
+    known = known_of(embedder, table)
     assert isinstance(embedder.head, ClassesHead)
     usual = read_lines(str(load_recipe(RECIPE).model.head.usual))
     scores: dict[str, np.ndarray] = {}
     for family in sorted(set(families)):
-        path = options.cache / f"{family}.json"
+        path = options.folds / f"{family}.json"
         if not path.exists():
             left_out = families == family
             found = fold(embedder.head, known, table, left_out, usual)
@@ -64,19 +79,20 @@ def main() -> None:
     show(scores, sets, table.prompts)
 
 
-def features_of(embedder: Embedder, table: PairsTable, path: Path) -> Reference:
-    """Prompt embeddings and backbone features of all pairs, kept in a file."""
-    if not path.exists():
-        named = table.with_columns({"embedding": encode(table.prompts, precision="fp32")})
-        found = reference_of(TorchModel(embedder, "frozen", Path()), named, progress=True)
-        with atomic_open(path, "wb") as file:
-            np.savez(file, features=found.features, embeddings=found.embeddings)
-    stored = np.load(path)
-    return Reference(stored["embeddings"], stored["features"])
+def known_of(embedder: Embedder, table: PairsTable) -> Known:
+    """Features of all pairs, split by split, as a training run asks for them and keeps them."""
+    features = np.zeros((len(table), embedder.backbone.dim), np.float32)
+    splits = np.array(table.column("split"))
+    for split in ("train", "val", "test"):
+        found = features_of(embedder, table.of_split(split), progress=True)
+        if found.failures:
+            raise SystemExit("\n".join(found.failures))
+        features[splits == split] = found.values
+    return Known(features, unit(table.embeddings))
 
 
 def fold(
-    head: ClassesHead, known: Reference, table: PairsTable, left_out: np.ndarray, usual: list[str]
+    head: ClassesHead, known: Known, table: PairsTable, left_out: np.ndarray, usual: list[str]
 ) -> dict[str, np.ndarray]:
     """Cosines of the pairs that are left out, for each way of predicting them."""
     rest = ~left_out

@@ -138,3 +138,15 @@ def test_reliability_bins_hold_every_answer_once():
     assert bins[0].actual == pytest.approx(0.955)
     assert [part.estimated for part in bins] == sorted(part.estimated for part in bins)
     assert [part.count for part in reliability(estimated[:7], estimated[:7])] == [7]
+
+
+def test_answers_of_one_estimate_are_not_told_apart():
+    """Where most estimates are equal, the order of the rows must make no bins of them."""
+    estimated = np.array([0.4] * 70 + [0.5] * 30)
+    actual = np.concatenate([np.linspace(0.3, 0.5, 70), np.full(30, 0.5)])
+    bins = reliability(estimated, actual)
+    assert [(part.estimated, part.count) for part in bins] == [
+        (pytest.approx(0.4), 70),
+        (pytest.approx(0.5), 30),
+    ]
+    assert bins[0].actual == pytest.approx(0.4)

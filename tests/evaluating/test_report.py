@@ -103,6 +103,8 @@ def test_pages_of_few_pairs(tmp_path, evaluation, model, table):
     page = Page((tmp_path / "one.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 1
     assert "all pairs" in "".join(page.texts)
+    # One source and one length would only say again what all pairs have.
+    assert page.tags.count("tr") == 2
 
 
 def test_a_page_that_cannot_be_written(tmp_path, evaluation):

@@ -105,7 +105,7 @@ def test_prompts_that_repeat_are_kept_once_the_first_of_them():
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1))
 def test_what_was_saved_is_loaded(tmp_path_factory, prompts):
     folder = tmp_path_factory.mktemp("bank")
-    calibration = Calibration(0.1, 0.8, 20, 0.05)
+    calibration = Calibration((0.1, 0.8), (0.2, 0.5), 20, 0.05)
     bank = Bank.build(prompts, drawn(len(prompts)), ENCODER).calibrated(calibration)
     bank.save(folder)
     loaded = Bank.load(folder)
@@ -136,14 +136,32 @@ def test_search_gives_prompts_best_first():
     assert len(bank_of(rows).search(rows[3:4])[0]) == 1
 
 
-def test_an_estimate_stays_a_cosine():
-    line = Calibration(0.2, 0.9, 30, 0.07)
-    assert line(0.5) == pytest.approx(0.65)
-    assert line(1.0) == 1.0
-    assert Calibration(-2, 0.5, 3, 0.1)(0.3) == -1.0
-    assert str(line) == (
-        "0.200 + 0.900 x its cosine to the prediction, ± 0.070 (on 30 held-out pairs)"
-    )
+def test_the_answer_stands_out_from_the_prompts_around():
+    """A hub is near to whatever is asked for; CSLS by hand, with every prompt around."""
+    random = np.random.default_rng(2)
+    usual = drawn(1, seed=1)[0]
+    rows = unit(0.7 * usual + drawn(60, seed=4) * random.uniform(0.5, 1, (60, 1)))
+    bank = bank_of(np.vstack([rows, usual[None]]))
+    asked = unit(rows[:8] + 0.9 * drawn(8, seed=6) + 0.9 * usual)
+    found, signs = bank.answers(asked, 5)
+    known = bank.embeddings(np.arange(len(bank)))
+    cosine, hubs = asked @ known.T, (known @ known.T).mean(axis=1)
+    by_hand = 2 * cosine - hubs - cosine.mean(axis=1, keepdims=True)
+    np.testing.assert_array_equal(found, np.argsort(-by_hand, axis=1)[:, :5])
+    np.testing.assert_allclose(signs, np.take_along_axis(by_hand, found, axis=1), atol=1e-5)
+    np.testing.assert_allclose(bank.stand_out(asked, bank.embeddings(found)), signs, atol=1e-6)
+    hub = len(bank) - 1
+    assert (bank.nearest(asked)[0] == hub).sum() > (found[:, 0] == hub).sum()
+
+
+def test_only_the_prompts_around_count(monkeypatch):
+    monkeypatch.setattr(module, "NEIGHBOURS", 4)
+    bank, asked = bank_of(drawn(50)), drawn(3, seed=5)
+    found, _ = bank.answers(asked, 2)
+    near = bank.nearest(asked, 4)[0]
+    assert all(set(row) <= set(around) for row, around in zip(found, near, strict=True))
+    assert bank.answers(asked, 6)[0].shape == (3, 6)
+    assert bank_of(drawn(2)).answers(asked, 9)[0].shape == (3, 2)
 
 
 def test_banks_that_cannot_be():

@@ -11,8 +11,10 @@ import pytest
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
-from unprompt.models.bank import Bank, Calibration
+from unprompt.models.bank import Bank
+from unprompt.models.calibration import Calibration
 from unprompt.predicting import predictor as module
+from unprompt.predicting.captioner import Search
 from unprompt.predicting.decoder import TextDecoder, save_calibration
 from unprompt.predicting.model import builtin_folder
 from unprompt.predicting.predictor import Predictor
@@ -80,15 +82,19 @@ def test_the_built_in_decoder_says_what_an_embedding_means() -> None:
 
 def test_auto_takes_what_measured_better(folder: Path) -> None:
     assert Predictor(folder).predict(picture(0)).route == "embed+bank"
-    line = Calibration(0.5, 0.01, 10, 0.1)
+    curve = Calibration((-5.0, 0.0), (0.2, 0.5), 10, 0.1)
     path = folder / "decoder" / "config.json"
     before = path.read_text()
-    save_calibration(folder / "decoder", line, preferred=True)
+    save_calibration(folder / "decoder", curve, preferred=True)
     try:
         answer = Predictor(folder).predict(picture(0))
         assert answer.route == "embed+decode"
         assert answer.score is not None
-        assert answer.score <= 0.5
+        assert 0.2 <= answer.score <= 0.5
+        # Nobody measured texts that were sampled, nor those of an averaged embedding.
+        sampled = Predictor(folder, route="decode", search=Search(top_p=0.9))
+        assert sampled.predict(picture(0)).score is None
+        assert Predictor(folder, route="decode", knn=3).predict(picture(0)).score is None
         assert Predictor(folder, route="embed").predict(picture(0)).route == "embed+bank"
     finally:
         path.write_text(before)

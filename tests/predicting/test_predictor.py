@@ -11,7 +11,8 @@ from PIL import Image
 import unprompt
 from unprompt import Predictor
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.models.bank import Bank, Calibration
+from unprompt.models.bank import Bank
+from unprompt.models.calibration import Calibration
 from unprompt.predicting.model import builtin_folder, load_model
 
 from .conftest import picture
@@ -174,7 +175,7 @@ def test_a_bank_of_another_encoder_is_refused(tmp_path: Path) -> None:
 def test_a_named_bank_answers(tmp_path: Path) -> None:
     encoder = load_model().encoder
     bank = Bank.build(["the only answer"], np.ones((1, 384)), encoder)
-    bank.calibrated(Calibration(0.1, 0.0, 10, 0.0)).save(tmp_path)
+    bank.calibrated(Calibration((0.0,), (0.1,), 10, 0.0)).save(tmp_path)
     answer = Predictor(bank=tmp_path, top_k=5).predict(picture(0))
     assert (answer.prompt, answer.score, answer.alternatives) == ("the only answer", 0.1, ())
 

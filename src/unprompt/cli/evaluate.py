@@ -137,3 +137,37 @@ def evaluate(
         typer.echo(f"unprompt: {failure}", err=True)
     if scores.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A model's folder, which is written to.")],
+    table: Annotated[
+        Path, typer.Argument(help="Pairs that the model has not learned from.", metavar="TABLE")
+    ],
+    split: Annotated[str, typer.Option(help="Split to measure on; 'all' takes every row.")] = "val",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Measure what the scores of a model's answers are worth, and keep it in its folder.
+
+    `unprompt export --calibrate` does so too; this is for a folder that is there already: an
+    ensemble, a CLIP with its bank, a model on another kind of pictures.
+
+    [bold]Examples[/bold]
+
+      unprompt calibrate both pairs.parquet
+
+      unprompt calibrate mine-onnx others.parquet --split all
+    """
+    from unprompt.errors import need
+
+    need("train", "scipy")
+    from unprompt.evaluating.calibration import calibrate_folder
+    from unprompt.pairs.table import load
+
+    pairs = load(table)
+    made = calibrate_folder(model, pairs, None if split == "all" else split, device, progress=True)
+    typer.echo(f"estimated cosine of a bank's answer: {made.bank}", err=True)
+    if made.decoder:
+        taken = "they answer" if made.decoder_preferred else "the bank answers better"
+        typer.echo(f"of a decoder's text: {made.decoder}; {taken}", err=True)

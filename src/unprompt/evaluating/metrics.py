@@ -14,6 +14,7 @@ RESAMPLES = 2000
 PERCENTILES = (5, 25, 50, 75, 95)
 RANKS = (1, 5, 10)
 _BLOCK = 1024
+_LEAST_IN_BIN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,9 @@ class Bin:
 
 
 def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Estimated scores beside the true ones, in bins of equal counts.
+    """Estimated scores beside the true ones, in bins of about equal counts.
+
+    Answers with the same estimate stand in one bin, so that some are larger than others.
 
     Args:
         estimated: what the model said of its answers, shape (n,), n > 0.
@@ -162,7 +165,14 @@ def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> li
         The bins, lowest estimates first; a calibrated model's have ``estimated == actual``.
     """
     order = np.argsort(estimated, kind="stable")
-    parts = np.array_split(order, max(1, min(bins, len(order) // 10)))
+    ranked = estimated[order]
+    least = max(_LEAST_IN_BIN, len(order) // (2 * bins))
+    starts = [0]
+    for place in np.linspace(0, len(order), bins + 1).astype(int)[1:-1]:
+        start = int(np.searchsorted(ranked, ranked[place]))
+        if start - starts[-1] >= least and len(order) - start >= least:
+            starts.append(start)
     return [
-        Bin(float(estimated[rows].mean()), float(actual[rows].mean()), len(rows)) for rows in parts
+        Bin(float(estimated[rows].mean()), float(actual[rows].mean()), len(rows))
+        for rows in np.split(order, starts[1:])
     ]

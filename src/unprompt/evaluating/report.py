@@ -69,9 +69,11 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
     yield "</tr></thead><tbody>"
     count = evaluation.model.overall.count
     yield from _row("all", count, [result.overall for result in results])
-    for source, score in evaluation.model.per_source.items():
+    sources, lengths = evaluation.model.per_source, evaluation.model.per_length
+    # A single part is all of it.
+    for source, score in sources.items() if len(sources) > 1 else ():
         yield from _row(source, score.count, [result.per_source[source] for result in results])
-    for length, score in evaluation.model.per_length.items():
+    for length, score in lengths.items() if len(lengths) > 1 else ():
         name = f"prompts of {length} words"
         yield from _row(name, score.count, [result.per_length[length] for result in results])
     yield "</tbody></table>"

@@ -74,6 +74,12 @@ def summary(evaluation: Evaluation) -> Iterator[str]:
             f"BLEU {words.bleu:.1f}, chrF {words.chrf:.1f}, distinct-1/2/3 "
             + "/".join(f"{share:.2f}" for share in words.distinct)
         )
+        if words.reliability:
+            worst = max(words.reliability, key=lambda part: abs(part.estimated - part.actual))
+            yield (
+                f"estimated scores, in {len(words.reliability)} bins: the furthest from the truth "
+                f"says {worst.estimated:.3f} where it is {worst.actual:.3f} ({worst.count} answers)"
+            )
     memory = f", {evaluation.peak_memory:,.0f} MB at the peak" if evaluation.peak_memory else ""
     failed = f"; {len(evaluation.failures)} could not be decoded" if evaluation.failures else ""
     yield f"{evaluation.images_per_second:.0f} images/s{memory}{failed}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.files import atomic_open
-from unprompt.models.bank import Calibration
+from unprompt.models.calibration import Calibration
 from unprompt.models.tokenizer import START, STOP, load_tokenizer, texts_of
 from unprompt.predicting.beams import Written, beam_search, sample
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from unprompt.encoding import encode
 from unprompt.errors import OutputError, TableError, UnpromptError
-from unprompt.evaluating.calibration import calibrate, calibrate_decoder
+from unprompt.evaluating.calibration import calibrate, calibrate_folder
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.bank import Bank
@@ -21,7 +21,7 @@ from unprompt.models.quantise import PICTURES
 from unprompt.models.tokenizer import load_tokenizer
 from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.text import read_lines
-from unprompt.predicting.decoder import DECODER_FOLDER, TextDecoder, save_calibration
+from unprompt.predicting.decoder import DECODER_FOLDER, TextDecoder
 from unprompt.predicting.model import TorchModel, load_model
 from unprompt.predicting.predictor import bank_for
 
@@ -102,7 +102,7 @@ def export(
     rounded = None
     if pairs is not None:
         evaluation = evaluate(load_model(folder), pairs, "val")
-        bank, _ = calibrate(bank, evaluation)
+        bank = bank.calibrated(calibrate(bank, evaluation)[0])
         if int8:
             exact = evaluate(TorchModel(embedder, str(model), Path(model)), pairs, "val")
             rounded = Rounded(
@@ -157,11 +157,12 @@ def export_text_decoder(
     """
     tokenizer = load_tokenizer(model)
     pairs = None if held_out is None else load(held_out)
-    evaluation = None if pairs is None else evaluate(load_model(folder), pairs, "val")
+    if pairs is not None:
+        # What can be refused is, before anything is written.
+        load_model(folder)
+        pairs.of_split("val")
     written = Path(folder) / DECODER_FOLDER
     export_decoder(DecoderModel.from_pretrained(model), tokenizer, written, int8)
-    if evaluation is not None:
-        line, cosines = calibrate_decoder(TextDecoder(written), evaluation)
-        _, banked = calibrate(bank_for(load_model(folder)), evaluation)
-        save_calibration(written, line, preferred=bool(cosines.mean() > banked.mean()))
+    if pairs is not None:
+        calibrate_folder(folder, pairs)
     return TextDecoder(written)

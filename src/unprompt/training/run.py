@@ -373,7 +373,7 @@ def _measure(
         if split in held
     }
     bank = Bank.build(known.prompts, known.embeddings, model.encoder)
-    calibrate(bank, scores["val"])[0].save(folder / "model")
+    bank.calibrated(calibrate(bank, scores["val"])[0]).save(folder / "model")
     with atomic_open(folder / SCORES_FILE) as file:
         json.dump({name: score.to_dict() for name, score in scores.items()}, file, indent=2)
         file.write("\n")
