@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.reading import making
 from unprompt.reading import Reading, read
 
@@ -95,6 +97,34 @@ def test_named_widgets() -> None:
     mapped = node(7, "Any Encode", [], {"text": "dog", "other": 3})
     reading = workflow([*ALL[:-2], named, mapped], [*BASE, (6, 0, 3, 1)])
     assert (reading.prompt, reading.negative_prompt) == ("a fox", "dog")
+
+
+@pytest.mark.parametrize(
+    ("typed", "queued"),
+    [
+        ("a fox, /* not\nyet */ snow // later", "a fox,  snow "),
+        ("a // b /* c\nd */ e", "a \nd */ e"),
+        ("a fox /* and // so on", "a fox /* and // so on"),
+        ("/*/ x */a {red|blue} fox", "a {red|blue} fox"),
+    ],
+)
+def test_comments_are_not_queued(typed: str, queued: str) -> None:
+    fox = node(6, "CLIPTextEncode", ["clip"], [typed])
+    reading = workflow([*ALL[:-2], fox, DOG], [*BASE, (6, 0, 3, 1)])
+    assert reading.prompt == queued
+
+
+def test_sizes_and_steps_of_unnamed_widgets() -> None:
+    sampler = node(3, "SamplerCustom", ["positive", "negative", "sigmas", "latent_image"],
+                   [True, 5, "randomize", 1.0])  # fmt: skip
+    nodes = [
+        *(SAVE, DECODE, sampler, FOX, DOG),
+        node(10, "SDTurboScheduler", ["model"], [1, 1.0]),
+        node(11, "WanImageToVideo", ["positive"], [832, 480, 33, 1]),
+    ]
+    ends = [(8, 0, 9, 0), (3, 0, 8, 0), (6, 0, 3, 0), (7, 0, 3, 1), (10, 0, 3, 2), (11, 0, 3, 3)]
+    settings = workflow(nodes, ends).settings
+    assert (settings.seed, settings.steps, settings.size) == (5, 1, (832, 480))
 
 
 def test_subgraphs() -> None:

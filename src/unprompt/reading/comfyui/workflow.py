@@ -6,10 +6,12 @@ put in place, bypassed nodes passed through, muted ones left out, and set/get pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unprompt.reading.comfyui.graph import MAX_NODES, Graph
+from unprompt.reading.comfyui.names import OPTION, TEXT, Names
 
 _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
@@ -19,6 +21,8 @@ _NO_TEXT = _AFTER_SEED | {
     *("true", "false", "yes", "no", "enable", "disable", "none", "default", "auto", "choose"),
     *("populate", "reproduce"),
 }
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|(/\*.*)", re.DOTALL)
+"""A comment, or what follows the opening of one that is never closed, which is none."""
 _MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
 # Widgets of core nodes in order, for workflows of before 2024, which do not name them.
@@ -32,6 +36,10 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
     "RandomNoise": _NOISE,
     "KSamplerSelect": ("sampler_name",),
     "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "SDTurboScheduler": ("steps", "denoise"),
+    "AlignYourStepsScheduler": ("model_type", "steps", "denoise"),
+    "KarrasScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
+    "LTXVScheduler": ("steps", "max_shift", "base_shift", "stretch", "terminal"),
     "CheckpointLoaderSimple": ("ckpt_name",),
     "CheckpointLoader": ("config_name", "ckpt_name"),
     "UNETLoader": ("unet_name", "weight_dtype"),
@@ -177,7 +185,7 @@ class _Builder:
         for key, raw in self._raw.items():
             if raw.get("mode") in (_MUTED, _BYPASSED):
                 continue
-            inputs: dict[str, Any] = dict(_widgets(raw))
+            inputs = {name: _queued(name, value, graph.names) for name, value in _widgets(raw)}
             links: dict[str, str] = {}
             for slot, socket in enumerate(_sockets(raw, "inputs")):
                 link = self._source(key, slot, 0)
@@ -260,6 +268,17 @@ class _Builder:
         return None
 
 
+def _queued(name: str, value: Any, names: Names) -> Any:
+    """The value of a widget as the editor queues it: texts without their comments.
+
+    So does its extension Comfy.DynamicPrompts; which of the alternatives in braces it drew is not
+    told, so they stay.
+    """
+    if isinstance(value, str) and names[name] & TEXT and not names[name] & OPTION:
+        return _COMMENT.sub(r"\1", value)
+    return value
+
+
 def _listed(holder: Mapping[str, Any], key: str) -> list[Any]:
     value = holder.get(key)
     return value if isinstance(value, list) else []
@@ -311,7 +330,7 @@ def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _guessed_names(kind: str, values: list[Any]) -> list[str]:
-    """Names for the widgets of loaders and empty latents, which look alike in every version."""
+    """Names for the widgets of loaders, and of what opens with a size, alike in every version."""
     lowered, first = kind.lower(), values[0] if values else None
     if isinstance(first, str) and first.lower().endswith(_MODEL_FILES):
         if "lora" in lowered:
@@ -319,7 +338,8 @@ def _guessed_names(kind: str, values: list[Any]) -> list[str]:
         if any(word in lowered for word in ("checkpoint", "unet", "diffusion", "model")):
             return ["ckpt_name"]
         return ["file_name"]
-    if "latent" in lowered and isinstance(first, int):
+    sides = [value for value in values[:2] if isinstance(value, int) and value >= 64]
+    if len(sides) == 2 or ("latent" in lowered and isinstance(first, int)):
         return ["width", "height"]
     return []
 
