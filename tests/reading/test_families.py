@@ -69,6 +69,16 @@ def test_parameters_without_settings_are_a_prompt_and_comments_are_not() -> None
     assert read(making.png(making.text("Comment", "Created with GIMP"))) is None
 
 
+@pytest.mark.parametrize("words", ["A photo\nModel: Canon", "Paris\nModel: Leica, Size: 50mm"])
+def test_what_cameras_write_is_no_prompt(words: str) -> None:
+    described = making.exif({0x010E: words.encode() + b"\0"})
+    assert read(making.jpeg_exif(described)) is None
+    stated = making.exif({0x010E: words.encode() + b", Seed: 5\0"})
+    reading = read(making.jpeg_exif(stated))
+    assert reading is not None
+    assert reading.prompt == words.split("\n")[0]
+
+
 def test_swarmui() -> None:
     stated = {"prompt": "a fox", "negativeprompt": "dog", "model": "m", "seed": 5, "cfgscale": 7.5}
     reading = read_json(
@@ -160,6 +170,11 @@ def test_invokeai_metadata() -> None:
     assert ("style", "oil") in {(p.role, p.text) for p in reading.prompts}
 
 
+def test_invokeai_without_a_prompt_is_still_invokeai() -> None:
+    reading = read_text(invokeai_metadata=json.dumps({"positive_prompt": "", "seed": 3}))
+    assert (reading.prompt, reading.generator, reading.settings.seed) == (None, "InvokeAI", 3)
+
+
 def test_invokeai_nodes_of_the_transition() -> None:
     reading = read_json(
         "invokeai",
@@ -201,7 +216,7 @@ def test_invokeai_weighted_prompts() -> None:
     assert reading.prompt == "blue sphere:0.5 red cube:0.5"
     plain = read_text(**{"sd__metadata": json.dumps({"image": {"prompt": ["a", "b"]}})})
     assert plain.prompt == "a b"
-    assert read(making.png(making.text("sd-metadata", '{"image": 3}'))) is None
+    assert read_text(sd__metadata='{"image": 3}').prompt is None
 
 
 @pytest.mark.parametrize(
@@ -265,7 +280,7 @@ def test_invokeai_graph_alone() -> None:
         for e in edges
     ]
     assert read_json("invokeai_workflow", nodes=workflow, edges=flow).prompt == "a fox"
-    assert read(making.png(making.text("invokeai_graph", '{"nodes": 3}'))) is None
+    assert read_text(invokeai_graph='{"nodes": 3}').prompt is None
 
 
 V4 = {

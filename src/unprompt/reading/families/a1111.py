@@ -21,6 +21,8 @@ PLACES = (
     "prompt",
     "metadata",
 )
+_OF_CAMERAS = frozenset(("Model", "Size", "Location", "Date", "Make", "Camera", "Lens"))
+"""Keys that descriptions of photographs hold as well."""
 _UNSTATED = ("unknown", "undefined")
 """What nodes for saving write where nothing was connected to them."""
 _EXTRA_PROMPTS = {
@@ -49,7 +51,10 @@ def _read_field(carrier: Carrier, field: Field) -> Reading | None:
     if carrier.json(field) is not None:
         return None
     infotext = parse_infotext(text)
-    if not infotext.certain:
+    certain = infotext.certain
+    if certain and field.name != "parameters" and infotext.negative_prompt is None:
+        certain = not _OF_CAMERAS.issuperset(infotext.values)
+    if not certain:
         # Without settings or a negative prompt nothing tells a prompt from any other comment,
         # of a text that is cut nothing tells where its prompt would have ended, and what looks
         # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.

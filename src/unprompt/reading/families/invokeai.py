@@ -31,18 +31,18 @@ def read(carrier: Carrier) -> Reading | None:
         ("invokeai_metadata", _read_metadata),
         ("invokeai", _read_metadata),
         ("sd-metadata", _read_sd_metadata),
+        *((name, _read_graph) for name in _GRAPHS),
     )
+    silent = None
     for name, reader in forms:
         if found := carrier.mapping(name):
             reading = reader(*found)
             if reading.prompt is not None:
                 return reading
-    for name in _GRAPHS:
-        if (found := carrier.mapping(name)) and (reading := _read_graph(*found)).prompt is not None:
-            return reading
+            silent = silent or reading
     if field := carrier.find("Dream", "dream"):
         return _read_dream(field)
-    return None
+    return silent
 
 
 def _read_metadata(field: Field, value: dict[str, Any]) -> Reading:
