@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from unprompt.parallel import cores, in_order
+from unprompt.parallel import by_processes, cores, in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -46,3 +48,30 @@ def test_an_error_comes_in_its_turn_and_setup_runs_in_each_thread():
     with pytest.raises(ValueError, match="the third"):
         next(results)
     assert cores() >= 1
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_results_of_processes_come_in_the_order_of_the_items(workers):
+    assert list(by_processes(str, range(200), workers)) == [str(n) for n in range(200)]
+
+
+def test_an_error_in_a_process_comes_in_its_turn():
+    results = by_processes(int, [*"0" * 40, "x", *"1" * 1000], 2)
+    with pytest.raises(ValueError, match="'x'"):
+        list(results)
+
+
+def test_processes_end_when_the_one_they_work_for_is_killed():
+    program = (
+        "import os, time\n"
+        "from unprompt.parallel import by_processes\n"
+        "def task(number):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(0.01)\n"
+        "list(by_processes(task, range(100_000), 2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline()
+        parent.kill()
+        # Its processes hold the pipe open for as long as they live.
+        parent.communicate(timeout=30)

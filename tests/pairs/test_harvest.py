@@ -39,8 +39,9 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_tree(tree: Path, tmp_path: Path) -> None:
-    result = harvest(tree, tmp_path / "pairs.parquet")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_tree(tree: Path, tmp_path: Path, workers: int) -> None:
+    result = harvest(tree, tmp_path / "pairs.parquet", workers=workers)
     assert (result.pairs, result.duplicates, result.without_prompt) == (3, 1, 1)
     assert result.generators == {"unprompt": 2, "unknown": 1}
     assert [file for file, _ in result.unreadable] == ["broken.png"]
@@ -72,14 +73,13 @@ def test_an_interrupted_harvest_goes_on(
     output = tmp_path / "pairs.parquet"
     read_one, seen = module._read_one, []
 
-    def interrupted(path: Path, *rest: object) -> object:
+    def interrupted(path: Path, **rest: object) -> object:
         if len(seen) == 3:
             raise KeyboardInterrupt
         seen.append(path)
-        return read_one(path, *rest)  # type: ignore[arg-type]
+        return read_one(path, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_read_one", interrupted)
-    monkeypatch.setattr(module, "_BATCH", 1)
     with pytest.raises(KeyboardInterrupt):
         harvest(tree, output, workers=1)
     assert not output.exists()
@@ -90,9 +90,9 @@ def test_an_interrupted_harvest_goes_on(
 
     again: list[Path] = []
 
-    def counted(path: Path, *rest: object) -> object:
+    def counted(path: Path, **rest: object) -> object:
         again.append(path)
-        return read_one(path, *rest)  # type: ignore[arg-type]
+        return read_one(path, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_read_one", counted)
     result = harvest(tree, output)

@@ -7,8 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,11 +18,11 @@ from PIL import Image
 from unprompt.errors import OutputError, UnreadableImageError
 from unprompt.images import find_images
 from unprompt.pairs.table import Pair, PairsWriter
+from unprompt.parallel import by_processes
 from unprompt.progress import track
 from unprompt.reading import Reading, read
 
 _INT64, _INT32 = (1 << 63) - 1, (1 << 31) - 1
-_BATCH = 256
 UNKNOWN = "unknown"
 
 
@@ -75,7 +75,7 @@ def harvest(
         folder: searched with its sub-folders, hidden ones excepted.
         output: the Parquet file to write; its images stay where they are.
         captions: also take plain ``.txt`` files beside images for prompts, as not exact.
-        workers: threads; by default as many as there are cores, at most 8.
+        workers: processes, as `unprompt.parallel.by_processes`.
         progress: show a bar on standard error.
 
     Raises:
@@ -115,14 +115,12 @@ def _read_all(
 
     todo = list(missing())
     journal.parent.mkdir(parents=True, exist_ok=True)
-    workers = workers or min(8, os.cpu_count() or 1)
-    with journal.open("a+b") as log, ThreadPoolExecutor(workers) as pool:
+    task = partial(_read_one, folder=folder, captions=captions)
+    with journal.open("a+b") as log:
         _end_line(log)
-        shown = track(todo, "Harvesting", total=len(todo), show=progress)
-        while batch := list(islice(shown, _BATCH)):
-            for entry in pool.map(lambda path: _read_one(path, folder, captions), batch):
-                log.write(json.dumps(asdict(entry)).encode() + b"\n")
-            log.flush()
+        lines = by_processes(task, todo, workers)
+        for line in track(lines, "Harvesting", total=len(todo), show=progress):
+            log.write(line)
     return len(files) - len(todo)
 
 
@@ -134,7 +132,12 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _read_one(path: Path, folder: Path, captions: bool) -> _Entry:
+def _read_one(path: Path, folder: Path, captions: bool) -> bytes:
+    """The journal's line for one file."""
+    return json.dumps(asdict(_entry(path, folder, captions))).encode() + b"\n"
+
+
+def _entry(path: Path, folder: Path, captions: bool) -> _Entry:
     file = path.relative_to(folder).as_posix()
     size, modified = _state(path) or (0, 0)
     try:
