@@ -86,22 +86,17 @@ def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val")
         TableError: no pair of the split can be used.
         UnpromptError: their architectures differ.
     """
-    held_out = table.of_split(split)
-    tried = []
-    for place in range(len(folders)):
-        weights = [float(number == place) for number in range(len(folders))]
-        tried.append((weights, score(Embedder.from_pretrained(folders[place]), held_out)))
-    order = sorted(range(len(folders)), key=lambda place: -tried[place][1].mean)
-    chosen, best = order[:1], tried[order[0]][1].mean
-    for place in order[1:]:
-        names = [folders[i] for i in (*chosen, place)]
-        mixed = average(names)
-        result = score(mixed.model, held_out)
-        tried.append((_shares([*chosen, place], len(folders)), result))
-        if result.mean > best:
-            chosen, best = [*chosen, place], result.mean
-    shares = _shares(chosen, len(folders))
-    return Soup(average([folders[place] for place in chosen]).model, shares, tried)
+    held_out, count = table.of_split(split), len(folders)
+    tried = [_measured(folders, _shares([place], count), held_out) for place in range(count)]
+    first, *others = sorted(range(count), key=lambda place: -tried[place][1].mean)
+    chosen, best = [first], tried[first][1].mean
+    for place in others:
+        shares = _shares([*chosen, place], count)
+        tried.append(_measured(folders, shares, held_out))
+        if tried[-1][1].mean > best:
+            chosen, best = [*chosen, place], tried[-1][1].mean
+    shares = _shares(chosen, count)
+    return Soup(_mixed(folders, shares), shares, tried)
 
 
 def interpolate(
@@ -120,13 +115,10 @@ def interpolate(
         TableError: no pair of the split can be used.
         UnpromptError: their architectures differ.
     """
-    held_out = table.of_split(split)
-    tried = []
-    for share in SHARES:
-        weights = [1 - share, share]
-        tried.append((weights, score(average([start, tuned], weights).model, held_out)))
+    ends, held_out = [start, tuned], table.of_split(split)
+    tried = [_measured(ends, [1 - share, share], held_out) for share in SHARES]
     weights, _ = max(tried, key=lambda item: item[1].mean)
-    return Soup(average([start, tuned], weights).model, weights, tried)
+    return Soup(_mixed(ends, weights), weights, tried)
 
 
 def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
@@ -142,6 +134,18 @@ def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     values = cosines(predicted, table.embeddings[rows])
     groups = np.array(table.column("group"))[rows] if table.has("group") else None
     return mean_with_interval(values, groups)
+
+
+def _measured(
+    folders: Sequence[str | Path], shares: list[float], held_out: PairsTable
+) -> tuple[list[float], Score]:
+    return shares, score(_mixed(folders, shares), held_out)
+
+
+def _mixed(folders: Sequence[str | Path], shares: Sequence[float]) -> Embedder:
+    """The average; models without a share in it are not read."""
+    taken = [place for place, share in enumerate(shares) if share]
+    return average([folders[place] for place in taken], [shares[place] for place in taken]).model
 
 
 def _shares(chosen: list[int], count: int) -> list[float]:
