@@ -30,11 +30,12 @@ from unprompt.models.embedder import Embedder
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.model import TorchModel
+from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.pictures import Pictures
 from unprompt.training.probe import fit_head
 from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.run import build
-from unprompt.training.trainer import EmbedderTrainer, go_on, last_checkpoint
+from unprompt.training.trainer import go_on, last_checkpoint
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 112

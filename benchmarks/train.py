@@ -126,8 +126,14 @@ class TheirCollate:
         return torch.stack(images), target
 
 
-def their_steps(table: PairsTable, backbone: str, batch: int, steps: int) -> np.ndarray:
-    """Seconds a step of the starting point's loop, of the clock and of processors."""
+def their_steps(
+    table: PairsTable, backbone: str, batch: int, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds a step of the starting point's loop, of the clock and of processors.
+
+    Returns:
+        Those of a whole step, and those of its forward and backward pass alone.
+    """
     import timm
     from sentence_transformers import SentenceTransformer
 
@@ -139,12 +145,14 @@ def their_steps(table: PairsTable, backbone: str, batch: int, steps: int) -> np.
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=1e-6)
     criterion = nn.CosineEmbeddingLoss()
-    times = [now()]
+    times, passes = [now()], []
     for images, target in endless(loader):
         optimiser.zero_grad()
+        started = now()
         output = model(images)
         loss = criterion(output, target.clone(), torch.ones(len(images)))
         loss.backward()
+        passes.append(now() - started)
         optimiser.step()
         schedule.step()
         predicted, true = output.detach().cpu().numpy(), target.cpu().numpy()
@@ -153,7 +161,7 @@ def their_steps(table: PairsTable, backbone: str, batch: int, steps: int) -> np.
         times.append(now())
         if len(times) == steps + 3:
             break
-    return (times[-1] - times[2]) / steps
+    return (times[-1] - times[2]) / steps, np.mean(passes[2:], axis=0)
 
 
 def now() -> np.ndarray:
@@ -191,8 +199,9 @@ def recipe_of(backbone: str, batch: int, steps: int, folder: Path) -> Recipe:
 
 def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: Path) -> np.ndarray:
     """The same of our trainer, loading and logging included; images were decoded before."""
+    from unprompt.training.embedder import EmbedderTrainer
+    from unprompt.training.machine import freed_memory_kept
     from unprompt.training.run import build
-    from unprompt.training.trainer import EmbedderTrainer
 
     torch.manual_seed(0)
     recipe = recipe_of(backbone, batch, steps + 2, folder)
@@ -207,7 +216,8 @@ def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: 
     trainer.args.load_best_model_at_end = False
     clock = Clock()
     trainer.add_callback(clock)
-    trainer.train()
+    with freed_memory_kept():  # as `run.train` does
+        trainer.train()
     return (clock.times[-1] - clock.times[1]) / steps
 
 
@@ -236,8 +246,8 @@ def data_path(table: PairsTable, folder: Path) -> None:
 
         def ours(dataset: PairsDataset) -> Callable[[], None]:
             loader = DataLoader(dataset, 32)
-            # What a device does for us is done here by the same core.
-            return lambda: [((b["pixels"].float() - mean) / std).shape for b in loader] and None
+            # What a device does for us is done here by the same core, as `Embedder` does it.
+            return lambda: [b["pixels"].float().sub_(mean).div_(std).shape for b in loader] and None
 
         rates = [rate(theirs(CLIPImageProcessor()), len(data))]
         rates.append(rate(theirs(CLIPImageProcessorPil()), len(data)))
@@ -263,7 +273,7 @@ def rate(run: Callable[[], None], images: int, warm: bool = True) -> float:
 
 
 def training_steps(table: PairsTable, name: str, batch: int, steps: int, folder: Path) -> None:
-    theirs = their_steps(table, name, batch, steps)
+    theirs, passes = their_steps(table, name, batch, steps)
     ours = our_steps(table, name, batch, steps, folder)
     print(
         f"\n{name}, batch {batch}, {SIZE} px, {steps} steps, images a second: "
@@ -272,6 +282,36 @@ def training_steps(table: PairsTable, name: str, batch: int, steps: int, folder:
         f"({theirs[1] / ours[1]:.2f}x)",
         flush=True,
     )
+    work, rate = operations(name, batch), product_rate()
+    print(
+        f"forward and backward pass are {passes[0] / theirs[0]:.0%} of their step: {work:.0f} "
+        f"G operations at {work / passes[0]:.0f} a second, where a bare product of matrices runs "
+        f"at {rate:.0f}; a step of products alone would be {theirs[0] * rate / work:.2f}x theirs",
+        flush=True,
+    )
+
+
+def operations(backbone: str, batch: int) -> float:
+    """Floating-point operations of the products and convolutions of a step, in 10^9."""
+    import timm
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        timm.create_model(backbone, num_classes=384)(
+            torch.rand(batch, 3, SIZE, SIZE)
+        ).sum().backward()
+    return counter.get_total_flops() / 1e9
+
+
+def product_rate() -> float:
+    """10^9 operations a second of float32 products, of the shapes of a ViT-S/16."""
+    tokens, width, hidden = 16 * 197, 384, 1536
+    left, right = torch.rand(tokens, width), torch.rand(width, hidden)
+    output = left @ right
+    started = time.perf_counter()
+    for _ in range(100):
+        torch.mm(left, right, out=output)
+    return 100 * 2 * tokens * width * hidden / 1e9 / (time.perf_counter() - started)
 
 
 def frozen_epochs(table: PairsTable, folder: Path) -> None:

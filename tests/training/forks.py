@@ -4,7 +4,9 @@ A process of its own, started with one JSON argument: a list of calls, each
 ``{"recipe": path, "log": path, "then": {step: what}}``. ``what`` happens after that step: ``kill``
 (SIGKILL), ``term`` (SIGTERM) or ``full`` (no file may grow beyond 64 kB from then on: what a full
 disk does, without filling one). With ``"seconds": s`` the call is killed after so long, wherever it
-is. Under torchrun it is the process itself that runs, and each process has a log of its own.
+is. Under torchrun it is the process itself that runs, and each process has a log of its own;
+``"shard_on_cpu": true`` lets accelerate shard a model (FSDP) over them, which it does on GPUs only,
+though torch shards on any device.
 Prints the exit status of each call, as `os.waitstatus_to_exitcode` gives it.
 """
 
@@ -66,6 +68,22 @@ def watch(log: str, events: dict[str, str]) -> None:
     trainer.RunTrainer.training_step, trainer.RunTrainer.__init__ = training_step, start
 
 
+def shard_on_cpu() -> None:
+    """Let accelerate take a CPU for a device that it shards on; the sharding is torch's own."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    init = AcceleratorState.__init__
+
+    def start(self, *arguments, fsdp_plugin=None, **further):
+        init(self, *arguments, fsdp_plugin=fsdp_plugin, **further)
+        fsdp_plugin = fsdp_plugin or self.__dict__.get("fsdp_plugin")
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = start
+
+
 def run(call: dict) -> int:
     child = 0 if "RANK" in os.environ else os.fork()
     if child:
@@ -76,6 +94,8 @@ def run(call: dict) -> int:
     code = 0
     try:
         watch(call["log"] + os.environ.get("RANK", ""), call.get("then", {}))
+        if call.get("shard_on_cpu"):
+            shard_on_cpu()
         train(load_recipe(call["recipe"]))
     except UnpromptError as error:
         sys.stderr.write(f"{error}\n")

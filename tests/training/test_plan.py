@@ -8,10 +8,10 @@ import torch
 
 from unprompt.errors import RecipeError
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.plan import plan
 from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.run import build, prepare_to_learn
-from unprompt.training.trainer import EmbedderTrainer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

@@ -153,11 +153,14 @@ def test_a_full_disk_ends_the_run_and_leaves_its_last_checkpoint(outcome):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapted", [False, True])
-def test_a_run_killed_once_logs_the_same_too(whole, tmp_path, adapted):
+@pytest.mark.parametrize("how", ["plain", "adapted", "compiled"])
+def test_a_run_killed_once_logs_the_same_too(whole, tmp_path, how):
     """Late in the second epoch; and LoRA, a wide head and one picture of each prompt."""
     recipe = whole
-    if adapted:
+    if how == "compiled":
+        recipe = replace(whole, data=replace(whole.data, workers=0))
+        recipe.schedule = replace(whole.schedule, compile=True)
+    if how == "adapted":
         recipe = replace(whole, data=replace(whole.data, workers=0, draw="prompt"))
         recipe.model = replace(whole.model, lora_rank=2, head=Head("mlp", hidden=16))
     one, other = (Trial.of(recipe, tmp_path / name) for name in ("whole", "killed"))
@@ -184,23 +187,39 @@ def test_thirty_kills_at_random_moments_change_nothing(whole, tmp_path):
     assert other.metrics == one.metrics
 
 
+def torchrun(call: dict) -> tuple[int, str]:
+    """Exit code and errors of a call by two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "29517", "-m", "tests.training.forks", json.dumps([call])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
 @pytest.mark.slow
-def test_two_processes_go_on_after_a_kill(whole, tmp_path):
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_go_on_after_a_kill(whole, tmp_path, sharded):
     """Killed in the middle of the second epoch: the first process by a signal, so all."""
     recipe = replace(whole, data=replace(whole.data, workers=0))
-    recipe.schedule = replace(whole.schedule, accumulation=1, max_steps=14, evaluate_every=4)
+    recipe.schedule = replace(
+        whole.schedule, accumulation=1, max_steps=14, evaluate_every=4, fsdp=sharded
+    )
+    if sharded:
+        recipe.optimiser = replace(whole.optimiser, ema=0.0)
     one, other = (Trial.of(recipe, tmp_path / name) for name in ("whole", "killed"))
-
-    def torchrun(call: dict) -> int:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        command += ["--master-port", "29517", "-m", "tests.training.forks", json.dumps([call])]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=300, check=False)
-        return done.returncode
-
-    assert torchrun(one.call()) == 0
-    assert torchrun(other.call(then={"10": "kill"})) != 0
-    assert torchrun(other.call("again")) == 0
+    code, errors = torchrun(one.call(shard_on_cpu=sharded))
+    assert code == 0, errors
+    assert torchrun(other.call(then={"10": "kill"}, shard_on_cpu=sharded))[0] != 0
+    code, errors = torchrun(other.call("again", shard_on_cpu=sharded))
+    assert code == 0, errors
     for rank in "01":
         kept = [entry for entry in other.steps(f"steps{rank}") if entry[0] <= 8]
         found = kept + other.steps(f"again{rank}")
@@ -214,3 +233,7 @@ def test_two_processes_go_on_after_a_kill(whole, tmp_path):
     weights, others = one.weights, other.weights
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, rtol=1e-6, atol=1e-6)
+    if sharded:
+        code, errors = torchrun(Trial.of(recipe, tmp_path / "refused").call())
+        assert code != 0
+        assert "spreads a model over GPUs only" in errors

@@ -13,10 +13,11 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.callbacks import RunLog
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.parameters import parameter_groups
 from unprompt.training.recipe import Recipe
 from unprompt.training.run import build, prepare_to_learn
-from unprompt.training.trainer import EmbedderTrainer, last_checkpoint
+from unprompt.training.trainer import last_checkpoint
 
 
 def make(recipe: Recipe, pairs, rows: int = 16) -> EmbedderTrainer:
@@ -131,6 +132,12 @@ def test_steps_and_evaluations_are_as_the_recipe_says(recipe, pairs):
     assert make(recipe, pairs).args.bf16
     recipe.schedule.precision = "auto"
     assert not make(recipe, pairs).args.fp16
+
+
+def test_one_process_cannot_spread_a_model(recipe, pairs):
+    recipe.schedule.fsdp = True
+    with pytest.raises(RecipeError, match="torchrun --nproc-per-node N"):
+        make(recipe, pairs)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

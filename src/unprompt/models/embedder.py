@@ -75,7 +75,9 @@ class Embedder(nn.Module):
         Returns:
             float tensor of shape (batch, backbone.dim).
         """
-        normalised = (pixels.to(self.mean.dtype) - self.mean) / self.std
+        # In place, as a fresh float image costs more than the arithmetic: the system has to find
+        # its memory page by page.
+        normalised = pixels.to(self.mean.dtype, copy=True).sub_(self.mean).div_(self.std)
         return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:

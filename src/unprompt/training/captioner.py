@@ -22,18 +22,13 @@ from unprompt.models.coca.open_clip import from_open_clip
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import CaptionModel, Search
+from unprompt.training.arguments import steps_per_epoch, training_arguments
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.machine import first_process_first
 from unprompt.training.parameters import by_decay, create_optimiser
 from unprompt.training.recipe import Captioner, Data, Recipe
 from unprompt.training.sampling import Draws
-from unprompt.training.trainer import (
-    RunTrainer,
-    go_on,
-    last_checkpoint,
-    steps_per_epoch,
-    training_arguments,
-)
+from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")

@@ -37,15 +37,10 @@ from unprompt.models.tokenizer import (
 )
 from unprompt.pairs.table import load
 from unprompt.pairs.text import read_lines
+from unprompt.training.arguments import steps_per_epoch, training_arguments
 from unprompt.training.parameters import by_decay, create_optimiser
 from unprompt.training.recipe import Decoder, Recipe
-from unprompt.training.trainer import (
-    RunTrainer,
-    go_on,
-    last_checkpoint,
-    steps_per_epoch,
-    training_arguments,
-)
+from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
 
 TEXTS_FILE = "texts.parquet"
 _MEASURED = 400

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
 
 from unprompt.errors import TrainingError
 from unprompt.training.recipe import Recipe
-from unprompt.training.trainer import PATIENCE_OF_PROCESSES, processes
+
+PATIENCE_OF_PROCESSES = 24 * 3600
+"""Seconds that processes wait for the first, which prepares the table and fits the head."""
 
 _MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
 _DISK = ("no space left", "file too large", "disk quota", "file write failed", "writing file")
+
+
+def processes() -> int:
+    """Processes of the run, as torchrun states them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let the C library keep the memory that is freed in the block, for what comes next.
+
+    Each step on a CPU frees its activations and asks for as many again. glibc by default gives
+    them back to the system, which then fills every page with zeros anew: a quarter of a step of a
+    MobileNet (benchmarks/RESULTS.md). At the end the memory goes back. Other C libraries, and
+    runs on a GPU, are left as they are.
+    """
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if torch.cuda.is_available() or not hasattr(library, "mallopt"):
+        yield
+        return
+    # Numbers and defaults of glibc's malloc.h and mallopt(3).
+    trim_threshold, mmap_max = -1, -4
+    library.mallopt(mmap_max, 0)
+    library.mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        library.mallopt(mmap_max, 65_536)
+        library.mallopt(trim_threshold, 128 * 1024)
+        library.malloc_trim(0)
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from torch.overrides import TorchFunctionMode
 from unprompt.errors import RecipeError
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable, load
+from unprompt.training.arguments import chosen_precision, steps_per_epoch
 from unprompt.training.losses import embedding_loss
 from unprompt.training.parameters import parameter_groups
 from unprompt.training.recipe import Recipe, recipe_text
 from unprompt.training.run import build, prepare_to_learn
 from unprompt.training.sampling import Draws
-from unprompt.training.trainer import chosen_precision, steps_per_epoch
 
 _STATES = {"adamw": 8, "lion": 4, "madgrad": 12, "sgd": 4, "adamw8bit": 2, "lion8bit": 1}
 """Bytes that an optimiser keeps for each weight that learns; others are taken for AdamW."""

@@ -181,6 +181,7 @@ _OF_EMBEDDERS = (
     "schedule.probe",
     "schedule.head_epochs",
     "schedule.gradient_checkpointing",
+    "schedule.fsdp",
 )
 """What recipes of captioners and decoders have their own words for, or no use."""
 

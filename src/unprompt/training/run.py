@@ -29,20 +29,16 @@ from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.classes import teach
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.features import features_of
-from unprompt.training.machine import explained, first_process_first
+from unprompt.training.machine import explained, first_process_first, freed_memory_kept
 from unprompt.training.pictures import Pictures
 from unprompt.training.plots import plot
 from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
 from unprompt.training.recipe import Recipe, recipe_text, save_recipe
 from unprompt.training.sections import Model
-from unprompt.training.trainer import (
-    FAILURES_FILE,
-    EmbedderTrainer,
-    go_on,
-    last_checkpoint,
-)
+from unprompt.training.trainer import FAILURES_FILE, go_on, last_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
 TABLE_FILE = "pairs.parquet"
@@ -99,7 +95,7 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
         table = None if recipe.decoder else prepare(recipe, folder, progress and is_first)
         if is_first:
             note_call(folder, table or Path(recipe.data.table))
-    with explained(recipe):
+    with explained(recipe), freed_memory_kept():
         try:
             scores = _train(recipe, table, folder, progress)
         except TableError as error:

@@ -193,6 +193,8 @@ class Schedule:
             instructions for it, else fp32.
         gradient_checkpointing: recompute activations to save memory.
         compile: compile the model with ``torch.compile``.
+        fsdp: spread weights, gradients and the optimiser's state over torchrun's processes (fully
+            sharded data parallel), for models that do not fit one device.
         evaluations: looks at the validation split; each also saves a checkpoint.
         evaluate_every: the same as a number of steps from look to look, which then goes before
             ``evaluations``.
@@ -210,6 +212,7 @@ class Schedule:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
+    fsdp: bool = False
     evaluations: int = 4
     evaluate_every: int | None = None
     save_every: int | None = None

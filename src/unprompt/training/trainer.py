@@ -1,42 +1,30 @@
-"""Hugging Face's trainer as the runs of embedders and captioners use it."""
+"""Hugging Face's trainer as the runs of embedders, captioners and decoders use it."""
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import EvalPrediction, TrainerState
+from transformers import TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from unprompt.errors import RecipeError, StoppedError, TrainingError
-from unprompt.models.embedder import WEIGHTS_FILE, Embedder
-from unprompt.models.layers import frozen_modules, merge
+from unprompt.errors import StoppedError, TrainingError
+from unprompt.training.arguments import steps_per_epoch
 from unprompt.training.callbacks import LOG_FILE, Looks, RunLog, Seeds, StopOnSignal, gains_no_more
-from unprompt.training.dataset import PairsDataset
-from unprompt.training.losses import embedding_loss
-from unprompt.training.parameters import create_optimiser, parameter_groups
 from unprompt.training.recipe import Recipe
 from unprompt.training.sampling import Draws
 
 FAILURES_FILE = "unreadable.txt"
 _STATE_FILE = "trainer_state.json"
-_LEARNER_FILE = "learner.safetensors"
-_AVERAGE_FILE = "average.safetensors"
-PATIENCE_OF_PROCESSES = 24 * 3600
-"""Seconds that processes wait for the first, which prepares the table and fits the head."""
 
 
 class RunTrainer(transformers.Trainer):
@@ -148,161 +136,6 @@ class RunTrainer(transformers.Trainer):
         )
 
 
-class EmbedderTrainer(RunTrainer):
-    """Minimises the recipe's loss between predicted and true prompt embeddings."""
-
-    def __init__(self, recipe: Recipe, model: Embedder, train: PairsDataset, val: PairsDataset):
-        self._sources = np.array([source or "unknown" for source in val.table.column("source")])
-        self._table = train.table
-        draws = Draws(train.table, recipe.data, recipe.seed, recipe.schedule.batch_size)
-        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(draws)))
-        # The best model is taken from its checkpoint, since its weights may be averages.
-        arguments.load_best_model_at_end = False
-        super().__init__(
-            recipe,
-            model,
-            train,
-            val,
-            draws,
-            arguments,
-            data_collator=torch.utils.data.default_collate,
-            compute_metrics=self._metrics,
-        )
-        self._still = frozen_modules(model.backbone)
-        if recipe.optimiser.frozen_statistics:
-            self._still += [m for m in model.backbone.modules() if _keeps_statistics(m)]
-        self._average: Any = None
-        if self.is_fsdp_enabled and (recipe.optimiser.ema or recipe.model.lora_rank):
-            raise RecipeError(
-                "optimiser.ema and model.lora_rank need the weights in one piece, and FSDP "
-                "spreads them; set both to 0, or train with torchrun (DDP)"
-            )
-        if recipe.optimiser.ema:
-            from timm.utils import ModelEmaV3
-
-            settings = recipe.optimiser
-            self._average = ModelEmaV3(
-                model, decay=settings.ema, use_warmup=settings.ema_warmup, warmup_power=2 / 3
-            )
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """The recipe's loss over the images that could be read; a float32 scalar."""
-        if model.training:
-            for module in self._still:
-                module.eval()
-        pixels, labels, rows = inputs["pixels"], inputs["labels"], inputs["row"]
-        usable = [number for number, failure in enumerate(inputs["failure"]) if not failure]
-        if model.training and 0 < len(usable) < len(pixels):
-            pixels, labels, rows = pixels[usable], labels[usable], rows[usable]
-        outputs = model(pixels, normalise=False)
-        if usable or not model.training:
-            loss = embedding_loss(outputs, labels, self._recipe.loss)
-        else:
-            # Nothing to learn from; but in a distributed run every process must take the step.
-            loss = outputs.float().sum() * 0
-        if model.training:
-            self.check_finite(loss, rows.tolist(), self._table)
-        return (loss, outputs) if return_outputs else loss
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's, with a rate for each layer of the backbone and one for the head."""
-        if self.optimizer is None:
-            settings = self._recipe.optimiser
-            self.optimizer = create_optimiser(parameter_groups(self._embedder, settings), settings)
-            if self._average is not None:
-                self.optimizer.register_step_post_hook(self._follow)
-        return self.optimizer
-
-    def _follow(self, *_: Any) -> None:
-        self._average.update(self._embedder, self.state.global_step + 1)
-
-    @property
-    def _embedder(self) -> Embedder:
-        embedder: Embedder = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return embedder
-
-    @property
-    def evaluated(self) -> Embedder:
-        """The model that is evaluated and saved: the average where there is one."""
-        averaged: Embedder = self._embedder if self._average is None else self._average.module
-        return averaged
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A checkpoint is a model folder, so that each can be loaded and evaluated by itself.
-
-        Where the model that learns is not the one that is evaluated, it is saved beside it.
-        """
-        folder = Path(str(output_dir or self.args.output_dir))
-        if not self.args.should_save:
-            return
-        adapted = self._recipe.model.lora_rank > 0
-        evaluated = self.evaluated
-        if adapted:
-            evaluated = copy.deepcopy(evaluated)
-            merge(evaluated.backbone)
-        evaluated.save_pretrained(folder, weights=state_dict)
-        if adapted or self._average is not None:
-            save_file(_contiguous(self._embedder), folder / _LEARNER_FILE)
-        if adapted and self._average is not None:
-            save_file(_contiguous(self._average.module), folder / _AVERAGE_FILE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        folder = Path(resume_from_checkpoint)
-        learner = folder / _LEARNER_FILE
-        weights = load_file(learner if learner.exists() else folder / WEIGHTS_FILE)
-        self._embedder.load_state_dict(weights)
-        if self._average is not None:
-            average = folder / _AVERAGE_FILE
-            weights = load_file(average if average.exists() else folder / WEIGHTS_FILE)
-            self._average.module.load_state_dict(weights)
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Any, Any, Any]:
-        """Loss, predicted embeddings, and true embeddings with rows; row -1 was not readable."""
-        inputs = self._prepare_inputs(inputs)
-        if self._average is not None:
-            model = self._average.module
-        with torch.no_grad(), self.accelerator.autocast():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        failed = torch.tensor([bool(f) for f in inputs["failure"]], device=inputs["row"].device)
-        rows = inputs["row"].masked_fill(failed, -1)
-        embeddings = nn.functional.normalize(outputs.float(), dim=-1)
-        return loss.detach(), embeddings, (inputs["labels"], rows)
-
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Mean cosine over the validation split, and over each source of it."""
-        truth: Any = prediction.label_ids
-        labels, rows = truth
-        cosines = np.sum(np.asarray(prediction.predictions) * np.asarray(labels), axis=1)
-        cosines, sources = cosines[rows >= 0], self._sources[rows[rows >= 0]]
-        scores = {"cosine": float(cosines.mean())}
-        for source in np.unique(sources):
-            scores[f"cosine/{source}"] = float(cosines[sources == source].mean())
-        return scores
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
-
-
-def _contiguous(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.contiguous() for name, value in model.state_dict().items()}
-
-
 def go_on(trainer: RunTrainer, checkpoint: Path | None) -> None:
     """Train to the end, from a checkpoint where there is one.
 
@@ -342,77 +175,3 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             whole.append(path)
     return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def processes() -> int:
-    """Processes of the run, as torchrun states them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def steps_per_epoch(recipe: Recipe, count: int) -> int:
-    """Optimiser steps that an epoch of ``count`` pairs takes."""
-    schedule = recipe.schedule
-    batches = math.ceil(math.ceil(count / schedule.batch_size) / processes())
-    return math.ceil(batches / schedule.accumulation)
-
-
-def training_arguments(recipe: Recipe, steps_per_epoch: int) -> transformers.TrainingArguments:
-    """The recipe as Hugging Face's trainer takes it."""
-    schedule, optimiser = recipe.schedule, recipe.optimiser
-    steps = schedule.max_steps
-    if steps < 0:
-        steps = math.ceil(schedule.epochs * steps_per_epoch)
-    interval = schedule.evaluate_every or math.ceil(steps / schedule.evaluations)
-    warmup = optimiser.warmup_steps
-    precision = chosen_precision(recipe)
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("schedule.precision=fp16 needs a CUDA device; take bf16, fp32 or auto")
-    return transformers.TrainingArguments(
-        output_dir=str(Path(recipe.output) / "checkpoints"),
-        per_device_train_batch_size=schedule.batch_size,
-        per_device_eval_batch_size=schedule.batch_size,
-        gradient_accumulation_steps=schedule.accumulation,
-        max_steps=steps,
-        warmup_steps=round(optimiser.warmup * steps) if warmup is None else warmup,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": optimiser.final},
-        learning_rate=optimiser.learning_rate,
-        max_grad_norm=optimiser.max_grad_norm,
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        torch_compile=schedule.compile,
-        eval_strategy="steps",
-        eval_steps=interval,
-        save_strategy="steps",
-        save_steps=interval,
-        save_total_limit=schedule.keep,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_cosine",
-        greater_is_better=True,
-        logging_steps=min(interval, 10),
-        # A loss that is no number is an error here, not something to leave out of a mean.
-        logging_nan_inf_filter=False,
-        dataloader_num_workers=recipe.data.workers,
-        dataloader_persistent_workers=recipe.data.workers > 0,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=recipe.report_to,
-        run_name=Path(recipe.output).name,
-        seed=recipe.seed,
-        ddp_timeout=PATIENCE_OF_PROCESSES,
-    )
-
-
-def chosen_precision(recipe: Recipe) -> str:
-    """``fp32``, ``bf16`` or ``fp16``."""
-    if recipe.schedule.precision != "auto":
-        return recipe.schedule.precision
-    return "bf16" if _has_fast_bf16() else "fp32"
-
-
-def _has_fast_bf16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
