@@ -1,6 +1,6 @@
 """Banks with an index against exact search in numpy: recall, time of a search, size.
 
-Run: python benchmarks/bank.py TEXTS.txt [--queries 200]
+Run: python benchmarks/bank.py TEXTS.txt [--queries 200] [--index flat sq8 pq]
 
 Asked for are embeddings at a cosine of about 0.7 to a prompt of the bank, one at a time, as for one
 image. Times are of the processor, on one thread.
@@ -25,12 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", type=Path)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--index", nargs="+", default=["flat", "sq8", "pq"])
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
     print("| index | probes | build s | MB beside the texts | recall@10 | ms a search |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        for index in ("flat", "sq8", "pq"):
+        for index in options.index:
             folder = Path(scratch) / index
             started = time.process_time()
             build_bank(options.texts, folder, index)
@@ -41,7 +42,8 @@ def main() -> None:
                 share = recall(bank, 10, options.queries)
                 shown = "all" if index == "flat" else probes
                 ms = 1000 * seconds(bank, options.queries) / options.queries
-                print(f"| {index} | {shown} | {built:.1f} | {size:.0f} | {share:.3f} | {ms:.2f} |")
+                row = f"| {index} | {shown} | {built:.1f} | {size:.0f} | {share:.3f} | {ms:.2f} |"
+                print(row, flush=True)
 
 
 def seconds(bank: Bank, queries: int) -> float:
