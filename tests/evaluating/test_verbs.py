@@ -1,13 +1,10 @@
-"""The verbs evaluate and export, once as the installed command and else through its entry."""
+"""The verbs evaluate and export, through the entry of the installed command."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +16,12 @@ from unprompt.pairs.convert import convert
 from unprompt.pairs.table import load, save
 
 
-def test_the_installed_command_writes_scores_and_report(tmp_path, model_folder, table_file):
-    script = Path(sys.executable).with_name("unprompt")
+def test_scores_and_report(call, tmp_path, model_folder, table_file):
     report = tmp_path / "report.html"
-    command = [script, "evaluate", model_folder, table_file, "--report", report, "--baselines"]
-    done = subprocess.run(
-        [*map(str, command), "--format", "json", "--device", "cpu"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    scores = json.loads(done.stdout)
+    command = ("evaluate", model_folder, table_file, "--report", report, "--baselines")
+    code, out, err = call(*command, "--format", "json", "--device", "cpu")
+    assert code == 0, err
+    scores = json.loads(out)
     assert scores["split"] == "test"
     assert scores["model"]["pairs"] == COUNT["test"]
     assert scores["words"]["pairs"] == COUNT["test"]

@@ -127,12 +127,12 @@ def test_bad_images_are_named_and_passed_over(
     assert str(bad[name]) not in answer.error, "the file is named beside the error already"
 
 
-def test_a_thousand_images_stream_in_order(
+def test_many_images_stream_in_order(
     tmp_path: Path, good: dict[str, Path], predictor: Predictor
 ) -> None:
     one = good["plain.jpg"].read_bytes()
     files = []
-    for number in range(1000):
+    for number in range(320):
         path = tmp_path / f"{number:04}.jpg"
         path.write_bytes(one if number % 10 else b"broken")
         files.append(path)
@@ -153,7 +153,7 @@ def test_a_thousand_images_stream_in_order(
     tracemalloc.stop()
     seen = [(first.file, first.error is None), *rest]
     assert seen == [(str(path), i % 10 != 0) for i, path in enumerate(files)]
-    assert peak < 100e6
+    assert peak < 30e6, "pixels of all of them are 48 MB"
 
 
 def test_wrong_calls_are_refused(tmp_path: Path) -> None:

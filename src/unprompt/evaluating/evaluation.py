@@ -242,7 +242,7 @@ class _Predictions:
 def _predict(
     model: EmbeddingModel, table: PairsTable, batch_size: int, what: str, progress: bool
 ) -> _Predictions:
-    at_least = 2 * model.preprocessing.size
+    at_least = model.preprocessing.least_side
     openers = (partial(table.open_image, row, at_least) for row in range(len(table)))
     outputs = track(embed_images(model, openers, batch_size), what, len(table), progress)
     told = {}

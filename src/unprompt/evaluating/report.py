@@ -180,7 +180,8 @@ def _figure(evaluation: Evaluation, row: int) -> str:
         answer = f'<p class="answer">{escape(evaluation.words.texts[row])}</p>'
     return (
         f'<figure><img src="data:image/jpeg;base64,{data}" alt=""><figcaption>'
-        f"<b>{evaluation.model.values[row]:.3f}</b><p>{prompt}</p>{answer}</figcaption></figure>"
+        f'<b>{evaluation.model.values[row]:.3f}</b><p dir="auto">{prompt}</p>{answer}'
+        "</figcaption></figure>"
     )
 
 

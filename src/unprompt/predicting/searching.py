@@ -53,7 +53,7 @@ def _embedded(query: str | Path, encoder: str, model: str | Path) -> np.ndarray:
             f"of {encoder}; name a bank that fits"
         )
     preprocessing = embedder.preprocessing
-    pixels = preprocessing(open_rgb(query, at_least=2 * preprocessing.size))
+    pixels = preprocessing(open_rgb(query, at_least=preprocessing.least_side))
     return embedder.run(pixels[None])[0]
 
 

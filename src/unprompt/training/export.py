@@ -122,7 +122,7 @@ def _pictures(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
         if len(pixels) == PICTURES:
             break
         try:
-            image = known.open_image(int(row), 2 * embedder.preprocessing.size)
+            image = known.open_image(int(row), embedder.preprocessing.least_side)
         except TableError:
             continue  # others do as well; whoever trains on the table is told
         pixels.append(embedder.preprocessing(image))
