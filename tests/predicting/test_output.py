@@ -16,7 +16,7 @@ EMBEDDED = Answer(
     prompt='a cat, "quoted"',
     route="embed+bank",
     score=0.51239,
-    alternatives=(Alternative("a dog", 0.4),),
+    alternatives=(Alternative("a dog", 0.40000001),),
     model="builtin",
     embedding=np.eye(384, dtype=np.float32)[0] * 2,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,9 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """All but the embedding, ready for JSON."""
         stated = {name: getattr(self, name) for name in self.__slots__ if name != "embedding"}
-        alternatives = [asdict(item) for item in self.alternatives]
+        alternatives = [
+            {"prompt": item.prompt, "score": _rounded(item.score)} for item in self.alternatives
+        ]
         return stated | {
             "alternatives": alternatives or None,
             "score": _rounded(self.score),
