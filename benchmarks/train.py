@@ -34,6 +34,7 @@ from unprompt.encoding.sources import find_source
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.machine import freed_memory_kept
 from unprompt.training.pictures import Pictures
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
 
@@ -200,7 +201,6 @@ def recipe_of(backbone: str, batch: int, steps: int, folder: Path) -> Recipe:
 def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: Path) -> np.ndarray:
     """The same of our trainer, loading and logging included; images were decoded before."""
     from unprompt.training.embedder import EmbedderTrainer
-    from unprompt.training.machine import freed_memory_kept
     from unprompt.training.run import build
 
     torch.manual_seed(0)
@@ -256,9 +256,10 @@ def data_path(table: PairsTable, folder: Path) -> None:
             pictures = Pictures(data, preprocessing, whole=True)
             ours(PairsDataset(data, preprocessing, plain, pictures))()
 
-        rates.append(rate(first, len(data), warm=False))
-        stored = Pictures(data, preprocessing, whole=True)
-        rates.append(rate(ours(PairsDataset(data, preprocessing, plain, stored)), len(data)))
+        with freed_memory_kept():  # as `run.train` does
+            rates.append(rate(first, len(data), warm=False))
+            stored = Pictures(data, preprocessing, whole=True)
+            rates.append(rate(ours(PairsDataset(data, preprocessing, plain, stored)), len(data)))
         shown = (f"{r:.0f} ({r / rates[0]:.1f}x)" for r in rates)
         print(f"| {name} | {' | '.join(shown)} |", flush=True)
 

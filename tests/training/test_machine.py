@@ -18,5 +18,5 @@ def test_memory_that_a_step_frees_serves_the_next():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     with freed_memory_kept():
-        faults()
-        assert faults() < 1000  # of the 24,414 pages that it has
+        found = [faults() for _ in range(4)]
+    assert found[-1] < 1000  # of the 24,414 pages that it has

@@ -93,3 +93,7 @@ def test_eight_bits_need_their_library(monkeypatch):
     monkeypatch.setattr("unprompt.training.parameters.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match="adamw8bit needs bitsandbytes"):
         create_optimiser(groups, Optimiser(name="adamw8bit"))
+    monkeypatch.setattr("unprompt.training.parameters.find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match="adamw8bit runs on a CUDA device alone"):
+        create_optimiser(groups, Optimiser(name="adamw8bit"))

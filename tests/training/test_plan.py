@@ -38,6 +38,9 @@ def test_the_plan_is_what_the_trainer_does(recipe: Recipe, pairs):
     assert found.frozen == total - learning > 0
     assert found.memory["weights"] == found.memory["average"] == 4 * total
     assert found.memory["optimiser"] == 8 * learning
+    assert "by the processes" not in str(found)
+    recipe.schedule.fsdp = True
+    assert "divides all but activations by the processes" in str(plan(recipe))
 
 
 def test_activations_are_what_autograd_keeps(recipe: Recipe, pairs):

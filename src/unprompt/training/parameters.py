@@ -96,6 +96,10 @@ def create_optimiser(
         raise RecipeError(
             f"optimiser.name={settings.name} needs bitsandbytes; run: pip install bitsandbytes"
         )
+    if name.startswith("bnb") and not torch.cuda.is_available():
+        raise RecipeError(
+            f"optimiser.name={settings.name} runs on a CUDA device alone; take another"
+        )
     stated = tuple(settings.betas) if settings.betas else betas
     # One pass over the weights instead of a dozen; the devices that torch has it for are ours.
     further: dict[str, Any] = {"fused": True} if name in _FUSED else {}

@@ -69,6 +69,8 @@ class Plan:
                 f"epoch of the {self.pairs:,} pairs to train on; {self.warmup:,} of warm-up"
             )
         lines += ["", "memory on each device (estimate)"]
+        if self.recipe.schedule.fsdp:
+            lines[-1] += "; schedule.fsdp divides all but activations by the processes"
         total = sum(self.memory.values())
         for name, size in [*self.memory.items(), ("total", total)]:
             lines.append(f"  {name:<14}{size / 2**30:>8.2f} GiB")
