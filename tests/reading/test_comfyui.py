@@ -276,6 +276,27 @@ def test_values_come_through_links_and_loras_are_listed() -> None:
     assert reading.settings.model == "m.safetensors"
 
 
+def test_loras_of_stacks_and_of_rgthree() -> None:
+    stack = {"switch_1": "On", "lora_name_1": "a.safetensors", "model_weight_1": 0.4}
+    stack |= {"switch_2": "Off", "lora_name_2": "off.safetensors", "model_weight_2": 1.0}
+    power = {
+        "PowerLoraLoaderHeaderWidget": {"type": "PowerLoraLoaderHeaderWidget"},
+        "lora_1": {"on": True, "lora": "b.safetensors", "strength": 0.7},
+        "lora_2": {"on": False, "lora": "off.safetensors", "strength": 1.0},
+        "model": ["11", 0],
+    }
+    reading = graph(
+        n3=sampler(model=["10", 0]),
+        n10=("Power Lora Loader (rgthree)", power),
+        n11=("CR Apply LoRA Stack", {"model": ["4", 0], "lora_stack": ["12", 0]}),
+        n12=("CR LoRA Stack", stack),
+        n6=FOX,
+        n7=DOG,
+    )
+    assert reading.settings.loras == (Lora("b.safetensors", 0.7), Lora("a.safetensors", 0.4))
+    assert reading.settings.model == "m.safetensors"
+
+
 def test_cycles_end() -> None:
     loop = ("ControlNetApply", {"conditioning": ["10", 0]})
     reading = graph(n3=sampler(positive=["10", 0], latent_image=["3", 0]), n7=DOG, n10=loop)

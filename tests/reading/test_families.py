@@ -81,15 +81,17 @@ def test_what_cameras_write_is_no_prompt(words: str) -> None:
 
 def test_swarmui() -> None:
     stated = {"prompt": "a fox", "negativeprompt": "dog", "model": "m", "seed": 5, "cfgscale": 7.5}
+    loras = {"loras": ["a", "b"], "loraweights": ["0.8", "1"]}
     reading = read_json(
         "parameters",
-        sui_image_params={**stated, "swarm_version": "0.9.7"},
+        sui_image_params={**stated, **loras, "swarm_version": "0.9.7"},
         sui_models=[{"name": "m.safetensors", "param": "model", "hash": "0xab"}],
     )
     assert (reading.generator, reading.version) == ("SwarmUI", "0.9.7")
     assert (reading.prompt, reading.negative_prompt) == ("a fox", "dog")
     settings = reading.settings
     assert (settings.model, settings.model_hash, settings.guidance) == ("m", "0xab", 7.5)
+    assert settings.loras == (Lora("a", 0.8), Lora("b", 1.0))
 
 
 def test_fooocus() -> None:

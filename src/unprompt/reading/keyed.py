@@ -34,43 +34,41 @@ class Keyed:
     """Look-up in a mapping by the squeezed form of its keys; remembers what was asked."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self._values = values
-        self._keys: dict[str, str] = {}
-        for key in values:
-            if len(key) < 100:
-                self._keys.setdefault(squeeze(key), key)
+        # From the last on, so that the first of those that are squeezed alike stays.
+        self._items = {
+            squeeze(key): (key, values[key]) for key in reversed([*values]) if len(key) < 100
+        }
         self._asked: list[tuple[str, ...]] = []
 
     def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        return key in self._items
 
     def get(self, *keys: str) -> Any:
         """The first value of ``keys`` that is neither absent, None nor blank."""
         self._asked.append(keys)
         for key in keys:
-            if key in self._keys:
-                value = self._values[self._keys[key]]
+            if key in self._items:
+                value = self._items[key][1]
                 if value is not None and value != "":
                     return value
         return None
 
     def has_any(self, *keys: str) -> bool:
         """Whether one of ``keys`` is there, whatever its value."""
-        return not self._keys.keys().isdisjoint(keys)
+        return not self._items.keys().isdisjoint(keys)
 
     def rest(self) -> dict[str, str]:
         """What was not asked for: the plain values, as text."""
-        rest = {}
         asked = frozenset[str]().union(*self._asked)
-        for key, name in self._keys.items():
-            if key in asked:
-                continue
-            value = self._values[name]
-            if value is None or isinstance(value, (dict, list)):
-                continue
-            if value != "" and len(text := str(value)) <= _MAX_TEXT:
-                rest[name] = text
-        return rest
+        return {
+            name: text
+            for key, (name, value) in reversed(self._items.items())
+            if key not in asked
+            and value is not None
+            and value != ""
+            and not isinstance(value, (dict, list))
+            and len(text := str(value)) <= _MAX_TEXT
+        }
 
 
 def is_description(keyed: Keyed) -> bool:
@@ -134,7 +132,10 @@ def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
         ),
         clip_skip=as_int(keyed.get("clipskip")),
         vae=name_of(keyed.get("vae", "vaename", "usevaemodel", "vaemodel", "sdvae")),
-        loras=loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel")),
+        loras=_weighted(
+            loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel")),
+            keyed.get("loraweights", "loraalpha"),
+        ),
         other=keyed.rest(),
     )
 
@@ -150,6 +151,15 @@ def name_of(value: object) -> str | None:
 def loras_of(value: object) -> tuple[Lora, ...]:
     """LoRAs as generators list them: names, objects, or triples of name, weight and hash."""
     return tuple(_loras(value)) if value else ()
+
+
+def _weighted(loras: tuple[Lora, ...], weights: object) -> tuple[Lora, ...]:
+    """LoRAs with the weights that SwarmUI and Easy Diffusion list apart from them, in order."""
+    listed = weights if isinstance(weights, list) else [weights]
+    if not loras or weights is None or len(listed) != len(loras):
+        return loras
+    pairs = zip(loras, listed, strict=True)
+    return tuple(Lora(lora.name, as_float(weight)) for lora, weight in pairs)
 
 
 def _loras(value: object) -> Iterator[Lora]:

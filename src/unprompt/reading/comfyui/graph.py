@@ -10,6 +10,8 @@ from typing import Any
 from unprompt.reading.comfyui.names import Names
 
 MAX_NODES = 20_000
+_WRAPPED = ("__value__", "content")
+"""Keys of the objects that some front ends wrap values in."""
 _PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
@@ -83,7 +85,7 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
         links: dict[str, str] = {}
         traits = 0
         for name, item in stated.items():
-            if item.__class__ is dict:  # some front ends wrap values in objects
+            if item.__class__ is dict and not item.keys().isdisjoint(_WRAPPED):
                 item = item.get("__value__", item.get("content"))
                 if inputs is stated:
                     inputs = dict(stated)

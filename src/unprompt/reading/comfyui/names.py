@@ -96,7 +96,10 @@ def traits_of(name: str) -> int:
         traits |= PICTURE
     if name in _SELECTORS:
         traits |= SELECTOR
-    if name.startswith(("model", "guider", "pipe", "context", "ctx", "unet")):
+    if (
+        name.startswith(("model", "guider", "pipe", "context", "ctx", "unet"))
+        or "lora_stack" in name
+    ):
         traits |= MODEL
     if name.startswith(("latent", "samples", "optional_latent")):
         traits |= LATENT

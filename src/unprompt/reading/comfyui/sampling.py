@@ -10,6 +10,11 @@ from unprompt.reading.comfyui.graph import Graph, Node, plain_value
 from unprompt.reading.comfyui.names import GUIDANCE, LATENT, MODEL, SAMPLING
 
 _MAX_NODES = 500
+_WEIGHTS = (
+    *("strength_model", "strength{number}", "{name}_strength", "strength", "lora_model_strength"),
+    *("model_weight{number}", "model_str{number}", "lora_wt{number}"),
+)
+"""Names of a LoRA's weight beside the name of its file."""
 _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "diffusion_name", "model_path")
 
 
@@ -94,17 +99,27 @@ def _distilled(graph: Graph, sampler: Node) -> float | None:
 
 
 def _loras(models: list[Node]) -> Iterator[Lora]:
+    """LoRAs by their files: one a node, several by number, or the objects of rgthree's loader."""
     for node in models:
         for name, value in node.inputs.items():
+            if value.__class__ is dict:
+                if value.get("on") is not False and (file := as_text(value.get("lora"))):
+                    yield Lora(file, as_float(value.get("strength")))
+                continue
             if value.__class__ is not str or name[:4].lower() != "lora":
                 continue
             if "name" not in name.lower() and not value.endswith(".safetensors"):
                 continue
             if value.strip().lower() in ("none", ""):
                 continue
-            suffix = name.lower().removeprefix("lora").removeprefix("_name")
-            keys = ("strength_model", f"strength{suffix}", f"{name}_strength", "strength")
-            weight = next(
-                (w for key in keys if (w := as_float(node.inputs.get(key))) is not None), None
+            number = name.lower().removeprefix("lora").removeprefix("_name")
+            if node.inputs.get(f"switch{number}") == "Off":
+                continue
+            weights = (form.format(number=number, name=name) for form in _WEIGHTS)
+            yield Lora(
+                value,
+                next(
+                    (w for key in weights if (w := as_float(node.inputs.get(key))) is not None),
+                    None,
+                ),
             )
-            yield Lora(value, weight)
