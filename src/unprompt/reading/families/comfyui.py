@@ -9,8 +9,8 @@ from typing import Any
 from unprompt.reading.answer import Field, Prompt, Reading, Settings
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.comfyui.graph import Graph, from_api_prompt, is_api_prompt
+from unprompt.reading.comfyui.origins import Origin, first_sampler, main_origin, origins
 from unprompt.reading.comfyui.sampling import settings_of
-from unprompt.reading.comfyui.tracing import Origin, first_sampler, main_origin, origins
 from unprompt.reading.comfyui.workflow import from_workflow, is_workflow
 from unprompt.reading.keyed import Keyed, is_description, read_keyed
 

@@ -1,0 +1,136 @@
+"""From the images of a graph back to the samplers that made them, and to the one that began.
+
+From an output node the links are walked back until a node is met whose conditioning leads to
+text: the sampler.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from unprompt.reading.comfyui.graph import Graph, Node
+from unprompt.reading.comfyui.names import BUNDLE, PICTURE, PIPE, POSITIVE, TOWARDS_TEXT
+from unprompt.reading.comfyui.tracing import Found, Tracer
+
+_SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
+_SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
+_SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
+
+
+@dataclass(slots=True)
+class Origin:
+    """A node that takes conditioning, with the texts of its two sides, the main one first.
+
+    ``samples`` is false for a node that only passes conditioning and pictures on.
+    """
+
+    node: Node
+    positive: tuple[Found, ...]
+    negative: tuple[Found, ...]
+    samples: bool = True
+
+
+def origins(graph: Graph) -> list[Origin]:
+    """The samplers behind the images, those nearest to the first output first."""
+    tracer = Tracer(graph)
+    found = []
+    behind = _behind_outputs(graph)
+    for node in behind:
+        if not node.traits & (TOWARDS_TEXT | BUNDLE):
+            continue
+        positive = tracer.texts_of(node, "positive")
+        if positive:
+            negative = tracer.texts_of(node, "negative")
+            found.append(Origin(node, tuple(positive), tuple(negative), _samples(node)))
+    if not found:
+        for node in behind:
+            positive, negative = tracer.prompted(node)
+            if positive:
+                found.append(Origin(node, tuple(positive), tuple(negative), False))
+    return found
+
+
+def main_origin(graph: Graph, found: list[Origin]) -> Origin:
+    """The sampler that began the picture of the first output; what follows it only refines.
+
+    The way to it leads from the sampler nearest to the output through latents and images, and
+    ends where several of them are put together: such a picture has no one beginning.
+    """
+    if len(found) == 1:
+        return found[0]
+    whole = [o for o in found if "detailer" not in o.node.kind.lower()] or found
+    worded = [o for o in whole if o.positive[0].text.strip()] or whole
+    candidates = [o for o in worded if o.samples] or worded
+    known = {origin.node.id: origin for origin in candidates}
+    main = candidates[0]
+    seen = {main.node.id}
+    before = _picture_before(graph, main.node)
+    while before is not None and before.id not in seen:
+        seen.add(before.id)
+        main = known.get(before.id, main)
+        before = _picture_before(graph, before)
+    return main
+
+
+def _picture_before(graph: Graph, node: Node) -> Node | None:
+    """The one node that gives ``node`` the picture it works on."""
+    names = graph.names
+    links = {source for name, source in node.links.items() if names[name] & PICTURE}
+    for name, source in node.links.items():
+        # Stable Cascade hands the first stage's latent to the second inside its conditioning.
+        if names[name] & POSITIVE and (before := graph.get(source)) and "stage_c" in before.links:
+            links = {before.links["stage_c"]}
+    return graph.get(links.pop()) if len(links) == 1 else None
+
+
+def first_sampler(graph: Graph) -> Node | None:
+    """The sampler nearest to the first output, whether or not any text reaches it."""
+    for node in _behind_outputs(graph):
+        if node.traits & TOWARDS_TEXT and _samples(node):
+            return node
+    return None
+
+
+def outputs(graph: Graph) -> list[Node]:
+    """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
+    ends = [node for node in graph.values() if node.links and node.id not in graph.feeding]
+
+    def rank(node: Node) -> int:
+        if not any("image" in name or "video" in name for name in node.links):
+            return 3
+        if _SAVES.search(node.kind):
+            return 0
+        return 1 if _SHOWS.search(node.kind) else 2
+
+    return sorted(ends, key=rank) if len(ends) > 1 else ends
+
+
+def _samples(node: Node) -> bool:
+    """Whether a node has an input which only one that makes pictures has."""
+    return not _SAMPLER.isdisjoint(node.inputs) or bool(node.traits & PIPE)
+
+
+def _behind_outputs(graph: Graph) -> list[Node]:
+    """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
+    names = graph.names
+    behind: list[Node] = []
+    conditioning: list[Node] = []
+    seen: set[str] = set()
+    for start in outputs(graph):
+        queue = [start]
+        for node in queue:  # which grows on the way
+            if node is not start or _samples(node):  # some samplers save by themselves
+                behind.append(node)
+            for name, source in node.links.items():
+                if source not in seen and (before := graph.get(source)) is not None:
+                    seen.add(source)
+                    (conditioning if names[name] & TOWARDS_TEXT else queue).append(before)
+    for node in conditioning:  # which grows too, and where only samplers matter
+        if _samples(node):
+            behind.append(node)
+        for source in node.links.values():
+            if source not in seen and (before := graph.get(source)) is not None:
+                seen.add(source)
+                conditioning.append(before)
+    return behind
