@@ -110,32 +110,15 @@ def traits_of(name: str) -> int:
     return traits
 
 
+# What core nodes link, and what stands in their encoders. Each graph copies it, so it is short.
 _COMMON = {
     name: traits_of(name)
     for name in (
-        *("model", "clip", "vae", "positive", "negative", "latent_image", "samples", "images"),
-        *("seed", "noise_seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "text"),
-        *("ckpt_name", "vae_name", "lora_name", "strength_model", "strength_clip", "pixels"),
-        *("width", "height", "batch_size", "filename_prefix", "conditioning", "guidance"),
-        *("conditioning_1", "conditioning_2", "image", "mask", "control_net", "strength"),
-        *("noise", "guider", "sampler", "sigmas", "unet_name", "weight_dtype", "upscale_method"),
-        *("clip_name1", "clip_name2", "type", "stop_at_clip_layer", "crop", "upscale_model"),
-        *("model_name", "add_noise", "start_at_step", "end_at_step", "scale_by", "shift"),
-        *("return_with_leftover_noise", "control_net_name", "max_shift", "base_shift"),
-        *("clip_vision", "clip_vision_output", "start_image", "init_image", "clip_l", "t5xxl"),
-        *(
-            "start_percent",
-            "end_percent",
-            "image1",
-            "image2",
-            "x",
-            "y",
-            "value",
-            "string",
-            "prompt",
-        ),
-        *("text_g", "text_l", "clip_g", "target_width", "target_height", "crop_w", "crop_h"),
-        *("clip_name", "clip_name3", "device", "model1", "model2", "ratio", "length", "fps"),
+        *("images", "image", "samples", "latent_image", "pixels", "mask", "upscale_model"),
+        *("model", "clip", "vae", "positive", "negative", "conditioning", "conditioning_1"),
+        *("conditioning_2", "control_net", "strength", "noise", "guider", "sampler", "sigmas"),
+        *("clip_vision", "clip_vision_output", "start_image", "seed", "width", "height"),
+        *("text", "text_g", "text_l", "clip_l", "t5xxl", "guidance", "prompt", "string", "value"),
     )
 }
 
