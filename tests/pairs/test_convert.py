@@ -17,7 +17,8 @@ from PIL import Image
 from unprompt.errors import OutputError, TableError, UnpromptError
 from unprompt.pairs.convert import FORMATS, convert
 from unprompt.pairs.schema import SCHEMA
-from unprompt.pairs.table import Pair, PairsTable, load, save, validate
+from unprompt.pairs.table import Pair, PairsTable, load, save
+from unprompt.pairs.validation import validate
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 PROMPTS = ["a cat", 'say "hi", then,\nleave', "tab\there", "Ünïcödé 猫 🐱", " spaced  ", "=1+1"]

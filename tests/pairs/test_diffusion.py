@@ -27,7 +27,8 @@ from unprompt.pairs.backends import make_backend
 from unprompt.pairs.compose import compose
 from unprompt.pairs.diffusion import Diffusion, DiffusionBackend, _likely_batch
 from unprompt.pairs.generate import Generation, Job, generate, image_seed, prompt_id
-from unprompt.pairs.table import load, validate
+from unprompt.pairs.table import load
+from unprompt.pairs.validation import validate
 from unprompt.reading import read
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))

@@ -19,7 +19,8 @@ from tests.pairs.web import AT_FIRST, NEVER, BadWeb, bad_web, kind
 from unprompt.cli import app
 from unprompt.errors import UnpromptError
 from unprompt.pairs.download import Options, download, is_passing
-from unprompt.pairs.table import load, validate
+from unprompt.pairs.table import load
+from unprompt.pairs.validation import validate
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 

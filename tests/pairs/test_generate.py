@@ -12,7 +12,8 @@ from unprompt.errors import UnpromptError
 from unprompt.pairs.compose import compose
 from unprompt.pairs.generate import Job, generate, image_seed, prompt_id
 from unprompt.pairs.sketch import SketchBackend, draw
-from unprompt.pairs.table import load, validate
+from unprompt.pairs.table import load
+from unprompt.pairs.validation import validate
 from unprompt.reading import read
 
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))

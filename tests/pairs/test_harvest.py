@@ -11,7 +11,8 @@ from PIL import Image
 from unprompt.errors import UnreadableImageError
 from unprompt.pairs import harvest as module
 from unprompt.pairs.harvest import harvest
-from unprompt.pairs.table import load, validate
+from unprompt.pairs.table import load
+from unprompt.pairs.validation import validate
 from unprompt.reading import write_prompt
 
 

@@ -11,7 +11,8 @@ from tests.pairs.web import served
 from unprompt.errors import TableError, UnpromptError
 from unprompt.pairs.parts import IMAGES_PER_PART, download_parts
 from unprompt.pairs.preset_list import Preset, load_presets
-from unprompt.pairs.table import load, validate
+from unprompt.pairs.table import load
+from unprompt.pairs.validation import validate
 
 
 def _write_part(folder: Path, number: int, images: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""The pairs table: schema, reading, validation, streaming and atomic writing.
+"""The pairs table: schema, reading, streaming and atomic writing.
 
 A pairs table is a Parquet file (or, to read from, JSON lines of the same columns) beside its
 images. The ``file`` of a row is relative to the table's root: the folder of the table, or the
@@ -11,7 +11,6 @@ Everything else in the project takes and returns `PairsTable`; nothing else know
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -28,7 +27,7 @@ from PIL import Image
 from unprompt.errors import TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
-from unprompt.pairs.schema import REQUIRED, SCHEMA, SPLITS, conform, to_arrow
+from unprompt.pairs.schema import REQUIRED, SCHEMA, conform, to_arrow
 from unprompt.pairs.shards import read_member, refusal, split_member
 from unprompt.pairs.stored import (
     ROOT_KEY,
@@ -37,8 +36,6 @@ from unprompt.pairs.stored import (
     root_of,
     without_null_prompts,
 )
-
-_MAX_REPORTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,47 +359,3 @@ class PairsWriter:
         except OSError as failure:
             kind, error, traceback = type(failure), failure, failure.__traceback__
         self._pending.__exit__(kind, error, traceback)
-
-
-def validate(table: PairsTable, images: str = "exist") -> None:
-    """Check what the schema cannot: identity, prompts, paths, splits and images.
-
-    Args:
-        table: the table to check.
-        images: ``none``, ``exist`` (each image is there) or ``decode`` (and can be decoded).
-
-    Raises:
-        TableError: names the first 20 problems with their rows, and how many there are.
-    """
-    problems = list(find_problems(table, images))
-    if problems:
-        shown = "\n  ".join(problems[:_MAX_REPORTED])
-        more = len(problems) - _MAX_REPORTED
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise TableError(f"{table.name}: {len(problems)} problems\n  {shown}{rest}")
-
-
-def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
-    """Yield each problem of a table as one line with its row; see `validate`."""
-    if images not in ("none", "exist", "decode"):
-        raise ValueError(f"images must be none, exist or decode, not '{images}'")
-    ids = table.column("id")
-    first_of: dict[str, int] = {}
-    repeated = {name for name, count in Counter(ids).items() if count > 1}
-    columns = zip(ids, table.prompts, table.column("split"), strict=True)
-    for row, (name, prompt, split) in enumerate(columns):
-        where = f"row {table.first_row + row}"
-        if name in repeated and name in first_of:
-            yield f"{where}: id '{name}' stands in row {table.first_row + first_of[name]} too"
-        first_of.setdefault(name, row)
-        if not name:
-            yield f"{where}: the id is empty"
-        if not prompt.strip():
-            yield f"{where}: the prompt is empty"
-        if split is not None and split not in SPLITS:
-            yield f"{where}: split '{split}' is not one of {', '.join(SPLITS)}"
-        if images != "none":
-            try:
-                table.open_image(row) if images == "decode" else table.read_bytes(row)
-            except TableError as error:
-                yield str(error).removeprefix(f"{table.name}, ")

@@ -1,0 +1,56 @@
+"""What the schema cannot demand of a table: identity, prompts, splits, images that are there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from unprompt.errors import TableError
+from unprompt.pairs.schema import SPLITS
+from unprompt.pairs.table import PairsTable
+
+_MAX_REPORTED = 20
+
+
+def validate(table: PairsTable, images: str = "exist") -> None:
+    """Check what the schema cannot: identity, prompts, paths, splits and images.
+
+    Args:
+        table: the table to check.
+        images: ``none``, ``exist`` (each image is there) or ``decode`` (and can be decoded).
+
+    Raises:
+        TableError: names the first 20 problems with their rows, and how many there are.
+    """
+    problems = list(find_problems(table, images))
+    if problems:
+        shown = "\n  ".join(problems[:_MAX_REPORTED])
+        more = len(problems) - _MAX_REPORTED
+        rest = f"\n  and {more} more" if more > 0 else ""
+        raise TableError(f"{table.name}: {len(problems)} problems\n  {shown}{rest}")
+
+
+def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
+    """Yield each problem of a table as one line with its row; see `validate`."""
+    if images not in ("none", "exist", "decode"):
+        raise ValueError(f"images must be none, exist or decode, not '{images}'")
+    ids = table.column("id")
+    first_of: dict[str, int] = {}
+    repeated = {name for name, count in Counter(ids).items() if count > 1}
+    columns = zip(ids, table.prompts, table.column("split"), strict=True)
+    for row, (name, prompt, split) in enumerate(columns):
+        where = f"row {table.first_row + row}"
+        if name in repeated and name in first_of:
+            yield f"{where}: id '{name}' stands in row {table.first_row + first_of[name]} too"
+        first_of.setdefault(name, row)
+        if not name:
+            yield f"{where}: the id is empty"
+        if not prompt.strip():
+            yield f"{where}: the prompt is empty"
+        if split is not None and split not in SPLITS:
+            yield f"{where}: split '{split}' is not one of {', '.join(SPLITS)}"
+        if images != "none":
+            try:
+                table.open_image(row) if images == "decode" else table.read_bytes(row)
+            except TableError as error:
+                yield str(error).removeprefix(f"{table.name}, ")
