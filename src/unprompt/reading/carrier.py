@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unprompt.reading.answer import Field
@@ -22,6 +22,8 @@ MAX_TOTAL = 16 << 20
 
 class Limits:
     """How much text a file may still give, and what went wrong on the way."""
+
+    __slots__ = ("left", "problems")
 
     def __init__(self) -> None:
         self.left = MAX_TOTAL
@@ -52,20 +54,14 @@ class Carrier:
         surrogates: whether JSON that was parsed may state lone surrogates, as only its escapes can.
     """
 
+    __slots__ = ("_json", "_maybe", "fields", "kind", "surrogates")
+
     def __init__(self, fields: Iterable[Field], kind: str = ""):
         self.fields = tuple(fields)
         self.kind = kind
         self.surrogates = False
         self._json: dict[int, Any] = {}
         self._maybe = [field for field in self.fields if _may_be_json(field.text)]
-        self._named: dict[str, list[Field]] = {}
-        for field in self.fields:
-            self._named.setdefault(field.name, []).append(field)
-
-    @property
-    def names(self) -> Set[str]:
-        """The names of the fields."""
-        return self._named.keys()
 
     @property
     def json_names(self) -> Iterable[str]:
@@ -74,8 +70,8 @@ class Carrier:
 
     def named(self, *names: str) -> list[Field]:
         """Every field with one of ``names``, in the order of the names."""
-        named = self._named
-        return [field for name in filter(named.__contains__, names) for field in named[name]]
+        named = [field for field in self.fields if field.name in names]
+        return sorted(named, key=lambda field: names.index(field.name)) if len(named) > 1 else named
 
     def find(self, *names: str) -> Field | None:
         """The first whole, non-blank field with one of ``names``, tried in that order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from unprompt.reading.answer import Lora, Prompt, Reading, Settings, as_float, as_int, as_text
@@ -30,13 +30,22 @@ def squeeze(key: str) -> str:
     return key if key.isalnum() else key.replace(" ", "").replace("-", "").replace(".", "")
 
 
+def squeeze_all(keys: Iterable[str]) -> list[str]:
+    """All keys squeezed, in one go where no key holds the character that parts them."""
+    keys = [*keys]
+    squeezed = squeeze("\0".join(keys)).split("\0")
+    return squeezed if len(squeezed) == len(keys) else [squeeze(key) for key in keys]
+
+
 class Keyed:
     """Look-up in a mapping by the squeezed form of its keys; remembers what was asked."""
 
     def __init__(self, values: Mapping[str, Any]):
         # From the last on, so that the first of those that are squeezed alike stays.
         self._items = {
-            squeeze(key): (key, values[key]) for key in reversed([*values]) if len(key) < 100
+            squeezed: (key, values[key])
+            for key, squeezed in zip([*values][::-1], squeeze_all(values)[::-1], strict=True)
+            if len(key) < 100
         }
         self._asked: list[tuple[str, ...]] = []
 

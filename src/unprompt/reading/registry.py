@@ -80,8 +80,8 @@ def recognise(carrier: Carrier) -> Reading | None:
 
 def _asked(carrier: Carrier) -> Reading | None:
     asked = _ANYWHERE
-    for name in carrier.names:
-        asked |= _BY_PLACE.get(name, 0)
+    for field in carrier.fields:
+        asked |= _BY_PLACE.get(field.name, 0)
     for name in carrier.json_names:
         asked |= _BY_JSON.get(name, 0) | _ANY_JSON
     silent = None

@@ -48,8 +48,9 @@ class Graph(dict[str, Node]):
         feeding: the ids that any input is linked to.
     """
 
+    __slots__ = ("feeding", "names")
+
     def __init__(self) -> None:
-        super().__init__()
         self.names = Names()
         self.feeding: set[str] = set()
 
@@ -85,19 +86,20 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
         links: dict[str, str] = {}
         traits = 0
         for name, item in stated.items():
-            if item.__class__ is dict and not item.keys().isdisjoint(_WRAPPED):
+            form = item.__class__
+            if form is dict and not item.keys().isdisjoint(_WRAPPED):
                 item = item.get("__value__", item.get("content"))
+                form = item.__class__
                 if inputs is stated:
                     inputs = dict(stated)
                 inputs[name] = item
-            if item.__class__ is not list or len(item) != 2:
-                continue
-            source = item[0]
-            if source.__class__ is int:
-                source = str(source)
-            if source.__class__ is str and source in value:
-                links[name] = source
-                traits |= names[name]
+            if form is list and len(item) == 2:
+                source = item[0]
+                if source.__class__ is int:
+                    source = str(source)
+                if source.__class__ is str and source in value:
+                    links[name] = source
+                    traits |= names[name]
         feeding.update(links.values())
         graph[key] = Node(key, kind, inputs, links, traits)
     return graph

@@ -126,6 +126,8 @@ _COMMON = {
 class Names(dict[str, int]):
     """Traits by name, judged once for each graph."""
 
+    __slots__ = ()
+
     def __init__(self) -> None:
         super().__init__(_COMMON)
 

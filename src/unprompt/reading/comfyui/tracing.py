@@ -45,6 +45,8 @@ class Found:
 class Tracer:
     """Follows links to texts; one budget of steps for all that is asked of it."""
 
+    __slots__ = ("_answers", "_graph", "_names", "_steps")
+
     def __init__(self, graph: Graph):
         self._graph = graph
         self._steps = 0

@@ -18,6 +18,8 @@ class Window:
         file: binary and seekable; read from its start. It is left at any place.
     """
 
+    __slots__ = ("file", "head")
+
     def __init__(self, file: IO[bytes]):
         self.file = file
         self.head = file.read(_HEAD)

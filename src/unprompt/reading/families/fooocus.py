@@ -15,7 +15,7 @@ from unprompt.reading.keyed import (
     prompts_of,
     settings_of,
     sides_of,
-    squeeze,
+    squeeze_all,
     text_of,
 )
 
@@ -35,7 +35,7 @@ def read(carrier: Carrier) -> Reading | None:
             continue
         software = str(value.get("software", ""))
         named = scheme or "Fooocus" in software or "Fooocus" in str(value.get("version", ""))
-        if not named and len(_OWN_KEYS.intersection(map(squeeze, value))) < 2:
+        if not named and len(_OWN_KEYS.intersection(squeeze_all(value))) < 2:
             continue
         keyed = Keyed(value)
         if "prompt" in keyed or "realprompt" in keyed:
