@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -97,6 +98,7 @@ def _each(task: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 
 def _prepare() -> None:
     """Leave Ctrl-C to the process that waits for this one, and end when that is killed."""
+    gc.freeze()  # else each collection writes to what was inherited, which is then copied
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
