@@ -95,6 +95,23 @@ def test_generate_with_and_without_cache(beams, max_length, images, sample, seed
         torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-4)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 7), min_size=2, max_size=4),
+    shortest=st.integers(0, 16),
+    ends=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_greedy_search_is_the_librarys(lengths, shortest, ends, seed):
+    """The library's own loop runs where more than tokens is asked for."""
+    pixels = torch.randn(len(lengths), 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    # Many end tokens, so that rows end at different lengths.
+    search = {"min_length": shortest, "eos_token_id": list(range(0, 94, 8)) if ends else None}
+    given = {"pixel_values": pixels, "input_ids": texts(lengths, seed), **search}
+    theirs = MODEL.generate(**given, return_dict_in_generate=True)
+    assert torch.equal(MODEL.generate(**given), theirs.sequences)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @torch.no_grad()
 def test_greedy_tokens_are_open_clips(seed):

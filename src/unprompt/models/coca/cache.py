@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import Cache
 
+from unprompt.models.coca.configuration import CoCaConfig
+
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 # Positions by which buffers grow at least; beyond, they double.
@@ -20,7 +22,7 @@ class CoCaCache(Cache):
 
     Beam search moves rows at every step. Here nothing moves: the beams of an image stay side by
     side in one buffer, each row remembers which beam wrote each of its positions, and a mask shows
-    it just those. A step thus writes one position and copies none.
+    it just those. A step thus writes one position and copies none. No gradient flows through.
 
     Attributes:
         beams: rows that belong together: beams of one image, among which `reorder_cache` chooses.
@@ -36,18 +38,25 @@ class CoCaCache(Cache):
     def reset(self) -> None:
         """Forget texts and images."""
         self.image: list[KeysValues] = []
-        # A layer's keys and values, (2, groups, heads, capacity, beams, width of a head).
+        # Keys and values of the layers of each tower, text first: (layers, 2, groups, heads,
+        # capacity, beams, width of a head).
         self._buffers: list[torch.Tensor] = []
-        self._lengths: list[int] = []
+        self._length = 0
+        # For each layer of the step under way: where it writes, and all its keys and values.
+        self._layers: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         # The beam that wrote each position of each row, (rows, length).
         self._writers: torch.Tensor | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions that a layer holds."""
-        return self._lengths[layer_idx] if self._lengths else 0
+        """Positions held, the same in every layer."""
+        return self._length
 
-    def extend(self, rows: int, length: int, device: torch.device) -> None:
+    def extend(self, config: CoCaConfig, rows: int, length: int, device: torch.device) -> None:
         """Announce a step of ``length`` positions in each row; `append` to every layer follows."""
+        self._towers = (
+            (config.text_layers, config.text_heads),
+            (config.decoder_layers, config.decoder_heads),
+        )
         if self.beams == 1:
             return
         own = (torch.arange(rows, device=device) % self.beams)[:, None].expand(-1, length)
@@ -79,26 +88,44 @@ class CoCaCache(Cache):
         """Add a step to a layer.
 
         Args:
-            pair: keys and values, (2, rows, heads, new positions, width of a head).
+            pair: keys and values, (rows, new positions, 2, heads, width of a head).
             layer: its number; layers fill in order.
 
         Returns:
             All keys and values of each group, (groups, heads, positions * beams, width of a head),
             position by position; views of the buffers.
         """
-        _, rows, heads, length, width = pair.shape
-        if layer == len(self._buffers):
-            groups = rows // self.beams
-            self._buffers.append(pair.new_empty(2, groups, heads, 0, self.beams, width))
-            self._lengths.append(0)
-        buffer, start = self._buffers[layer], self._lengths[layer]
-        end = self._lengths[layer] = start + length
-        if end > buffer.shape[3]:
-            buffer = self._buffers[layer] = _grown(buffer, start, max(end, 2 * start, _GROWTH))
-        grouped = pair.view(2, -1, self.beams, heads, length, width).permute(0, 1, 3, 4, 2, 5)
-        buffer.narrow(3, start, length).copy_(grouped)
-        keys, values = buffer.narrow(3, 0, end).flatten(3, 4)
+        if layer == 0:
+            self._open(pair)
+        new, keys, values = self._layers[layer]
+        new.copy_((pair.detach() if pair.requires_grad else pair).view(new.shape))
         return keys, values
+
+    def _open(self, pair: torch.Tensor) -> None:
+        """Cut the buffers for a step, all layers at once: a layer is left with one copy to do."""
+        rows, length = pair.shape[:2]
+        start, end = self._length, self._length + length
+        if not self._buffers:
+            self._buffers = [
+                pair.new_empty(
+                    layers,
+                    2,
+                    rows // self.beams,
+                    heads,
+                    0,
+                    self.beams,
+                    pair[0, 0, 0].numel() // heads,
+                )
+                for layers, heads in self._towers
+            ]
+        if end > self._buffers[0].shape[4]:
+            capacity = max(end, 2 * start, _GROWTH)
+            self._buffers = [_grown(buffer, start, capacity) for buffer in self._buffers]
+        self._length, self._layers = end, []
+        for buffer in self._buffers:
+            new = buffer.narrow(4, start, length).permute(0, 2, 5, 4, 1, 3, 6)
+            keys, values = buffer.narrow(4, 0, end).flatten(4, 5).unbind(1)
+            self._layers += zip(new.unbind(0), keys.unbind(0), values.unbind(0), strict=True)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Go on with other rows: row r with what row ``beam_idx[r]``, of the same image, holds."""
@@ -106,13 +133,13 @@ class CoCaCache(Cache):
         if self._writers is not None:
             self._writers = self._writers[order]
             return
-        self._buffers = [buffer[:, order] for buffer in self._buffers]
+        self._buffers = [buffer[:, :, order] for buffer in self._buffers]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` positions."""
-        self._lengths = [length + tokens_to_remove for length in self._lengths]
+        self._length += tokens_to_remove
         if self._writers is not None:
-            self._writers = self._writers[:, : self.get_seq_length()]
+            self._writers = self._writers[:, : self._length]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Not needed by any search that CoCa offers."""
@@ -129,7 +156,6 @@ class CoCaCache(Cache):
 
 
 def _grown(buffer: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
-    _, groups, heads, _, beams, width = buffer.shape
-    larger = buffer.new_empty(2, groups, heads, capacity, beams, width)
-    larger[:, :, :, :length] = buffer[:, :, :, :length]
+    larger = buffer.new_empty(*buffer.shape[:4], capacity, *buffer.shape[5:])
+    larger[:, :, :, :, :length] = buffer[:, :, :, :, :length]
     return larger

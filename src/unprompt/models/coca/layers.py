@@ -5,6 +5,8 @@ Shapes are written (rows, length, width): a row is a text or an image.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself.
+    """Multi-head attention of a sequence to itself; the projections are its block's to apply.
 
     Args:
         width: of the sequence.
@@ -47,26 +49,6 @@ class SelfAttention(nn.Module):
         self.layer = layer
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        causal: bool = False,
-        cache: CoCaCache | None = None,
-        ragged: Ragged | None = None,
-    ) -> torch.Tensor:
-        """Attend.
-
-        Args:
-            x: (rows, length, width), or (tokens, width) with ``ragged``.
-            mask: see `attend`, as for every argument not named here.
-            causal: likewise.
-            cache: likewise.
-            ragged: likewise.
-        """
-        result: torch.Tensor = self.out(self.attend(self.qkv(x), mask, causal, cache, ragged))
-        return result
 
     def attend(
         self,
@@ -94,10 +76,13 @@ class SelfAttention(nn.Module):
             qkv = ragged.spread(qkv)
         rows, length, _ = qkv.shape
         parts = qkv.view(rows, length, 3, self.heads, -1)
-        pair = parts[:, :, 1:].permute(2, 0, 3, 1, 4)
-        key, value = pair if cache is None else cache.append(pair, self.layer)
+        pair = parts.narrow(2, 1, 2)
+        if cache is None:
+            key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            key, value = cache.append(pair, self.layer)
         # The rows of a group, beams of one image, look at one set of keys: see `CoCaCache`.
-        query = parts[:, :, 0].reshape(key.shape[0], -1, *parts.shape[3:]).transpose(1, 2)
+        query = parts.select(2, 0).reshape(key.shape[0], -1, *parts.shape[3:]).transpose(1, 2)
         # A single new position sees every key: `is_causal` would show it the first one only.
         causal = causal and mask is None and length > 1
         attended = F.scaled_dot_product_attention(
@@ -108,7 +93,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of texts to image tokens."""
+    """Multi-head attention of texts to image tokens; see `SelfAttention`."""
 
     def __init__(self, width: int, heads: int, context_width: int | None = None):
         super().__init__()
@@ -123,19 +108,6 @@ class CrossAttention(nn.Module):
         pair = self.key_value(context).view(images, tokens, 2, self.heads, -1)
         key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
         return key, value
-
-    def forward(
-        self, x: torch.Tensor, keys_values: KeysValues, ragged: Ragged | None = None
-    ) -> torch.Tensor:
-        """Attend.
-
-        Args:
-            x: (rows, length, width), or (tokens, width) with ``ragged``.
-            keys_values: see `attend`.
-            ragged: likewise.
-        """
-        result: torch.Tensor = self.out(self.attend(self.query(x), keys_values, ragged))
-        return result
 
     def attend(
         self, query: torch.Tensor, keys_values: KeysValues, ragged: Ragged | None = None
@@ -162,15 +134,44 @@ class CrossAttention(nn.Module):
         return attended if ragged is None else ragged.gather(attended)
 
 
-class SelfBlock(GradientCheckpointingLayer):
-    """Pre-norm transformer block."""
+class Block(GradientCheckpointingLayer):
+    """Pre-norm transformer block, in the parts before and after attention itself."""
 
-    def __init__(self, width: int, heads: int, config: CoCaConfig, layer: int = 0):
+    def __init__(self, width: int, attention: SelfAttention | CrossAttention, config: CoCaConfig):
         super().__init__()
         self.norm_1 = nn.LayerNorm(width, config.layer_norm_eps)
-        self.attention = SelfAttention(width, heads, layer)
+        self.attention: Any = attention
         self.norm_2 = nn.LayerNorm(width, config.layer_norm_eps)
         self.mlp = Mlp(width, config)
+
+    @property
+    def projection(self) -> nn.Linear:
+        """What attention takes, of the normed input."""
+        raise NotImplementedError
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The first norm, and the projection to what attention takes."""
+        result: torch.Tensor = self.projection(self.norm_1(x))
+        return result
+
+    def finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """What follows attention, given the block's input and what attention gathered."""
+        x = x + self.attention.out(attended)
+        result: torch.Tensor = x + self.mlp(self.norm_2(x))
+        return result
+
+
+class SelfBlock(Block):
+    """A block whose sequence attends to itself."""
+
+    def __init__(self, width: int, heads: int, config: CoCaConfig, layer: int = 0):
+        super().__init__(width, SelfAttention(width, heads, layer), config)
+
+    @property
+    def projection(self) -> nn.Linear:
+        """Queries, keys and values."""
+        linear: nn.Linear = self.attention.qkv
+        return linear
 
     def forward(
         self,
@@ -181,41 +182,35 @@ class SelfBlock(GradientCheckpointingLayer):
         past_key_values: CoCaCache | None = None,
     ) -> torch.Tensor:
         """See `SelfAttention.attend`."""
-        x = x + self.attention(self.norm_1(x), mask, causal, past_key_values, ragged)
-        result: torch.Tensor = x + self.mlp(self.norm_2(x))
-        return result
+        qkv = self.project(x)
+        return self.finish(x, self.attention.attend(qkv, mask, causal, past_key_values, ragged))
 
 
-class CrossBlock(GradientCheckpointingLayer):
-    """Pre-norm transformer block whose attention looks at image tokens."""
+class CrossBlock(Block):
+    """A block whose sequence attends to image tokens."""
 
     def __init__(self, width: int, heads: int, config: CoCaConfig):
-        super().__init__()
-        self.norm_1 = nn.LayerNorm(width, config.layer_norm_eps)
+        super().__init__(width, CrossAttention(width, heads), config)
         self.norm_image = nn.LayerNorm(width, config.layer_norm_eps)
-        self.attention = CrossAttention(width, heads)
-        self.norm_2 = nn.LayerNorm(width, config.layer_norm_eps)
-        self.mlp = Mlp(width, config)
+
+    @property
+    def projection(self) -> nn.Linear:
+        """Queries."""
+        linear: nn.Linear = self.attention.query
+        return linear
 
     def keys_values(self, image_states: torch.Tensor) -> KeysValues:
         """What this block needs to know of images; see `CrossAttention.keys_values`."""
-        return self.attention.keys_values(self.norm_image(image_states))
+        result: KeysValues = self.attention.keys_values(self.norm_image(image_states))
+        return result
 
     def forward(
-        self,
-        x: torch.Tensor,
-        image_states: torch.Tensor | None = None,
-        keys_values: KeysValues | None = None,
-        ragged: Ragged | None = None,
+        self, x: torch.Tensor, images: torch.Tensor | KeysValues, ragged: Ragged | None = None
     ) -> torch.Tensor:
         """As `CrossAttention.attend`, given image tokens or their keys and values."""
-        if keys_values is None:
-            if image_states is None:
-                raise ValueError("a cross-attention block needs image_states or keys_values")
-            keys_values = self.keys_values(image_states)
-        x = x + self.attention(self.norm_1(x), keys_values, ragged)
-        result: torch.Tensor = x + self.mlp(self.norm_2(x))
-        return result
+        if isinstance(images, torch.Tensor):
+            images = self.keys_values(images)
+        return self.finish(x, self.attention.attend(self.project(x), images, ragged))
 
 
 class AttentionalPooler(nn.Module):

@@ -7,25 +7,18 @@ Written from the paper (Yu et al. 2022, arXiv 2205.01917), weight-compatible wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessorList,
-    PreTrainedModel,
-    TopPLogitsWarper,
-)
+from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 
 from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.generation import CoCaGenerationMixin
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
-from unprompt.models.coca.nucleus import NucleusWarper
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.texts import (
     Ragged,
@@ -33,7 +26,6 @@ from unprompt.models.coca.texts import (
     lengths_of,
     step_mask,
     step_positions,
-    to_prompt,
 )
 from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
 
@@ -197,7 +189,7 @@ class CoCaModel(CoCaPreTrainedModel):
         image_embeds = text_embeds = None
         mask = step_mask(attention_mask, length, past)
         if past_key_values is not None:
-            past_key_values.extend(len(input_ids), length, input_ids.device)
+            past_key_values.extend(self.config, len(input_ids), length, input_ids.device)
             if past_key_values.beams > 1 and mask is None and length > 1:
                 mask = causal_mask(length, past, input_ids.device)[None, None]
             mask = past_key_values.spread(mask)
@@ -223,12 +215,11 @@ class CoCaModel(CoCaPreTrainedModel):
         )
 
 
-class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
+class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
     """CoCa with its caption head: training on images and texts, and cached generation.
 
-    `generate` is `transformers.GenerationMixin`'s own, with greedy and beam search, sampling,
-    constraints and everything else it knows; only the cache and the images are CoCa's. Images are
-    encoded once, and shared by all their beams and samples.
+    See `CoCaGenerationMixin.generate`. Images are encoded once, and shared by all their beams and
+    samples.
     """
 
     def __init__(self, config: CoCaConfig):
@@ -320,73 +311,6 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, GenerationMixin):
         if output.contrastive_loss is not None:
             output.loss = output.loss + self.config.contrastive_weight * output.contrastive_loss
         return output
-
-    @torch.no_grad()
-    def generate(  # type: ignore[override]
-        self,
-        pixel_values: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        image_outputs: CoCaImageOutput | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Write captions.
-
-        Args:
-            pixel_values: (images, 3, size, size), normalised.
-            input_ids: beginnings of captions to go on with, (images, length), as the processor
-                makes them: an end token and padding are taken off.
-            attention_mask: of ``input_ids``.
-            image_outputs: from ``model.encode_images``, instead of pixels.
-            **arguments: as for `transformers.GenerationMixin.generate`. ``num_beam_groups``
-                without ``diversity_penalty``, open_clip's default, costs one group's search only.
-
-        Returns:
-            Token ids (images * num_return_sequences, length), start token first; or an output
-            object with ``return_dict_in_generate=True``.
-        """
-        if arguments.get("num_beam_groups") and not arguments.get("diversity_penalty"):
-            arguments["num_beams"] = _beams_of_a_group(**arguments)
-            del arguments["num_beam_groups"]
-        if image_outputs is None:
-            if pixel_values is None:
-                raise ValueError("generate needs pixel_values or image_outputs")
-            image_outputs = self.model.encode_images(pixel_values)
-        images = len(image_outputs.states)
-        if input_ids is None:
-            input_ids = torch.full((images, 1), self.config.bos_token_id, device=self.device)
-        else:
-            input_ids, attention_mask = to_prompt(input_ids, attention_mask, self.config)
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        return super().generate(  # type: ignore[misc]
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            image_outputs=image_outputs,
-            **arguments,
-        )
-
-    def _prepare_cache_for_generation(  # type: ignore[override]
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
-    ) -> None:
-        if generation_config.use_cache is not False:
-            model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))
-
-    def _get_logits_processor(self, *arguments: Any, **further: Any) -> LogitsProcessorList:
-        processors = super()._get_logits_processor(*arguments, **further)  # type: ignore[misc]
-        return LogitsProcessorList(
-            NucleusWarper(each.top_p, each.filter_value, each.min_tokens_to_keep)
-            if type(each) is TopPLogitsWarper
-            else each
-            for each in processors
-        )
-
-
-def _beams_of_a_group(num_beam_groups: int, num_beams: int = 1, **_: Any) -> int:
-    """Beams of each group; nothing drives the groups apart, so that all find the same."""
-    if num_beams % num_beam_groups:
-        raise ValueError(f"num_beams={num_beams} is no multiple of {num_beam_groups=}")
-    return num_beams // num_beam_groups
 
 
 def _linears(attention: nn.Module) -> Iterator[nn.Linear]:

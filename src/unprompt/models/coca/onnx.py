@@ -117,7 +117,8 @@ class _Past:
 
     def append(self, pair: torch.Tensor, layer: int) -> KeysValues:
         keys, values = (
-            torch.cat([past[layer], new], dim=2) for past, new in zip(self._past, pair, strict=True)
+            torch.cat([past[layer], new], dim=2)
+            for past, new in zip(self._past, pair.permute(2, 0, 3, 1, 4), strict=True)
         )
         self.all.append((keys, values))
         return keys, values
@@ -143,9 +144,8 @@ class _Decoder(nn.Module):
         for layer, (block, cross) in enumerate(
             zip(towers.self_blocks, towers.cross_blocks, strict=True)
         ):
-            x = cross(
-                block(x, past_key_values=past), None, (image_keys[layer], image_values[layer])
-            )
+            images = image_keys[layer], image_values[layer]
+            x = cross(block(x, past_key_values=past), images)
         logits = self.head(towers.norm(x))[:, 0]
         keys, values = zip(*past.all, strict=True)
         return logits, torch.stack(keys), torch.stack(values)

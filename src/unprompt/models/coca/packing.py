@@ -10,17 +10,15 @@ activation and residual, with the products.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers.activations import GELUActivation
 
 from unprompt.errors import UnpromptError
-from unprompt.models.coca.cache import CoCaCache, KeysValues
-from unprompt.models.coca.layers import CrossBlock, SelfBlock
+from unprompt.models.coca.layers import Block, CrossBlock, SelfBlock
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration
-from unprompt.models.coca.texts import Ragged
 
 # Rows for which the layout is chosen; any number works.
 _ROWS = 24
@@ -43,89 +41,52 @@ class PackedLinear(nn.Module):
         return result
 
 
-class _PackedBlock(nn.Module):
+class _Packed:
     """A block of packed layers that runs as few operations as it can.
 
     While a step streams hundreds of megabytes of weights through the caches, each call of a module
     or an operation costs several times what it costs alone: here are none but the needed ones.
     """
 
-    def __init__(self, block: SelfBlock | CrossBlock, projection: Any):
-        super().__init__()
-        self.attention: Any = block.attention
-        self.mlp = block.mlp
+    def __init__(self, block: Block):
+        nn.Module.__init__(cast("nn.Module", self))
+        for name, child in block.named_children():
+            setattr(self, name, child)
         self._norms = [
             (norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps)
             for norm in (block.norm_1, block.norm_2)
         ]
-        layers: Any = projection, block.attention.out, block.mlp.expand, block.mlp.contract
+        layers: Any = block.projection, block.attention.out, block.mlp.expand, block.mlp.contract
         self._weights = [(layer.weight, layer.bias) for layer in layers]
+        self._mlp: Any = block.mlp
         # oneDNN's "gelu" is the one by the error function.
         self._gelu = isinstance(block.mlp.activation, GELUActivation)
 
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        """The first norm, and the projection to what attention takes."""
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """As `Block.project`."""
         normed = torch.layer_norm(x, *self._norms[0])
         result: torch.Tensor = _linear(normed, *self._weights[0], "none", [], "")
         return result
 
-    def _finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """What follows attention."""
+    def finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """As `Block.finish`."""
         _, out, expand, contract = self._weights
         x = _linear_and(attended, x, *out, "add")
         normed = torch.layer_norm(x, *self._norms[1])
         if self._gelu:
             hidden = _linear(normed, *expand, "gelu", [], "none")
         else:
-            hidden = self.mlp.activation(self.mlp.expand(normed))
+            hidden = self._mlp.activation(self._mlp.expand(normed))
         result: torch.Tensor = _linear_and(hidden, x, *contract, "add")
         return result
 
 
-class PackedSelfBlock(_PackedBlock):
+class PackedSelfBlock(_Packed, SelfBlock):
     """A `SelfBlock` of packed layers."""
 
-    def __init__(self, block: SelfBlock):
-        super().__init__(block, block.attention.qkv)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        causal: bool = False,
-        ragged: Ragged | None = None,
-        past_key_values: CoCaCache | None = None,
-    ) -> torch.Tensor:
-        """As `SelfBlock.forward`."""
-        qkv = self._project(x)
-        return self._finish(x, self.attention.attend(qkv, mask, causal, past_key_values, ragged))
-
-
-class PackedCrossBlock(_PackedBlock):
+class PackedCrossBlock(_Packed, CrossBlock):
     """A `CrossBlock` of packed layers."""
-
-    def __init__(self, block: CrossBlock):
-        super().__init__(block, block.attention.query)
-        self.norm_image: Any = block.norm_image
-
-    def keys_values(self, image_states: torch.Tensor) -> KeysValues:
-        """As `CrossBlock.keys_values`."""
-        result: KeysValues = self.attention.keys_values(self.norm_image(image_states))
-        return result
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        image_states: torch.Tensor | None = None,
-        keys_values: KeysValues | None = None,
-        ragged: Ragged | None = None,
-    ) -> torch.Tensor:
-        """As `CrossBlock.forward`."""
-        if keys_values is None:
-            if image_states is None:
-                raise ValueError("a cross-attention block needs image_states or keys_values")
-            keys_values = self.keys_values(image_states)
-        return self._finish(x, self.attention.attend(self._project(x), keys_values, ragged))
 
 
 def pack(model: CoCaForConditionalGeneration) -> CoCaForConditionalGeneration:

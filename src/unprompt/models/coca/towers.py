@@ -160,17 +160,19 @@ class MultimodalDecoder(nn.Module):
             cache: of earlier positions and of the images.
             ragged: where the tokens belong, if they are laid end to end.
         """
-        if cache is not None and not cache.image:
-            if image_states is None:
-                raise ValueError("the first step of a cache needs image_states")
-            blocks: Any = self.cross_blocks
-            cache.image = [_kept(block.keys_values(image_states)) for block in blocks]
-        known = cache.image if cache is not None else [None] * len(self.cross_blocks)
-        for self_block, cross_block, keys_values in zip(
+        known: list[Any] = [image_states] * len(self.cross_blocks)
+        if cache is not None:
+            if not cache.image:
+                if image_states is None:
+                    raise ValueError("the first step of a cache needs image_states")
+                blocks: Any = self.cross_blocks
+                cache.image = [_kept(block.keys_values(image_states)) for block in blocks]
+            known = cache.image
+        for self_block, cross_block, images in zip(
             self.self_blocks, self.cross_blocks, known, strict=True
         ):
             x = self_block(x, mask, True, ragged, past_key_values=cache)
-            x = cross_block(x, image_states, keys_values, ragged)
+            x = cross_block(x, images, ragged)
         result: torch.Tensor = self.norm(x)
         return result
 

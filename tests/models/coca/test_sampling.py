@@ -1,11 +1,12 @@
-"""Top-p keeps the tokens that transformers' own warper keeps."""
+"""Top-p keeps the tokens that transformers' own warper keeps; draws follow the softmax."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
-from unprompt.models.coca.nucleus import NucleusWarper
+from unprompt.models.coca.sampling import NucleusWarper, draw
 
 
 @settings(max_examples=150, deadline=None)
@@ -69,3 +70,41 @@ def test_generate_uses_it(model, pixels, monkeypatch):
     torch.manual_seed(0)
     assert torch.equal(model.generate(pixels, **search), ours)
     assert len(calls) == 11
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    vocabulary=st.integers(2, 40),
+    spread=st.floats(0, 6),
+    top_p=st.floats(0.3, 1),
+    seed=st.integers(0, 2**16),
+)
+def test_draws_are_as_frequent_as_the_softmax_says(vocabulary, spread, top_p, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(1, vocabulary, generator=generator) * spread
+    scores = NucleusWarper(top_p)(None, scores)
+    chances, draws = scores[0].softmax(0).double(), 20_000
+    torch.manual_seed(seed)
+    counts = draw(scores.expand(draws, -1)).bincount(minlength=vocabulary)
+    assert not counts[chances == 0].any()
+    deviation = (draws * chances * (1 - chances)).sqrt()
+    assert ((counts - draws * chances).abs() <= 6 * deviation + 1).all()
+
+
+def test_rows_are_drawn_for_themselves_and_by_the_seed():
+    scores = torch.full((3, 5), -torch.inf)
+    scores[[0, 1, 2], [4, 0, 2]] = torch.tensor([-900.0, 0.0, 900.0])
+    assert draw(scores).tolist() == [4, 0, 2]
+    scores = torch.zeros(2, 1000)
+    torch.manual_seed(1)
+    first, second = draw(scores), draw(scores)
+    assert first[0] != first[1]
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(draw(scores), first)
+
+
+def test_where_nothing_can_follow_is_said():
+    for nothing in (-torch.inf, torch.nan):
+        with pytest.raises(ValueError, match="no token can follow"):
+            draw(torch.tensor([[0.0, 1.0], [nothing, nothing]]))
