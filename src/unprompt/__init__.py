@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unprompt.encoding import encode
     from unprompt.errors import UnpromptError
     from unprompt.evaluating.evaluation import evaluate
+    from unprompt.models.coca import CoCa
     from unprompt.models.embedder import Embedder
     from unprompt.pairs.table import Pair, PairsTable
     from unprompt.predicting.answer import Answer
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "unprompt.predicting.answer",
+    "CoCa": "unprompt.models.coca",
     "Embedder": "unprompt.models.embedder",
     "Pair": "unprompt.pairs.table",
     "PairsTable": "unprompt.pairs.table",
@@ -43,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "CoCa",
     "Embedder",
     "Pair",
     "PairsTable",

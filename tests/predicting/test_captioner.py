@@ -68,6 +68,8 @@ def test_captions_are_those_of_the_weights(folder: Path, tmp_path: Path) -> None
     model.processor.save_pretrained(tmp_path)
     pixels = np.stack([model.preprocessing(image) for image in IMAGES])
     assert load_model(tmp_path, "cpu").run(pixels)[2] == model.run(pixels)[2]
+    with pytest.raises(UnpromptError, match="device 'toaster' cannot be used"):
+        load_model(folder, "toaster")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.files import atomic_open, atomic_path
 from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
+from unprompt.models.devices import placed
 from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.preprocessing import Preprocessing
 
@@ -158,11 +159,7 @@ class Embedder(nn.Module):
         except (OSError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise UnpromptError(f"{folder / WEIGHTS_FILE} does not fit: {reason}") from error
-        try:
-            return model.to(device).eval()
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+        return placed(model, device)
 
 
 def _is_matrix(value: torch.Tensor) -> bool:

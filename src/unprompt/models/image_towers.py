@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from unprompt.errors import UnpromptError
 from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
+from unprompt.models.devices import placed
 from unprompt.models.preprocessing import Preprocessing
 
 
@@ -60,12 +60,7 @@ def create_image_tower(name: str, device: str | None = None) -> ImageTower:
         UnpromptError: the name has no known prefix, or the device cannot be used.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = create_backbone(BackboneConfig(name)).eval()
-    try:
-        return ImageTower(name, backbone.to(device), device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+    return ImageTower(name, placed(create_backbone(BackboneConfig(name)), device), device)
 
 
 def normalised(

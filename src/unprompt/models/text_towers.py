@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.devices import placed
 from unprompt.models.fingerprint import fingerprint
 from unprompt.models.pretrained import load_pretrained
 
@@ -77,7 +78,8 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
 
     Raises:
         ModelNotFoundError: the weights cannot be had.
-        UnpromptError: the name has no known prefix, or the model has no text tower.
+        UnpromptError: the name has no known prefix, the model has no text tower, or the device
+            cannot be used.
     """
     library, _, place = name.partition("/")
     if library not in _LIBRARIES or not place:
@@ -93,7 +95,7 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
             f"text tower '{name}' could not be loaded: {reason}; check its name, and that its "
             "weights and tokenizer are on disk or the hub can be reached"
         ) from error
-    return TextTower(name, network.to(device).eval(), encode)
+    return TextTower(name, placed(network, device), encode)
 
 
 _Encode = Callable[[list[str], torch.device], torch.Tensor]

@@ -164,6 +164,7 @@ class CaptionModel(Captioner):
         Raises:
             ModelNotFoundError: there is no such model.
             MissingExtraError: torch or transformers is not installed.
+            UnpromptError: the device cannot be used.
         """
         try:
             import torch
@@ -171,6 +172,7 @@ class CaptionModel(Captioner):
             from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
             from unprompt.models.coca.open_clip import from_open_clip
             from unprompt.models.coca.packing import pack
+            from unprompt.models.devices import placed
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train") from error
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -182,10 +184,10 @@ class CaptionModel(Captioner):
         else:
             model = CoCaForConditionalGeneration.from_pretrained(name_or_folder)
             processor = CoCaProcessor.from_pretrained(name_or_folder)
-        model = model.to(device)
+        model = placed(model, device)
         if device == "cpu":
             model = pack(model)
-        return cls(model.eval(), processor, name, Path(name_or_folder), search)
+        return cls(model, processor, name, Path(name_or_folder), search)
 
     def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
         """See `Captioner.caption`; the most probable first."""

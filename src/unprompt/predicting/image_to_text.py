@@ -127,6 +127,7 @@ def load_image_to_text(place: str | Path, name: str, device: str | None = None) 
         import torch
         from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+        from unprompt.models.devices import placed
         from unprompt.models.pretrained import load_pretrained
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
@@ -140,11 +141,7 @@ def load_image_to_text(place: str | Path, name: str, device: str | None = None) 
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelNotFoundError(f"model '{name}' could not be loaded: {reason}") from error
-    try:
-        model = model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+    model = placed(model, device)
     return ImageToText(model, tokenizer, preprocessing_of(processor), name, Path(place))
 
 

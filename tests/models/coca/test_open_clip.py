@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import unprompt
 from tests.models.coca.conftest import OPEN_CLIP, open_clip_model, our_model, texts
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca import CoCaForConditionalGeneration
@@ -139,7 +140,7 @@ def test_a_folder(tmp_path, kind):
         save_file(theirs.state_dict(), tmp_path / "open_clip_model.safetensors")
     else:
         torch.save(theirs.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
-    ours = from_open_clip(tmp_path)
+    ours = unprompt.CoCa.from_open_clip(tmp_path)
     assert torch.equal(ours.head.weight.T, theirs.text_decoder.text_projection)
 
 

@@ -8,12 +8,16 @@ from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaMode
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.processing import CoCaProcessor
 
+CoCa = CoCaForConditionalGeneration
+"""The captioner by its short name: ``CoCa.from_open_clip(...)``, ``CoCa.from_pretrained(...)``."""
+
 AutoConfig.register(CoCaConfig.model_type, CoCaConfig)
 AutoModel.register(CoCaConfig, CoCaModel)
 AutoModelForImageTextToText.register(CoCaConfig, CoCaForConditionalGeneration)
 AutoProcessor.register(CoCaConfig, CoCaProcessor)
 
 __all__ = [
+    "CoCa",
     "CoCaCache",
     "CoCaConfig",
     "CoCaForConditionalGeneration",

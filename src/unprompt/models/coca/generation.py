@@ -57,15 +57,17 @@ class CoCaGenerationMixin(GenerationMixin):
         if arguments.get("num_beam_groups") and not arguments.get("diversity_penalty"):
             arguments["num_beams"] = _beams_of_a_group(**arguments)
             del arguments["num_beam_groups"]
+        network: Any = self
         if image_outputs is None:
             if pixel_values is None:
                 raise ValueError("generate needs pixel_values or image_outputs")
-            image_outputs = self.model.encode_images(pixel_values)
+            image_outputs = network.model.encode_images(pixel_values)
         images = len(image_outputs.states)
         if input_ids is None:
-            input_ids = torch.full((images, 1), self.config.bos_token_id, device=self.device)
+            start = network.config.bos_token_id
+            input_ids = torch.full((images, 1), start, device=network.device)
         else:
-            input_ids, attention_mask = to_prompt(input_ids, attention_mask, self.config)
+            input_ids, attention_mask = to_prompt(input_ids, attention_mask, network.config)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         return super().generate(  # type: ignore[misc]
@@ -81,9 +83,9 @@ class CoCaGenerationMixin(GenerationMixin):
         if generation_config.use_cache is not False:
             model_kwargs.setdefault("past_key_values", CoCaCache(generation_config.num_beams))
 
-    def _sample(  # type: ignore[override]
+    def _sample(
         self,
-        input_ids: torch.Tensor,
+        input_ids: Any,
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
@@ -108,13 +110,13 @@ class CoCaGenerationMixin(GenerationMixin):
                 streamer,
                 **inputs,
             )
-        model: Any = self
+        network: Any = self
         choose = draw if generation_config.do_sample else partial(torch.argmax, dim=-1)
         pads = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         unfinished = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
         new, images, mask = input_ids, inputs["image_outputs"], inputs["attention_mask"]
         while unfinished.any():
-            logits = model(
+            logits = network(
                 new, None, mask, None, images, cache, logits_to_keep=inputs["logits_to_keep"]
             ).logits
             tokens = choose(logits_processor(input_ids, logits[:, -1].float()))

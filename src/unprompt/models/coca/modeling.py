@@ -7,6 +7,7 @@ Written from the paper (Yu et al. 2022, arXiv 2205.01917), weight-compatible wit
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -233,6 +234,15 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
             pad_token_id=config.pad_token_id,
         )
         self.post_init()
+
+    @classmethod
+    def from_open_clip(
+        cls, name_or_path: str | Path, pretrained: str | Path | None = None
+    ) -> CoCaForConditionalGeneration:
+        """See `unprompt.models.coca.open_clip.from_open_clip`."""
+        from unprompt.models.coca.open_clip import from_open_clip
+
+        return from_open_clip(name_or_path, pretrained)
 
     def get_output_embeddings(self) -> nn.Module:
         """The projection to the vocabulary."""
