@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 WIDTHS = (32, 64, 96, 128, 192, 256)
 """Lengths of the short vectors that `choose_width` tries; multiples of 8 suit every device."""
@@ -47,7 +48,12 @@ class Codes:
 def leading_axes(vectors: np.ndarray) -> np.ndarray:
     """All principal axes (about the origin), strongest first: float64 of shape (dim, dim)."""
     sample = vectors[:: -(-len(vectors) // _SAMPLE)].astype(np.float64)
-    return np.ascontiguousarray(np.linalg.eigh(sample.T @ sample)[1][:, ::-1])
+    products = sample.T @ sample
+    # Two threads of OpenBLAS wait for each other at every step: with one core busy they take
+    # 2.4 s where one takes 0.015 s.
+    with threadpool_limits(1, "blas"):
+        axes = np.linalg.eigh(products)[1]
+    return np.ascontiguousarray(axes[:, ::-1])
 
 
 def choose_width(left: np.ndarray, right: np.ndarray, axes: np.ndarray, threshold: float) -> int:

@@ -32,8 +32,8 @@ in the cache of its core, which makes a search a tenth faster than 1,024 rows do
 
 DEVICES = ("auto", "cpu", "cuda")
 
-_FEW = 100_000_000
-"""Pairs up to which numpy is done before torch is even imported."""
+_FEW = 5_000_000_000
+"""Pairs, each counted twice, up to which numpy is done before torch is even imported."""
 _CUDA_BLOCKS = 32
 _PENDING = 65_536
 """Candidates that are gathered before they are confirmed, so that few calls do much."""
@@ -200,7 +200,7 @@ class FloatScreen:
         """See `Screen`."""
         rows = self._short[top : top + self.block_size]
         scores = rows @ self._others[left : left + self.block_size].T
-        i, j = np.divmod(np.flatnonzero(scores >= self._least), scores.shape[1])
+        i, j = _at_least(scores, self._least)
         return i + top, j + left
 
 
@@ -260,7 +260,7 @@ class IntegerScreen:
                 self._own.scores = self._torch.empty(shape, dtype=self._torch.int32)
                 self._own.reached = np.empty(shape, bool)
             scores = self._torch._int_mm(rows, columns, out=self._own.scores)
-            i, j = _at_least(scores.numpy(), least, self._own.reached)
+            i, j = _at_least(scores.numpy(), np.int32(least), self._own.reached)
         else:
             scores = self._torch._int_mm(rows, columns)
             i, j = (half.cpu().numpy() for half in (scores >= least).nonzero(as_tuple=True))
@@ -271,16 +271,20 @@ class IntegerScreen:
         return i[real] + top, j[real] + left
 
 
-def _at_least(scores: np.ndarray, least: int, reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _at_least(
+    scores: np.ndarray, least: np.number, reached: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of each score that is at least ``least``; few are.
 
     Eight answers are looked at together, which is several times faster than `numpy.nonzero`.
     ``reached`` is room for the answers.
     """
-    np.greater_equal(scores, np.int32(least), out=reached)
-    eights = np.flatnonzero(reached.view(np.uint64) != 0)
-    which, place = np.nonzero(reached.reshape(-1, 8)[eights])
-    return np.divmod(eights[which] * 8 + place, scores.shape[1])
+    answers = np.greater_equal(scores, least, out=reached).ravel()
+    whole = len(answers) // 8 * 8
+    eights = np.flatnonzero(answers[:whole].view(np.uint64) != 0)
+    which, place = np.nonzero(answers[:whole].reshape(-1, 8)[eights])
+    rest = np.flatnonzero(answers[whole:]) + whole
+    return np.divmod(np.concatenate([eights[which] * 8 + place, rest]), scores.shape[1])
 
 
 def _on_all_cores(
