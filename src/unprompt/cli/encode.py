@@ -28,13 +28,17 @@ def embed(
         str, typer.Option(help="Hub id or folder of a sentence-transformers model.")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     backend: Annotated[
-        str, typer.Option(help="torch; onnx, which needs no torch; or auto.")
+        str,
+        typer.Option(
+            help="torch; onnx, which needs no torch; numba, for processors with AVX512-VNNI; auto."
+        ),
     ] = "auto",
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32: exact. bf16: for torch. int8: for onnx, the fastest, cosine to fp32 about "
-            "0.993. auto: the fastest with a cosine to fp32 of at least 0.9999."
+            help="fp32: exact. int16: for numba, all but exact. bf16: for torch. int8: the "
+            "fastest, cosine to fp32 about 0.999 (numba) or 0.993 (onnx). auto: the fastest with "
+            "a cosine to fp32 of at least 0.9999."
         ),
     ] = "auto",
 ) -> None:
@@ -46,7 +50,7 @@ def embed(
     Examples:
       unprompt embed pairs.parquet -o embedded.parquet
       unprompt embed prompts.txt -o prompts.npy --precision fp32
-      unprompt embed prompts.txt -o prompts.npy --backend onnx --precision int8
+      unprompt embed prompts.txt -o prompts.npy --precision int8
     """
     from unprompt.pairs.embed import embed as run
 

@@ -25,7 +25,7 @@ def bert_graph(
 
     Args:
         layout: the model; only its pooling and width are used.
-        config: the model's ``config.json``, of a BERT that `onnx_backend.is_supported` accepts.
+        config: the model's ``config.json``, of a BERT that `bert.read_config` accepts.
         weights: its tensors by name.
         precision: ``fp32`` or ``int8``. In int8 the matrices of the linear layers have one scale
             for each output, and what they multiply is quantised on the fly, one scale a batch;
@@ -88,7 +88,7 @@ class _Graph:
     def attend(self, hidden: str, prefix: str, heads: int) -> str:
         """Self-attention, its output projection, the residual and their normalisation."""
         parts = [self.linear(hidden, f"{prefix}self.{part}") for part in ("query", "key", "value")]
-        mixed = self._add("MultiHeadAttention", parts, MICROSOFT, num_heads=heads)
+        mixed = self._add("Attention", parts, q_num_heads=heads, kv_num_heads=heads)
         return self.normalise(mixed, hidden, f"{prefix}output.")
 
     def feed_forward(self, hidden: str, prefix: str) -> str:

@@ -11,15 +11,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unprompt.encoding.bert import is_supported
 from unprompt.encoding.layout import EncoderError, Layout, read_layout
 from unprompt.encoding.sources import DEFAULT_ENCODER, find_source
 from unprompt.encoding.tokens import Batch, batches, load_tokenizer, tokenize
-from unprompt.errors import MissingExtraError
+from unprompt.errors import MissingExtraError, need
 from unprompt.parallel import in_order
 from unprompt.progress import track
 
-BACKENDS = ("auto", "torch", "onnx")
-PRECISIONS = ("auto", "fp32", "bf16", "int8")
+BACKENDS = ("auto", "torch", "onnx", "numba")
+PRECISIONS = ("auto", "fp32", "bf16", "int16", "int8")
+_ON_CPU = ("int16", "int8")
+_OFFERED = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8"), "numba": ("int16", "int8")}
 
 _WINDOW = 65_536
 """Texts that are tokenised and sorted by length at a time, so that millions fit in memory."""
@@ -45,8 +48,8 @@ class PromptEncoder:
 
     Attributes:
         name: the name or path that it was loaded by.
-        backend: ``torch`` or ``onnx``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        backend: ``torch``, ``onnx`` or ``numba``.
+        precision: ``fp32``, ``bf16``, ``int16`` or ``int8``.
         device: torch device, such as ``cpu`` or ``cuda``.
         dim: width of an embedding.
     """
@@ -67,10 +70,11 @@ class PromptEncoder:
         """What embeddings depend on: name, precision, and a hash of weights and settings.
 
         A string fit for a file name. The same for both backends in fp32, whose embeddings are
-        the same to 1e-5.
+        the same to 1e-5; not in int8, in which they round differently.
         """
+        precision = f"{self.backend}-int8" if self.precision == "int8" else self.precision
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
-        return f"{label}-{self.precision}-{self.layout.identity}"
+        return f"{label}-{precision}-{self.layout.identity}"
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -82,6 +86,10 @@ class PromptEncoder:
             from unprompt.encoding.onnx_backend import OnnxNetwork
 
             return OnnxNetwork(self.layout, self.precision)
+        if self.backend == "numba":
+            from unprompt.encoding.numba_backend import NumbaNetwork
+
+            return NumbaNetwork(self.layout, self.precision)
         from unprompt.encoding.torch_backend import TorchNetwork
 
         return TorchNetwork(self.layout, self.precision, self.device)
@@ -136,13 +144,15 @@ def load_encoder(
     Args:
         name: hub id of a sentence-transformers model, or path of its folder; see
             `unprompt.encoding.sources.find_source` for where it is looked for.
-        backend: ``torch``; ``onnx``, which works without torch, on the CPU; or ``auto``, the
-            faster one that runs the model in the precision: on the CPU onnx, but for bf16.
+        backend: ``torch``; ``onnx``, which works without torch, on the CPU; ``numba``, on
+            processors with AVX512-VNNI; or ``auto``, the fastest that runs the model in the
+            precision.
         precision: ``fp32`` is exact: what scores are computed from wants it, so that they are
-            the same on every machine. ``bf16`` is for torch, ``int8`` for onnx and fastest, at
-            a mean cosine to fp32 of about 0.993. ``auto`` takes the fastest whose mean cosine
-            to fp32 is at least 0.9999, enough for near-duplicates and search: bf16 where torch
-            finds instructions for it, else fp32.
+            the same on every machine. ``int16``, for numba, is all but exact: a mean cosine to
+            fp32 of 0.9999998. ``bf16`` is for torch. ``int8`` is the fastest, at a mean cosine
+            to fp32 of about 0.999 with numba and 0.993 with onnx. ``auto`` takes the fastest
+            whose mean cosine to fp32 is at least 0.9999, enough for near-duplicates and search:
+            bf16 where torch finds instructions for it, else int16 where numba does, else fp32.
         device: torch device; by default ``cuda`` where there is one, else ``cpu``.
 
     Raises:
@@ -164,32 +174,61 @@ def _choose(
     layout: Layout, backend: str, precision: str, device: str | None
 ) -> tuple[str, str, str]:
     """Backend, precision and device that are meant, none of them ``auto``, and there."""
-    if backend == "auto" and precision == "int8":
-        backend = "onnx"
-    elif backend == "auto" and (precision == "bf16" or device not in (None, "cpu")):
-        backend = "torch"
-    elif backend == "auto" and not _has_torch():
-        backend = "onnx"
-    if precision == {"torch": "int8", "onnx": "bf16"}.get(backend):
+    if backend != "auto" and precision not in ("auto", *_OFFERED[backend]):
         raise EncoderError(f"the {backend} backend has no precision {precision}")
+    if device not in (None, "cpu") and (backend in ("onnx", "numba") or precision in _ON_CPU):
+        what = f"precision {precision}" if precision in _ON_CPU else f"the {backend} backend"
+        raise EncoderError(f"{what} runs on the CPU, not on '{device}'")
+    if backend == "numba" or precision == "int16":
+        return "numba", precision.replace("auto", "int16"), _on_numba(layout)
+    if precision == "int8":
+        fastest = "numba" if _has_numba(layout) else "onnx"
+        return backend.replace("auto", fastest), "int8", "cpu"
     if backend == "onnx":
-        if device not in (None, "cpu"):
-            raise EncoderError(f"the onnx backend runs on the CPU, not on '{device}'")
-        return "onnx", precision.replace("auto", "fp32"), "cpu"
+        return "onnx", "fp32", "cpu"
+    return _choose_by_device(layout, backend, precision, device)
+
+
+def _choose_by_device(
+    layout: Layout, backend: str, precision: str, device: str | None
+) -> tuple[str, str, str]:
+    """`_choose` where torch is meant, or is to be asked what the machine can do."""
+    on_cpu = device in (None, "cpu")
     if not _has_torch():
-        raise MissingExtraError("torch and transformers", "train")
+        if backend == "torch" or precision == "bf16" or not on_cpu:
+            raise MissingExtraError("torch and transformers", "train")
+        fast = precision == "auto" and _has_numba(layout)
+        return ("numba", "int16", "cpu") if fast else ("onnx", "fp32", "cpu")
     import torch
 
-    from unprompt.encoding.onnx_backend import is_supported
     from unprompt.encoding.torch_backend import multiplies_in_bf16
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if precision == "auto":
-        precision = "bf16" if multiplies_in_bf16(device) else "fp32"
-    if backend == "auto":
-        fast = (device, precision) == ("cpu", "fp32") and is_supported(layout)
-        backend = "onnx" if fast else "torch"
-    return backend, precision, device
+    if precision == "auto" and multiplies_in_bf16(device):
+        precision = "bf16"
+    if backend == "torch" or precision == "bf16" or device != "cpu":
+        return "torch", precision.replace("auto", "fp32"), device
+    if precision == "auto" and _has_numba(layout):
+        return "numba", "int16", "cpu"
+    return "onnx" if is_supported(layout) else "torch", "fp32", "cpu"
+
+
+def _has_numba(layout: Layout) -> bool:
+    from unprompt.encoding.numba_backend import is_available
+
+    return is_available(layout)
+
+
+def _on_numba(layout: Layout) -> str:
+    """The device of the numba backend, if it can run the model."""
+    need("data", "numba")
+    if not _has_numba(layout):
+        raise EncoderError(
+            f"the numba backend, which int16 is for, cannot run {layout.folder}: it takes a "
+            "processor with AVX512-VNNI, and a BERT with safetensors weights whose heads are a "
+            "multiple of 32 wide; take precision fp32"
+        )
+    return "cpu"
 
 
 def _has_torch() -> bool:

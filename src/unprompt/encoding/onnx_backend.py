@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 
+from unprompt.encoding.bert import read_config
 from unprompt.encoding.bert_graph import INPUT, bert_graph
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.layout import Layout
 from unprompt.encoding.safetensors_file import read_safetensors
 from unprompt.parallel import cores
 
-MAX_TOKENS = 1024
+MAX_TOKENS = 768
 """Tokens in a batch: more leave the processor's cache and are slower (benchmarks/encoding.py)."""
-
-
-def is_supported(layout: Layout) -> bool:
-    """Whether the model is a BERT with safetensors weights, which is all that runs here."""
-    return _obstacle(layout, _config(layout)) is None
-
-
-def _config(layout: Layout) -> dict[str, Any]:
-    path = layout.weights_folder / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
-
-
-def _obstacle(layout: Layout, config: dict[str, Any]) -> str | None:
-    """Why the model cannot run here, if it cannot."""
-    if any(path.suffix != ".safetensors" for path in layout.weights):
-        return f"{layout.weights_folder}: the onnx backend reads safetensors weights only"
-    stated = {"position_embedding_type": "absolute"} | config
-    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for key, value in wanted.items():
-        if stated.get(key) != value:
-            return (
-                f"{layout.weights_folder / 'config.json'}: the onnx backend runs encoders of "
-                f"{key} '{value}', not '{stated.get(key)}'"
-            )
-    return None
 
 
 class OnnxNetwork:
@@ -61,9 +33,7 @@ class OnnxNetwork:
     def __init__(self, layout: Layout, precision: str):
         import onnxruntime
 
-        config = _config(layout)
-        if reason := _obstacle(layout, config):
-            raise EncoderError(f"{reason}; take the torch backend")
+        config = read_config(layout)
         graph = bert_graph(layout, config, read_safetensors(layout.weights), precision)
         options = onnxruntime.SessionOptions()
         # Fusions beyond the basic ones bring back what `bert_graph` avoids for its slowness.

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-IR_VERSION = 8
-OPSET = 18
+IR_VERSION = 11
+OPSET = 23
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own fused operators."""
 

@@ -60,8 +60,8 @@ def embed(
             the lines that are not blank; ``.parquet`` for the pairs table with its column
             ``embedding`` (float16) set, replaced where it was there.
         encoder: hub id or path.
-        backend: ``auto``, ``torch`` or ``onnx``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``, as `unprompt.encoding.load_encoder`.
+        backend: as in `unprompt.encoding.load_encoder`.
+        precision: likewise.
         progress: show a bar.
 
     Returns:
