@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from unprompt.errors import UnpromptError
 from unprompt.models.embedder import Embedder
@@ -45,7 +46,8 @@ def features_of(
     preprocessing and the images, so that a second call, in whatever run, only reads them.
 
     Args:
-        model: its backbone counts, and its head does not. Left in the mode it was in.
+        model: its backbone counts, and its head does not. It runs on a GPU where there is one,
+            and is left in the mode and on the device that it was in and on.
         table: the pairs.
         batch_size: images a batch.
         progress: show a bar.
@@ -60,11 +62,12 @@ def features_of(
         model.backbone,
         fingerprint_of_images(table),
     )
-    training = model.training
+    training, device = model.training, model.mean.device
     model.eval()
     frozen = TorchModel(model, "frozen backbone", Path())
 
     def make(rows: range) -> Arrays:
+        model.to("cuda" if torch.cuda.is_available() else device)
         at_least = 2 * model.preprocessing.size
         openers = (partial(table.open_image, row, at_least) for row in rows)
         values = np.zeros((len(rows), model.backbone.dim), np.float32)
@@ -79,7 +82,7 @@ def features_of(
     try:
         chunks = list(in_chunks("features", name, len(table), make, "Features", progress))
     finally:
-        model.train(training)
+        model.to(device).train(training)
     failures = [str(line) for chunk, _ in chunks for line in np.load(chunk / "failures.npy")]
     rows = readable(table.name, failures)
     values = np.concatenate([np.load(chunk / "features.npy") for chunk, _ in chunks])

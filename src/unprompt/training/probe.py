@@ -78,7 +78,7 @@ def learn_head(
     The first pass computes the features and keeps them on disk; every epoch reads those.
 
     Args:
-        model: its head is changed in place, from what it is.
+        model: its head is changed in place, from what it is; it learns on a GPU where there is one.
         train: pairs with prompt embeddings.
         val: likewise, for the score.
         epochs: passes over the features.
@@ -93,8 +93,9 @@ def learn_head(
     known = features_of(model, train, progress=progress)
     unseen = features_of(model, val, progress=progress)
     targets = unit(train.embeddings[known.rows])
+    device = model.mean.device
     train_head(
-        model.head,
+        model.head.to("cuda" if torch.cuda.is_available() else device),
         known.values,
         targets,
         epochs,
@@ -103,6 +104,7 @@ def learn_head(
         seed=seed,
         progress=progress,
     )
+    model.head.to(device)
     return _score(model, val, unseen)
 
 
