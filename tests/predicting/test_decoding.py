@@ -107,6 +107,7 @@ def test_ranked_again_the_nearest_text_is_first(folder: Path) -> None:
         prompts = [answer.prompt, *(item.prompt for item in answer.alternatives)]
         cosines = encode([prompt or "" for prompt in prompts]) @ answer.embedding
         assert (np.diff(cosines) <= 1e-6).all()
+        assert {answer.score, *(item.score for item in answer.alternatives)} == {None}
         bank = Predictor(folder, route="embed").predict(picture(1 + answers.index(answer)))
         assert cosines[0] >= encode([bank.prompt or ""])[0] @ answer.embedding - 1e-6
 
