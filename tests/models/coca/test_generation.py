@@ -216,7 +216,10 @@ def test_half_precision(pixels):
     model = our_model().eval().to(torch.bfloat16)
     cached = model.generate(pixels, num_beams=3, max_length=12)
     assert torch.equal(cached, model.generate(pixels.bfloat16(), num_beams=3, max_length=12))
-    assert torch.isfinite(model(cached[:, :5], pixels).logits).all()
+    logits = model(cached[:, :5], pixels).logits
+    assert torch.isfinite(logits).all()
+    packed = pack(model)(cached[:, :5], pixels).logits
+    torch.testing.assert_close(packed, logits, atol=0.02, rtol=0.02)
 
 
 def test_the_context_is_filled_and_no_more(model, pixels):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.initialization import no_init_weights
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca.configuration import CoCaConfig
@@ -83,7 +84,8 @@ def from_open_clip(
     else:
         stated, file = _of_name(str(name_or_path), pretrained)
         config, state = config_from_open_clip(stated), read_weights(file)
-    model = CoCaForConditionalGeneration(config)
+    with no_init_weights():  # every weight is loaded
+        model = CoCaForConditionalGeneration(config)
     load_open_clip(model, state)
     return model.eval()
 
