@@ -89,7 +89,7 @@ def harvest(
         ),
     ] = True,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads; by default one a core, at most 8.")
+        int | None, typer.Option(min=1, help="Processes; by default one a core, at most 8.")
     ] = None,
 ) -> None:
     """Make a pairs table of the images in a folder that carry their prompts.
