@@ -1,6 +1,6 @@
 """Banks with an index against exact search in numpy: recall, time of a search, size.
 
-Run: python benchmarks/bank.py TEXTS.txt [--queries 200] [--index flat sq8 pq]
+Run: python benchmarks/bank.py [TEXTS.txt] [--queries 200] [--index flat sq8 pq]
 
 Asked for are embeddings at a cosine of about 0.7 to a prompt of the bank, one at a time, as for one
 image. Times are of the processor, on one thread.
@@ -19,11 +19,13 @@ import numpy as np
 from unprompt.models.bank import Bank, recall
 from unprompt.predicting.building import build_bank
 
+TEXTS = Path("../shared/prompts/imagereward_refl_diffusiondb.txt")
+
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("texts", type=Path)
+    parser.add_argument("texts", type=Path, nargs="?", default=TEXTS)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--index", nargs="+", default=["flat", "sq8", "pq"])
     options = parser.parse_args()

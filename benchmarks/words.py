@@ -2,8 +2,8 @@
 
 Run: python benchmarks/words.py [--run runs/builtin] [--pairs 809] [--routes ROUTE...]
 
-RUN is the folder of `unprompt train recipes/builtin.yaml`; its test split is measured on. Pictures
-are embedded once; each route words the same embeddings.
+RUN is the folder of `unprompt train recipes/builtin.yaml`, or will be; the test split is measured
+on. Pictures are embedded once; each route words the same embeddings.
 """
 
 import argparse
@@ -14,11 +14,13 @@ import numpy as np
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.evaluating.words import measure_words
-from unprompt.pairs.table import load
 from unprompt.predicting.model import load_model
 from unprompt.predicting.predictor import Predictor, bank_for
 from unprompt.progress import track
+from unprompt.training.recipe import load_recipe
+from unprompt.training.run import prepare
 
+RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
 ROUTES = {
     "bank": {"route": "embed"},
     "bank, --knn 10": {"route": "embed", "knn": 10},
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", default=[*ROUTES], choices=[*ROUTES])
     options = parser.parse_args()
     model = load_model()
-    table = load(options.run / "pairs.parquet").of_split("test")
+    table = prepare(load_recipe(RECIPE), options.run).of_split("test")
     some = np.random.default_rng(0).permutation(len(table))[: options.pairs]
     told = evaluate(model, table.take(sorted(some.tolist())), None)
     print("| answers | cosine to the true prompt | mean score | furthest bin: says, is, answers |")
