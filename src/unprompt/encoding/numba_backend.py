@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ MAX_TOKENS = 512
 
 def is_available(layout: Layout) -> bool:
     """Whether numba is installed, the processor has AVX512-VNNI, and the model runs here."""
-    try:
-        from unprompt.encoding.numba_tile import has_vnni
-    except ImportError:
+    if find_spec("numba") is None:
         return False
+    from unprompt.encoding.numba_tile import has_vnni
+
     return has_vnni() and is_supported(layout) and _fits(read_config(layout))
 
 
