@@ -30,7 +30,7 @@ from unprompt.models.tokenizer import load_tokenizer, texts_of
 from unprompt.pairs.table import load
 from unprompt.predicting.decoder import TextDecoder
 from unprompt.predicting.model import load_model
-from unprompt.predicting.predictor import bank_for
+from unprompt.predicting.wording import bank_for
 from unprompt.training.decoder import Blur
 from unprompt.training.recipe import load_recipe
 

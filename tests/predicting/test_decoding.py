@@ -13,7 +13,7 @@ from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.models.bank import Bank
 from unprompt.models.calibration import Calibration
-from unprompt.predicting import predictor as module
+from unprompt.predicting import wording
 from unprompt.predicting.captioner import Search
 from unprompt.predicting.decoder import TextDecoder, save_calibration
 from unprompt.predicting.model import builtin_folder
@@ -117,12 +117,12 @@ def test_decoders_that_are_not_there(
 ) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("decoder"))
-    monkeypatch.setattr(module, "builtin_folder", lambda: bare)
+    monkeypatch.setattr(wording, "builtin_folder", lambda: bare)
     with pytest.raises(UnpromptError, match="there is no decoder"):
         Predictor(bare, route="decode").predict(picture(0))
     assert Predictor(bare, rerank=True).predict(picture(0)).route == "embed+bank"
     # A model without one uses the built-in model's, whose worth beside it nobody measured.
-    monkeypatch.setattr(module, "builtin_folder", lambda: folder)
+    monkeypatch.setattr(wording, "builtin_folder", lambda: folder)
     assert Predictor(bare, route="decode").predict(picture(0)).route == "embed+decode"
     stated = json.loads((folder / "decoder" / "config.json").read_text())
     shutil.copytree(folder / "decoder", bare / "decoder")

@@ -17,7 +17,7 @@ from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import Captioner
 from unprompt.predicting.decoder import BEAMS, TextDecoder, save_calibration
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
-from unprompt.predicting.predictor import bank_for
+from unprompt.predicting.wording import bank_for
 
 _LEAST = 30
 """Pairs behind each knot of a calibration, so that its mean is known to about 0.03."""

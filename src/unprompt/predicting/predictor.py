@@ -14,19 +14,14 @@ import numpy as np
 from unprompt.encoding import PromptEncoder, encode, load_encoder
 from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
-from unprompt.models.bank import BANK_FOLDER, Bank
+from unprompt.models.bank import Bank
 from unprompt.predicting.answer import Alternative, Answer
 from unprompt.predicting.captioner import Captioner, Search
 from unprompt.predicting.decoder import TextDecoder
 from unprompt.predicting.ensemble import EnsembleModel, load_models
 from unprompt.predicting.knn import KnnModel
-from unprompt.predicting.model import (
-    BUILTIN,
-    EmbeddingModel,
-    builtin_folder,
-    may_overlap,
-    run_batches,
-)
+from unprompt.predicting.model import BUILTIN, EmbeddingModel, may_overlap, run_batches
+from unprompt.predicting.wording import bank_for, decoder_for
 from unprompt.reading import Reading, read
 
 _UNSTATED: tuple[object, ...] = (None, (), {})
@@ -328,46 +323,6 @@ class _Candidate:
 
 def _unknown(value: float) -> None:
     """The expected cosine where none was ever measured."""
-
-
-def decoder_for(model: EmbeddingModel) -> TextDecoder | None:
-    """The decoder beside the model, or the built-in one where it reads the same embeddings."""
-    own = TextDecoder.of(model.folder)
-    decoder = own or TextDecoder.of(builtin_folder())
-    if decoder is None or decoder.encoder != model.encoder:
-        return None
-    if own is None or _borrows(model):
-        # What its texts are worth was measured beside another model.
-        decoder.calibration, decoder.preferred = None, False
-    return decoder
-
-
-def bank_for(model: EmbeddingModel, stated: str | Path | None = None) -> Bank:
-    """The bank that was named, or the model's own, or the built-in one.
-
-    Raises:
-        ModelNotFoundError: no bank stands where one was named.
-        UnpromptError: the bank's embeddings are of another encoder than the model's.
-    """
-    if stated is not None:
-        bank = Bank.load(builtin_folder() if str(stated) == BUILTIN else stated)
-    else:
-        has_one = (Path(model.folder) / BANK_FOLDER).is_dir()
-        bank = Bank.load(model.folder if has_one else builtin_folder())
-        if not has_one or _borrows(model):
-            # How far its prompts are from the truth was measured for another model.
-            bank.calibration = None
-    if bank.encoder != model.encoder:
-        raise UnpromptError(
-            f"model {model.name} predicts embeddings of {model.encoder}, but its bank holds those "
-            f"of {bank.encoder}; name a bank that fits"
-        )
-    return bank
-
-
-def _borrows(model: EmbeddingModel) -> bool:
-    """Whether what stands in its folder was made for one of its models."""
-    return isinstance(model, EnsembleModel) and model.borrows
 
 
 def _stated(answer: Answer, reading: Reading) -> Answer:

@@ -23,7 +23,7 @@ from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.text import read_lines
 from unprompt.predicting.decoder import DECODER_FOLDER, TextDecoder
 from unprompt.predicting.model import TorchModel, load_model
-from unprompt.predicting.predictor import bank_for
+from unprompt.predicting.wording import bank_for
 
 
 @dataclass(frozen=True)
