@@ -9,6 +9,7 @@ from typing import ClassVar
 import huggingface_hub
 import torch
 from transformers import AutoModelForImageTextToText
+from transformers.utils.hub import hf_api
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -55,7 +56,8 @@ def test_pushed_to_a_hub(model, pixels, tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", address)
+    for api in (huggingface_hub.hf_api.api, hf_api()):
+        monkeypatch.setattr(api, "endpoint", address)
     constants = {
         "ENDPOINT": address,
         "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
