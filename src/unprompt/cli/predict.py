@@ -14,21 +14,7 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-from unprompt.cli.predictor import (
-    BankOption,
-    BatchSize,
-    Device,
-    Knn,
-    Models,
-    NumBeams,
-    Rerank,
-    Route,
-    RouteOption,
-    TopK,
-    TopP,
-    Weights,
-    make_predictor,
-)
+from unprompt.cli import predictor as options
 
 
 class Format(StrEnum):
@@ -48,10 +34,10 @@ def predict(
             help="Images, folders or glob patterns.", metavar="IMAGE|DIR...", show_default=False
         ),
     ] = None,
-    models: Models = None,
-    weights: Weights = None,
-    route: RouteOption = Route.auto,
-    top_k: TopK = 1,
+    models: options.Models = None,
+    weights: options.Weights = None,
+    route: options.RouteOption = options.Route.auto,
+    top_k: options.TopK = 1,
     form: Annotated[Format, typer.Option("--format", help="Form of the answers.")] = Format.text,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file.")
@@ -82,13 +68,13 @@ def predict(
         bool,
         typer.Option(help="Show the images where the terminal can: kitty's and iTerm2's kin."),
     ] = True,
-    bank: BankOption = None,
-    knn: Knn = 0,
-    rerank: Rerank = False,
-    batch_size: BatchSize = 16,
-    device: Device = None,
-    num_beams: NumBeams = 4,
-    top_p: TopP = None,
+    bank: options.BankOption = None,
+    knn: options.Knn = 0,
+    rerank: options.Rerank = False,
+    batch_size: options.BatchSize = 16,
+    device: options.Device = None,
+    num_beams: options.NumBeams = 4,
+    top_p: options.TopP = None,
 ) -> None:
     """Recover the prompts of images.
 
@@ -131,11 +117,11 @@ def predict(
     if images and not files:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
-    predictor = make_predictor(
+    predictor = options.make_predictor(
         models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
     )
     if watch:
-        if route is not Route.read:
+        if route is not options.Route.read:
             _ = predictor.model  # now: the first image need not wait, and an error comes at once
         typer.echo(f"unprompt: watching {watch}; Ctrl-C ends", err=True)
     encoder = predictor.model.encoder if form is Format.kaggle else ""

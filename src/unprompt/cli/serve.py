@@ -7,21 +7,7 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-from unprompt.cli.predictor import (
-    BankOption,
-    BatchSize,
-    Device,
-    Knn,
-    Models,
-    NumBeams,
-    Rerank,
-    Route,
-    RouteOption,
-    TopK,
-    TopP,
-    Weights,
-    make_predictor,
-)
+from unprompt.cli import predictor as options
 
 
 @app.command()
@@ -30,20 +16,20 @@ def serve(
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    models: Models = None,
-    weights: Weights = None,
-    route: RouteOption = Route.auto,
-    top_k: TopK = 3,
-    bank: BankOption = None,
-    knn: Knn = 0,
-    rerank: Rerank = False,
-    batch_size: BatchSize = 16,
+    models: options.Models = None,
+    weights: options.Weights = None,
+    route: options.RouteOption = options.Route.auto,
+    top_k: options.TopK = 3,
+    bank: options.BankOption = None,
+    knn: options.Knn = 0,
+    rerank: options.Rerank = False,
+    batch_size: options.BatchSize = 16,
     max_mb: Annotated[
         int, typer.Option("--max-mb", min=1, help="Length of a request, at most, in MB.")
     ] = 64,
-    device: Device = None,
-    num_beams: NumBeams = 4,
-    top_p: TopP = None,
+    device: options.Device = None,
+    num_beams: options.NumBeams = 4,
+    top_p: options.TopP = None,
 ) -> None:
     """Serve predictions: a page to drop images on, and a REST API; until Ctrl-C.
 
@@ -63,7 +49,7 @@ def serve(
 
     from unprompt.serving.server import serve as run
 
-    predictor = make_predictor(
+    predictor = options.make_predictor(
         models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
     )
     run(
