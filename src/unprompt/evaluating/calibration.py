@@ -155,15 +155,9 @@ def fit_calibration(signs: np.ndarray, answered: np.ndarray) -> Calibration:
     places, first = np.unique(
         [round(float(signs[rows].mean()), 4) for rows in bins], return_index=True
     )
-    fitted = Calibration(
-        tuple(places.tolist()),
-        tuple(round(float(value), 4) for value in expected[first]),
-        len(signs),
-        0.0,
-    )
-    estimated = np.array([fitted(sign) for sign in signs])
-    error = float(np.sqrt(np.mean((estimated - answered) ** 2)))
-    return Calibration(fitted.signs, fitted.expected, len(signs), round(error, 4))
+    values = [round(float(value), 4) for value in expected[first]]
+    error = float(np.sqrt(np.mean((np.interp(signs, places, values) - answered) ** 2)))
+    return Calibration(tuple(places.tolist()), tuple(values), len(signs), round(error, 4))
 
 
 def _enough(evaluation: Evaluation, what: str) -> None:
