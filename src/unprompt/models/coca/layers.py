@@ -50,6 +50,11 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
+    @property
+    def projection(self) -> nn.Linear:
+        """Gives what `attend` takes first."""
+        return self.qkv
+
     def attend(
         self,
         qkv: torch.Tensor,
@@ -102,6 +107,11 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(context_width or width, 2 * width)
         self.out = nn.Linear(width, width)
 
+    @property
+    def projection(self) -> nn.Linear:
+        """Gives what `attend` takes first."""
+        return self.query
+
     def keys_values(self, context: torch.Tensor) -> KeysValues:
         """Image tokens (images, tokens, width) to keys and values (images, heads, tokens, …)."""
         images, tokens, _ = context.shape
@@ -144,14 +154,9 @@ class Block(GradientCheckpointingLayer):
         self.norm_2 = nn.LayerNorm(width, config.layer_norm_eps)
         self.mlp = Mlp(width, config)
 
-    @property
-    def projection(self) -> nn.Linear:
-        """What attention takes, of the normed input."""
-        raise NotImplementedError
-
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """The first norm, and the projection to what attention takes."""
-        result: torch.Tensor = self.projection(self.norm_1(x))
+        result: torch.Tensor = self.attention.projection(self.norm_1(x))
         return result
 
     def finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -166,12 +171,6 @@ class SelfBlock(Block):
 
     def __init__(self, width: int, heads: int, config: CoCaConfig, layer: int = 0):
         super().__init__(width, SelfAttention(width, heads, layer), config)
-
-    @property
-    def projection(self) -> nn.Linear:
-        """Queries, keys and values."""
-        linear: nn.Linear = self.attention.qkv
-        return linear
 
     def forward(
         self,
@@ -192,12 +191,6 @@ class CrossBlock(Block):
     def __init__(self, width: int, heads: int, config: CoCaConfig):
         super().__init__(width, CrossAttention(width, heads), config)
         self.norm_image = nn.LayerNorm(width, config.layer_norm_eps)
-
-    @property
-    def projection(self) -> nn.Linear:
-        """Queries."""
-        linear: nn.Linear = self.attention.query
-        return linear
 
     def keys_values(self, image_states: torch.Tensor) -> KeysValues:
         """What this block needs to know of images; see `CrossAttention.keys_values`."""

@@ -56,7 +56,8 @@ class _Packed:
             (norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps)
             for norm in (block.norm_1, block.norm_2)
         ]
-        layers: Any = block.projection, block.attention.out, block.mlp.expand, block.mlp.contract
+        attention, mlp = block.attention, block.mlp
+        layers: Any = attention.projection, attention.out, mlp.expand, mlp.contract
         self._weights = [(layer.weight, layer.bias) for layer in layers]
         self._mlp: Any = block.mlp
         # oneDNN's "gelu" is the one by the error function.
