@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from enum import StrEnum
 from itertools import chain
@@ -127,6 +127,16 @@ def predict(
     encoder = predictor.model.encoder if form is Format.kaggle else ""
     counts = Sidecars()
     done = failed = 0
+
+    def counted(answers: Iterable[Answer]) -> Iterator[Answer]:
+        nonlocal done, failed
+        for answer in answers:
+            done += 1  # before it is written: Ctrl-C may come once its last line is seen
+            if answer.error:
+                failed += 1
+                typer.echo(f"unprompt: {answer.file}: {answer.error}", err=True)
+            yield answer
+
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:
         named = set(files)
         batches = chain([files], ([f for f in batch if f not in named] for batch in coming))
@@ -135,17 +145,14 @@ def predict(
         )
         if sidecars:
             answers = write_sidecars(answers, counts, overwrite)
+        answers = counted(answers)
         shown = thumbnails and form is Format.text and file.isatty()
         if shown and (draw := drawing(os.environ)):
             answers = with_thumbnails(answers, file, draw)
         written = write_answers(answers, file, form, encoder)
         show = len(files) > batch_size and not watch
         try:
-            for answer in track(written, "Predicting", len(files), show):
-                done += 1
-                if answer.error:
-                    failed += 1
-                    typer.echo(f"unprompt: {answer.file}: {answer.error}", err=True)
+            for _ in track(written, "Predicting", len(files), show):
                 if watch:
                     file.flush()
         except KeyboardInterrupt:
