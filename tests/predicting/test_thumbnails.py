@@ -24,6 +24,7 @@ ITERM = {"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}
         {"TERM": "xterm-256color"},
         {"TERM": "dumb"},
         {"TERM_PROGRAM": "Apple_Terminal"},
+        {"KONSOLE_VERSION": "211203"},
         KITTY | {"TMUX": "/tmp/tmux,1,0"},
         ITERM | {"TERM": "screen-256color"},
     ],
@@ -55,7 +56,9 @@ def test_kitty_gets_a_png_in_chunks(tmp_path: Path, environment: dict[str, str])
     assert Image.open(io.BytesIO(png)).size == (240, 80)
 
 
-@pytest.mark.parametrize("environment", [ITERM, {"LC_TERMINAL": "iTerm2"}])
+@pytest.mark.parametrize(
+    "environment", [ITERM, {"LC_TERMINAL": "iTerm2"}, {"KONSOLE_VERSION": "221203"}]
+)
 def test_iterm2_gets_a_png(tmp_path: Path, environment: dict[str, str]) -> None:
     picture(0).save(tmp_path / "cat.png")
     found = re.fullmatch(

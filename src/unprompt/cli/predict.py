@@ -66,7 +66,7 @@ def predict(
     ] = False,
     thumbnails: Annotated[
         bool,
-        typer.Option(help="Show the images where the terminal can: kitty's and iTerm2's kin."),
+        typer.Option(help="Show the images where the terminal can: kitty, iTerm2, Konsole, ..."),
     ] = True,
     bank: options.BankOption = None,
     knn: options.Knn = 0,

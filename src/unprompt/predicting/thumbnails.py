@@ -1,4 +1,4 @@
-"""Small pictures in terminals that can show them: kitty's protocol and iTerm2's."""
+"""Small pictures in terminals that can show them, by kitty's protocol or iTerm2's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _SIZE = 240, 120
 _CHUNK = 4096
 """Most base64 characters that kitty takes in one sequence."""
 
+_KONSOLE = "220400"
+"""The first Konsole, 22.04, that shows pictures, as its six digits."""
+
 Draw = Callable[[bytes], str]
 """From a PNG file to what makes a terminal show it."""
 
@@ -35,6 +38,8 @@ def drawing(environment: Mapping[str, str]) -> Draw | None:
     if term in ("xterm-kitty", "xterm-ghostty") or "KITTY_WINDOW_ID" in environment:
         return _kitty
     if program in ("iTerm.app", "WezTerm", "mintty") or environment.get("LC_TERMINAL") == "iTerm2":
+        return _iterm2
+    if environment.get("KONSOLE_VERSION", "") >= _KONSOLE:
         return _iterm2
     return None
 
