@@ -23,7 +23,7 @@ def by_hand(one: np.ndarray, other: np.ndarray) -> float:
     return dot / norms if norms else 0.0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 20),
     dim=st.integers(1, 8),
@@ -107,7 +107,7 @@ def test_pairing_takes_out_what_is_hard_for_both():
     assert difference(one, one).high == difference(one, one).low == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(count=st.integers(1, 30), distinct=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_retrieval_is_that_of_a_sort(count, distinct, seed):
     random = np.random.default_rng(seed)

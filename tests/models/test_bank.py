@@ -41,7 +41,7 @@ def brute_force(bank: Bank, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.n
     return best, np.take_along_axis(scores, best, axis=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 60),
     k=st.integers(1, 70),
@@ -72,7 +72,7 @@ def test_ties_go_to_the_earlier_row(monkeypatch):
     assert bank_of(rows).nearest(rows[:1], 10)[0].tolist() == [list(range(10))]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(dim=st.sampled_from([2, 16, 384]), seed=st.integers(0, 10_000))
 def test_rounding_turns_a_vector_by_less_than_a_degree(dim, seed):
     rows = drawn(50, dim, seed)
@@ -101,7 +101,7 @@ def test_prompts_that_repeat_are_kept_once_the_first_of_them():
     assert len(bank) == 3
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1))
 def test_what_was_saved_is_loaded(tmp_path_factory, prompts):
     folder = tmp_path_factory.mktemp("bank")
@@ -202,7 +202,7 @@ def test_a_bank_that_cannot_be_written(tmp_path):
         bank_of(drawn(2)).save(tmp_path)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(count=st.integers(1, 40), k=st.integers(1, 50), seed=st.integers(0, 1000))
 def test_regression_is_the_weighted_mean(count, k, seed):
     bank = bank_of(drawn(count, seed=seed))

@@ -10,7 +10,7 @@ from unprompt.models.lines import Lines
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows=st.lists(TEXT, max_size=20), chunk=st.integers(1, 30))
 def test_lines_are_what_was_written(tmp_path_factory, rows, chunk):
     path = tmp_path_factory.mktemp("lines") / "prompts.txt"

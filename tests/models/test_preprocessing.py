@@ -19,7 +19,7 @@ def halves(width: int, height: int) -> Image.Image:
     return image
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 90),

@@ -93,7 +93,7 @@ def test_what_a_format_holds_survives_a_round_trip(table, name, target, with_ima
         validate(after, "decode")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(TEXT, max_size=10), st.sampled_from(["train.csv", "train.tsv"]))
 def test_any_text_survives_a_csv(tmp_path_factory, prompts, name):
     folder = tmp_path_factory.mktemp("csv")
@@ -104,7 +104,7 @@ def test_any_text_survives_a_csv(tmp_path_factory, prompts, name):
     assert list(load(folder / "back.parquet")) == pairs
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.lists(st.floats(-65504, 65504, width=16), min_size=4, max_size=4),

@@ -51,7 +51,7 @@ def clusters(seed: int, count: int, dim: int, spread: float) -> np.ndarray:
     return rows + spread * draw.normal(size=(count, dim))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 40),
@@ -67,7 +67,7 @@ def test_is_its_twin_on_random_sets(seed, count, dim, spread, threshold, keep, d
     check(clusters(seed, count, dim, spread), threshold, keep, prompts)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     rows=arrays(
         np.float32,

@@ -88,7 +88,7 @@ def test_other_languages_are_dropped_where_that_is_sure(table, tmp_path):
         filter_pairs(table(english), None, Rules(language="xx"))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.text("ab é\n.", max_size=12), max_size=30),
     st.integers(0, 4),

@@ -12,7 +12,7 @@ from unprompt.pairs.leakage import find_overlap, split_leaks
 from unprompt.pairs.table import Pair, PairsTable
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(1, 30),
@@ -50,7 +50,7 @@ def test_tables_are_compared_and_widths_must_agree():
         find_overlap(table(np.eye(3), "a"), table(np.eye(2), "b"))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 1000), st.integers(2, 40), st.sampled_from([0.5, 0.8]))
 def test_leaks_are_those_of_the_twin(seed, count, threshold):
     rows = clusters(seed, count, 12, 0.3)

@@ -23,7 +23,7 @@ def pairs_of(found) -> list[tuple[int, int]]:
     return list(zip(found.first.tolist(), found.second.tolist(), strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     dim=st.sampled_from([2, 5, 40, 100]),
@@ -146,7 +146,6 @@ def test_a_cosine_does_not_depend_on_its_neighbours():
     assert (together == twin.cosines(rows, rows)[i, j]).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60), st.integers(1, 9))
 def test_components_are_those_of_the_graph(edges, chunk):
     from unprompt.pairs.neighbours import NeighbourPairs

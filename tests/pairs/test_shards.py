@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unprompt.pairs.shards import read_member, split_member
@@ -22,7 +22,6 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         NAMES.filter(lambda name: name not in (".", "..")), st.binary(max_size=2000), max_size=8

@@ -113,7 +113,7 @@ def test_the_same_picture_in_another_process() -> None:
     assert there.stdout.strip() == here
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(prompt=st.text(max_size=60), seed=st.integers(0, 2**32 - 1), size=st.integers(16, 40))
 def test_any_text_is_drawn(prompt: str, seed: int, size: int) -> None:
     picture = draw(prompt, size, seed)

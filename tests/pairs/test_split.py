@@ -41,7 +41,7 @@ def highest_across(found: GroupSplit, one: str, other: str) -> float:
     return float((rows[split == one] @ rows[split == other].T).max())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     count=st.integers(40, 200),

@@ -39,7 +39,7 @@ class Language:
         return float(np.mean(logs))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 3), most=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_with_enough_beams_the_best_of_all_sequences_is_found(rows, most, seed):
     vocabulary = 3
@@ -60,7 +60,7 @@ def test_with_enough_beams_the_best_of_all_sequences_is_found(rows, most, seed):
         assert len({item.tokens for item in sequences}) == len(sequences)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(beams=st.integers(1, 4), most=st.integers(1, 6), seed=st.integers(0, 10_000))
 def test_rows_do_not_know_each_other(beams, most, seed):
     together = Language(3, 5, seed)

@@ -53,7 +53,7 @@ def test_a_prompt_that_the_form_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_prompt_comes_back_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, prompt: str

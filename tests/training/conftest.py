@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from pathlib import Path
 
 import numpy as np

@@ -110,7 +110,7 @@ def run(call: dict) -> int:
 
 def fork(calls: list[dict]) -> tuple[list[int], str]:
     """Have a process make the calls: what it prints, and its errors."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.forks", json.dumps(calls)],
         cwd=ROOT,

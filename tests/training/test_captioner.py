@@ -81,16 +81,7 @@ def recipe_file(table, folder, **captioner):
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    """Sums differ with the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def finished(table, tmp_path_factory, one_thread):
+def finished(table, tmp_path_factory):
     """A run that was killed and gone on with."""
     folder = tmp_path_factory.mktemp("captioner")
     path = recipe_file(table, folder)
@@ -120,7 +111,7 @@ def test_a_run_leaves_a_model_and_its_scores(finished):
     assert [entry["step"] for entry in logged if "eval_loss" in entry] == [2, 4]
 
 
-def test_a_killed_run_ends_as_an_unbroken_one(finished, table, tmp_path, one_thread):
+def test_a_killed_run_ends_as_an_unbroken_one(finished, table, tmp_path):
     whole = train(load_recipe(recipe_file(table, tmp_path))).folder
     expected, found = weights_of(whole), weights_of(finished)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -130,7 +121,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(finished, table, tmp_path, one_thr
     assert scores[0]["model"]["cosine"] == scores[1]["model"]["cosine"]
 
 
-def test_a_finished_run_again_gives_the_same_model(finished, one_thread):
+def test_a_finished_run_again_gives_the_same_model(finished):
     before = weights_of(finished)
     train(load_recipe(finished.parent / "recipe.yaml"))
     after = weights_of(finished)

@@ -33,7 +33,7 @@ def brute_force(features: np.ndarray, target: np.ndarray, strength: float) -> tu
     return weight, solution[-1] - weight @ mean
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     count=st.integers(4, 40),
     width=st.integers(1, 12),

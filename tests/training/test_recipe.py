@@ -73,7 +73,7 @@ recipes = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(recipe=recipes)
 def test_dataclasses_to_yaml_and_back(tmp_path_factory, recipe):
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"

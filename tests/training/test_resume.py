@@ -191,7 +191,7 @@ def torchrun(call: dict) -> tuple[int, str]:
     """Exit code and errors of a call by two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", "29517", "-m", "tests.training.forks", json.dumps([call])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command,
         cwd=ROOT,

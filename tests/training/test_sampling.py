@@ -91,7 +91,7 @@ def test_weights_choose_within_a_prompt_too():
     assert 260 < drawn.count(0) < 340
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     weights=st.lists(st.floats(0.1, 3), min_size=1, max_size=6),
     rows=st.integers(1, 40),

@@ -62,14 +62,6 @@ OPEN_CLIP = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def our_model() -> CoCaForConditionalGeneration:
     """A random CoCa of ours, with a configuration of its own that a test may change."""
     return CoCaForConditionalGeneration(deepcopy(CONFIG))

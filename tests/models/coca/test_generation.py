@@ -21,7 +21,7 @@ for parameter in MODEL.parameters():
     torch.nn.init.normal_(parameter, std=0.2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     images=st.integers(1, 3),
     rows_per_image=st.integers(1, 4),
@@ -63,7 +63,7 @@ def test_logits_of_every_step_equal_the_full_forward(
         ids, mask = ids[order], mask[order]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     beams=st.integers(1, 5),
     max_length=st.integers(3, 17),
@@ -95,7 +95,7 @@ def test_generate_with_and_without_cache(beams, max_length, images, sample, seed
         torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     lengths=st.lists(st.integers(2, 7), min_size=2, max_size=4),
     shortest=st.integers(0, 16),

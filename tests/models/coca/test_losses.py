@@ -52,7 +52,7 @@ def test_losses_and_gradients_are_open_clips(caption, contrastive, lengths):
         torch.testing.assert_close(value, reference, atol=2e-5, rtol=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     lengths=st.lists(st.integers(2, 12), min_size=1, max_size=4),
     extra=st.integers(0, 4),

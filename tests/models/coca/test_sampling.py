@@ -9,7 +9,7 @@ from transformers import TopPLogitsWarper
 from unprompt.models.coca.sampling import NucleusWarper, draw
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     vocabulary=st.integers(1, 3000),
     top_p=st.floats(0, 1),
@@ -33,7 +33,7 @@ def test_the_same_tokens_are_kept(vocabulary, top_p, least, spread, suppressed, 
     assert ((ours == scores) | (ours == -torch.inf)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     levels=st.integers(1, 6),
     vocabulary=st.integers(1, 400),
@@ -72,7 +72,7 @@ def test_generate_uses_it(model, pixels, monkeypatch):
     assert len(calls) == 11
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     vocabulary=st.integers(2, 40),
     spread=st.floats(0, 6),
