@@ -256,41 +256,57 @@ def timed(call: Callable[[], Any]) -> float:
 def many_files(
     rows: list[dict[str, Any]], files: Path, folder: Path, peers: Path, many: int
 ) -> None:
-    """`unprompt read DIR` on copies of the samples: rate, and memory against a tenth of them."""
-    program = Path(sys.executable).with_name("unprompt")
-    print(f"\n`unprompt read --format json DIR`, copies of the {len(rows)} samples")
-    for count in (many // 10, many):
-        place = folder / str(count)
-        place.mkdir()
-        for number in range(count):
-            source = files / rows[number % len(rows)]["file"]
-            (place / f"{number:06}{source.suffix}").write_bytes(source.read_bytes())
-        seconds, busy, memory = watched([str(program), "read", "--format", "json", str(place)])
-        print(
-            f"  {count:6,} files: {seconds:6.1f} s, {count / seconds:6.0f} files/s, "
-            f"{busy:.1f} s of processor time, peak memory of all its processes {memory:.0f} MB"
-        )
+    """`unprompt read DIR` on hard links to the samples: rate, and memory by the number of files."""
+    program = str(Path(sys.executable).with_name("unprompt"))
+    sources = [folder / f"{number}{Path(row['file']).suffix}" for number, row in enumerate(rows)]
+    for row, source in zip(rows, sources, strict=True):
+        source.write_bytes((files / row["file"]).read_bytes())
+    print(f"\n`unprompt read --format json -r DIR`, hard links to the {len(rows)} samples")
+    for layout in ("flat", "nested"):
+        for count in (many // 10, many, 4 * many):
+            place = folder / layout / str(count)
+            for number in range(count):
+                source = sources[number % len(sources)]
+                within = f"{number % 7}/{number % 97}" if layout == "nested" else ""
+                link = place / within / f"{number:06}{source.suffix}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.hardlink_to(source)
+            command = [program, "read", "--format", "json", "-r", str(place)]
+            seconds, busy, peaks = watched(command)
+            print(
+                f"  {count:6,} files, {layout:6} {seconds:6.1f} s, {count / seconds:5.0f} files/s, "
+                f"{busy:5.1f} s of processor time, peak memory: {peaks}"
+            )
     for who, name in (("ours", "read() in a loop"), ("peer", "sd-parsers in a loop")):
-        found = child(f"many-{who}", folder / str(many), peers)
+        found = child(f"many-{who}", folder / "flat" / str(many), peers)
         print(
             f"  {many:6,} files, {name}: {many / found['seconds']:.0f} files/s, "
             f"{found['busy']:.1f} s of processor time, peak memory {found['peak']:.0f} MB"
         )
 
 
-def watched(command: list[str]) -> tuple[float, float, float]:
+def watched(command: list[str]) -> tuple[float, float, str]:
     """Seconds that a command takes, of all its processors, and the peak of its memory in MB.
 
-    Children count. The proportional set size, taken every 200 ms, counts what they share once.
+    Children count. The proportional set size of all, taken every 100 ms, counts what they share
+    once; beside it stands the resident size of the first, and the largest of its children's.
     """
     start, most, busy = time.perf_counter(), 0.0, children_time()
+    resident: dict[int, float] = {}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            most = max(most, sum(map(proportional, family(process.pid))))
-            time.sleep(0.2)
-    if process.returncode:
+            members = family(process.pid)
+            most = max(most, sum(memory(pid, "smaps_rollup", "Pss:") for pid in members))
+            for pid in members:
+                resident[pid] = max(resident.get(pid, 0.0), memory(pid, "status", "VmHWM:"))
+            time.sleep(0.1)
+    if process.returncode not in (0, 1):
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - start, children_time() - busy, most
+    first = resident.pop(process.pid)
+    shown = f"{most:.0f} MB of all, {first:.0f} of the first"
+    if resident:
+        shown += f", {max(resident.values()):.0f} of each of {len(resident)} more"
+    return time.perf_counter() - start, children_time() - busy, shown
 
 
 def children_time() -> float:
@@ -306,12 +322,13 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
-def proportional(pid: int) -> float:
+def memory(pid: int, file: str, key: str) -> float:
+    """A figure of /proc in MB."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:  # it has ended
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def peak() -> float:

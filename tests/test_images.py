@@ -1,6 +1,7 @@
 """Whatever comes as an image becomes plain RGB, or one clear error."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from unprompt import images
 from unprompt.errors import UnreadableImageError
 from unprompt.images import MAX_PIXELS, find_images, open_rgb
+from unprompt.reading import read
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
 
@@ -338,10 +341,59 @@ def test_a_file_named_outright_may_have_any_suffix_and_odd_names(tree: Path):
     assert found(tree, "c.txt", "image [1].png") == ["c.txt", "image [1].png"]
 
 
-def test_a_folder_that_may_not_be_listed(tree: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(self: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+@pytest.mark.parametrize("held", [1, 2, 3, 100])
+def test_a_walk_gives_what_sorting_every_path_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
+):
+    names = ["a.png", "a/z.png", "a b.png", "a-b/x.jpg", "A.png", "b/a/c/d.png", "b.png/in.gif"]
+    names += ["b/a.png", "é.png", "c/only.txt", "d/e/.f/g.png", "d/e/f.webp", "a/b.png", "a/c.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b/link.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "b/broken.png").symlink_to(tmp_path / "absent.png")
+    (tmp_path / "b/itself.png").symlink_to(tmp_path / "b/itself.png")
+    (tmp_path / "b/folder.png").symlink_to(tmp_path / "a", target_is_directory=True)
+    monkeypatch.setattr(images, "_HELD_NAMES", held)
+    kept = [*(set(names) - {"c/only.txt", "d/e/.f/g.png"}), "b/link.png"]
+    assert found(tmp_path, ".", recursive=True) == [str(p) for p in sorted(map(Path, kept))]
+    assert found(tmp_path, ".") == ["A.png", "a b.png", "a.png", "é.png"]
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UnreadableImageError, match=r"cannot be listed \(Permission denied\)"):
-        find_images([tree])
+
+def test_folders_within_folders_give_each_image_once(tree: Path):
+    (tree / "link").symlink_to(tree / "in", target_is_directory=True)
+    every = ["a.JPG", "b.png", "in/d.webp"]
+    others = [".hidden.png", "c.txt", "absent.png"]
+    assert found(tree, ".", "in", "b.png", *others, "*.png", recursive=True) == [*every, *others]
+    assert found(tree, "in", ".", "in/.git", "link", recursive=True) == [
+        *("in/d.webp", "a.JPG", "b.png"),
+        *("in/.git/e.png", "link/d.webp"),
+    ]
+    assert found(tree, ".", "in", "a.JPG", "in/d.webp") == every
+
+
+def test_a_folder_is_walked_as_its_images_are_asked_for(tree: Path):
+    paths = find_images([tree], recursive=True)
+    assert next(paths) == tree / "a.JPG"
+    (tree / "in" / "a.png").touch()
+    assert [path.name for path in paths] == ["b.png", "a.png", "d.webp"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named_in_its_place(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scandir = os.scandir
+
+    def refuse(path: Path):
+        if path.name == "in":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    (tree / "z.png").touch()
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert found(tree, ".", recursive=True) == ["a.JPG", "b.png", "in", "z.png"]
+    assert found(tree, "in") == ["in"]
+    for opened in (open_rgb, read):
+        with pytest.raises(UnreadableImageError, match=r"in: .* listed \(Permission denied\)"):
+            opened(tree / "in")

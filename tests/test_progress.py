@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr
 
 import pytest
@@ -23,7 +23,9 @@ def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-def shown(items: Iterable[int], total: int | None = None, show: bool = True) -> str:
+def shown(
+    items: Iterable[int], total: int | Callable[[], int] | None = None, show: bool = True
+) -> str:
     """What a terminal gets while ``items`` pass, which must be 0, 1, 2."""
     with redirect_stderr(Terminal()) as terminal:
         assert list(track(items, "Encoding", total, show)) == [0, 1, 2]
@@ -44,6 +46,19 @@ def test_on_a_terminal_it_shows_what_is_done_and_how_far():
 
 def test_the_total_may_be_told():
     assert "3/30" in shown(numbers(), total=30)
+
+
+def test_the_total_is_counted_only_where_the_bar_is_drawn():
+    counted: list[None] = []
+
+    def total() -> int:
+        counted.append(None)
+        return 30
+
+    assert shown(numbers(), total, show=False) == ""
+    assert not counted
+    assert "3/30" in shown(numbers(), total)
+    assert len(counted) == 1
 
 
 def test_a_total_that_nobody_knows():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from stat import S_IFDIR, S_IFMT, S_IFREG
 from typing import IO
 
 from PIL import ExifTags, Image, ImageOps
@@ -17,6 +19,10 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 )
 """File name endings that a folder search takes for images; a file named outright may have any."""
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
+
+_HELD_NAMES = 1 << 14
+"""Names of a folder that are held at once; one with more is listed again for the next."""
 
 MAX_PIXELS = 100_000_000
 """Images with more pixels are refused before decoding: at this size one takes up to 0.95 GB."""
@@ -26,40 +32,126 @@ _TO_EIGHT_BITS = [round(value / 257) for value in range(65536)]
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image
 
 
-def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> list[Path]:
-    """Expand files, folders and glob patterns to image paths, each once, in a stable order.
+def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> Iterator[Path]:
+    """Yield the image paths of files, folders and glob patterns, each once, in a stable order.
 
     A folder gives its files with an image suffix, sorted by name; ``recursive`` descends into
-    sub-folders, hidden ones excepted. A path that does not exist, or a pattern that matches no
-    file, is returned as it is, so that the caller reports it in its place instead of losing it.
+    sub-folders at their place in that order, hidden ones and symbolic links excepted. A path that
+    does not exist, a pattern that matches no file and a folder that cannot be listed are yielded
+    as they are, so that the caller reports them in their place instead of losing them.
 
-    Raises:
-        UnreadableImageError: a folder may not be listed.
+    Folders are walked as the paths are asked for, and memory does not grow with the number of
+    images in them. What is named outright, or matched by a pattern, is held.
     """
-    found: dict[Path, None] = {}
+    named: set[Path] = set()
+    walked: set[Path] = set()
     for item in inputs:
         path = Path(item)
-        if path.is_dir():
-            try:
-                matches = sorted(_images_in(path, recursive))
-            except OSError as error:
-                raise UnreadableImageError(
-                    f"{path}: cannot be listed ({error.strerror})"
-                ) from error
-        elif not path.exists() and glob.has_magic(str(item)):
+        if is_folder := _kind(path) == S_IFDIR:
+            matches: Iterable[Path] = _walk(path, recursive)
+        elif not _kind(path) and glob.has_magic(str(item)):
             files = map(Path, glob.iglob(str(item), recursive=True))  # noqa: PTH207
-            matches = sorted(file for file in files if file.is_file()) or [path]
+            matches = sorted(file for file in files if _kind(file) == S_IFREG) or [path]
         else:
             matches = [path]
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        for match in matches:
+            if match not in named and not _is_from(match, walked, recursive):
+                yield match
+                if not is_folder:
+                    named.add(match)
+        if is_folder:
+            walked.add(path)
 
 
-def _images_in(folder: Path, recursive: bool) -> Iterable[Path]:
-    for path in folder.rglob("*") if recursive else folder.iterdir():
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the images of a folder in the order of their names, those of sub-folders in place."""
+    levels = [(folder, _names(folder, recursive))]
+    while levels:
+        folder, names = levels[-1]
+        try:
+            name = next(names, None)
+        except OSError:  # which opening it will meet too, and tell
+            yield folder
+            name = None
+        if name is None:
+            levels.pop()
+            continue
+        path = folder / name
+        if name.lower().endswith(_SUFFIXES) and not (recursive and _kind(path) == S_IFDIR):
             yield path
+        else:
+            levels.append((path, _names(path, recursive)))
+
+
+def _names(folder: Path, recursive: bool) -> Iterator[str]:
+    """Yield the names of a folder's images, and of its sub-folders if ``recursive``, sorted."""
+    after = ""
+    while names := _names_after(after, folder, recursive):
+        yield from names
+        if len(names) < _HELD_NAMES:
+            return
+        after = names[-1]
+
+
+def _names_after(after: str, folder: Path, recursive: bool) -> list[str]:
+    """The next `_HELD_NAMES` names of a folder in their order."""
+    names: list[str] = []
+    last = None
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name <= after or (last is not None and name > last) or not _counts(entry, recursive):
+                continue
+            names.append(name)
+            if len(names) == 2 * _HELD_NAMES:
+                names.sort()
+                del names[_HELD_NAMES:]
+                last = names[-1]
+    names.sort()
+    return names[:_HELD_NAMES]
+
+
+def _counts(entry: os.DirEntry[str], recursive: bool) -> bool:
+    if entry.name.startswith("."):
+        return False
+    if entry.name.lower().endswith(_SUFFIXES):
+        if entry.is_symlink():
+            return _kind(Path(entry.path)) == S_IFREG
+        if entry.is_file():
+            return True
+    return recursive and entry.is_dir(follow_symlinks=False)
+
+
+def _is_from(path: Path, walked: Container[Path], recursive: bool) -> bool:
+    """Whether an image is one of those that a walk of one of these folders has come by."""
+    between = [path]
+    for parent in path.parents if recursive else [path.parent]:
+        if parent in walked:
+            return (
+                path.name.lower().endswith(_SUFFIXES)
+                and _kind(path) == S_IFREG
+                and not any(part.name.startswith(".") for part in between)
+                and not any(part.is_symlink() for part in between[1:])
+            )
+        between.append(parent)
+    return False
+
+
+def _kind(path: Path) -> int:
+    """`S_IFDIR`, `S_IFREG`...; 0 where there is nothing, or where we may not look."""
+    try:
+        return S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):
+        return 0
+
+
+def why_no_image(folder: Path) -> str:
+    """Why a folder is no image, as errors tell it: one that was to be searched cannot be."""
+    try:
+        with os.scandir(folder):
+            return "is a folder, not an image"
+    except OSError as error:
+        return f"is a folder that cannot be listed ({error.strerror})"
 
 
 def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
@@ -115,7 +207,7 @@ def _open(source: ImageSource) -> Image.Image:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            raise UnreadableImageError(f"{path}: is a folder, not an image")
+            raise UnreadableImageError(f"{path}: {why_no_image(path)}")
         if path.exists() and path.stat().st_size == 0:
             raise UnreadableImageError(f"{path}: the file is empty (0 bytes)")
         return Image.open(path)

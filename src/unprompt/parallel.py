@@ -8,11 +8,11 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -58,7 +58,7 @@ def in_order(
 
 
 def by_processes(
-    task: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
+    task: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
     """Yield the result of ``task`` for each item in turn, worked on by several processes.
 
@@ -67,17 +67,20 @@ def by_processes(
 
     Args:
         task: what to do; it, the items and the results must be picklable.
-        items: any number; no more than 160 for each process are under way at any time.
+        items: any number; taken one by one, no more than 160 for each process, and 512 in all,
+            ahead of the results.
         workers: processes; by default one a core, at most 8, and none beside this one for few
             items.
     """
+    left = iter(items)
     if workers is None:
-        workers = min(8, cores()) if len(items) >= _WORTH else 1
+        first = list(islice(left, _WORTH))
+        workers = min(8, cores()) if len(first) == _WORTH else 1
+        left = chain(first, left)
     if workers < 2:
-        yield from map(task, items)
+        yield from map(task, left)
         return
     work = partial(_each, task)
-    left = iter(items)
     chunks = iter(lambda: list(islice(left, _CHUNK)), [])
     with ProcessPoolExecutor(workers, initializer=_prepare) as pool:
         pending: deque[tuple[list[Item], Future[list[Result]]]] = deque()

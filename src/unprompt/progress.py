@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
 def track(
-    items: Iterable[Item], description: str, total: int | None = None, show: bool = True
+    items: Iterable[Item],
+    description: str,
+    total: int | Callable[[], int] | None = None,
+    show: bool = True,
 ) -> Iterator[Item]:
     """Yield ``items`` while a bar on standard error shows count, rate and time left.
 
     Nothing is drawn when ``show`` is false or standard error is not a terminal, so logs and pipes
-    stay clean. ``total`` defaults to the length of ``items`` where it has one.
+    stay clean. ``total`` defaults to the length of ``items`` where it has one; a function that
+    counts them is called only where the bar is drawn.
     """
     if not show or not sys.stderr.isatty():
         yield from items
@@ -44,6 +48,8 @@ def track(
 
     if total is None and isinstance(items, Sized):
         total = len(items)
+    elif callable(total):
+        total = total()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

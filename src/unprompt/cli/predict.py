@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -113,8 +113,14 @@ def predict(
     if not images and not watch:
         raise UnpromptError("name images or folders, or a folder to --watch")
     coming = new_images(watch, interval, recursive) if watch else iter(())
-    files = find_images(images or [], recursive)
-    if images and not files:
+
+    def found() -> Iterator[Path]:
+        return find_images(images or [], recursive)
+
+    files = found()
+    # All of them where the watched folder may give them once more.
+    first = list(files if watch else islice(files, batch_size + 1))
+    if images and not first:
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         raise UnpromptError(f"{', '.join(images)}: no image there{hint}")
     predictor = options.make_predictor(
@@ -138,8 +144,9 @@ def predict(
             yield answer
 
     with atomic_open(output) if output else nullcontext(sys.stdout) as file:
-        named = set(files)
-        batches = chain([files], ([f for f in batch if f not in named] for batch in coming))
+        named = frozenset(first)
+        later = ([path for path in batch if path not in named] for batch in coming)
+        batches = chain([chain(first, files)], later)
         answers: Iterator[Answer] = (
             one for batch in batches for one in predictor.stream(batch, batch_size)
         )
@@ -150,9 +157,9 @@ def predict(
         if shown and (draw := drawing(os.environ)):
             answers = with_thumbnails(answers, file, draw)
         written = write_answers(answers, file, form, encoder)
-        show = len(files) > batch_size and not watch
+        show = len(first) > batch_size and not watch
         try:
-            for _ in track(written, "Predicting", len(files), show):
+            for _ in track(written, "Predicting", lambda: sum(1 for _ in found()), show):
                 if watch:
                     file.flush()
         except KeyboardInterrupt:

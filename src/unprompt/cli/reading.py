@@ -52,25 +52,28 @@ def read(
 
       unprompt read --format json -r pictures > prompts.jsonl
     """
+    from itertools import chain, islice
+
     from unprompt.images import find_images
     from unprompt.reading import read_many
     from unprompt.reading.output import show, visible
 
     failed = 0
     paths = find_images(images, recursive)
+    first = list(islice(paths, 2))
     printed = visible if sys.stdout.isatty() else str
     as_json = output_format is ReadFormat.JSON
-    finish = partial(show, as_json=as_json, everything=everything, named=len(paths) > 1)
-    for text, note, has_failed in read_many(paths, finish, captions):
+    finish = partial(show, as_json=as_json, everything=everything, named=len(first) > 1)
+    for text, note, has_failed in read_many(chain(first, paths), finish, captions):
         failed += has_failed
         if note is not None:
             typer.echo(note, err=True)
         if text is not None:
             # Not echo, which flushes: that would take half of the time of a long run.
             sys.stdout.write((text if as_json else printed(text)) + "\n")
-    if not paths:
+    if not first:
         typer.echo("unprompt: no images found", err=True)
-    if failed or not paths:
+    if failed or not first:
         raise typer.Exit(1)
 
 

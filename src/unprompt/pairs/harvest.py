@@ -85,43 +85,49 @@ def harvest(
     folder, output = Path(folder), Path(output)
     if not folder.is_dir():
         raise UnreadableImageError(f"{folder}: no such folder")
-    files = find_images([folder], recursive=True)
-    journal = output.with_name(output.name + ".harvest.jsonl")
-    known = _read_journal(journal)
     try:
-        resumed = _read_all(files, folder, journal, known, captions, workers, progress)
+        os.scandir(folder).close()
+    except OSError as error:
+        raise UnreadableImageError(f"{folder}: cannot be listed ({error.strerror})") from error
+    journal = output.with_name(output.name + ".harvest.jsonl")
+    try:
+        resumed = _read_all(folder, journal, captions, workers, progress)
     except OSError as error:
         raise OutputError(f"cannot write {journal}: {error.strerror or error}") from error
-    result = _write(files, folder, output, journal, resumed)
+    result = _write(folder, output, journal, resumed)
     journal.unlink(missing_ok=True)
     return result
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    return find_images([folder], recursive=True)
+
+
 def _read_all(
-    files: list[Path],
-    folder: Path,
-    journal: Path,
-    known: dict[str, tuple[int, int]],
-    captions: bool,
-    workers: int | None,
-    progress: bool,
+    folder: Path, journal: Path, captions: bool, workers: int | None, progress: bool
 ) -> int:
     """Append a journal entry for every file that has none, and tell how many had one."""
+    known = _read_journal(journal)
+    resumed = 0
 
     def missing() -> Iterator[Path]:
-        for path in files:
-            if known.get(path.relative_to(folder).as_posix()) != _state(path):
+        nonlocal resumed
+        resumed = 0  # anew: it is walked for the bar's total too
+        for path in _files(folder):
+            state = _state(path)
+            if state is None or known.get(path.relative_to(folder).as_posix()) != state:
                 yield path
+            else:
+                resumed += 1
 
-    todo = list(missing())
     journal.parent.mkdir(parents=True, exist_ok=True)
     task = partial(_read_one, folder=folder, captions=captions)
     with journal.open("a+b") as log:
         _end_line(log)
-        lines = by_processes(task, todo, workers)
-        for line in track(lines, "Harvesting", total=len(todo), show=progress):
+        lines = by_processes(task, missing(), workers)
+        for line in track(lines, "Harvesting", lambda: sum(1 for _ in missing()), progress):
             log.write(line)
-    return len(files) - len(todo)
+    return resumed
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -192,7 +198,7 @@ def _within(value: int | None, limit: int) -> int | None:
     return value if value is not None and -limit <= value <= limit else None
 
 
-def _write(files: list[Path], folder: Path, output: Path, journal: Path, resumed: int) -> Harvest:
+def _write(folder: Path, output: Path, journal: Path, resumed: int) -> Harvest:
     """Write the table in the order of the files, each distinct image once."""
     places = _last_entries(journal)
     generators: Counter[str] = Counter()
@@ -214,7 +220,7 @@ def _write(files: list[Path], folder: Path, output: Path, journal: Path, resumed
                 yield Pair(**entry.pair)
 
     with journal.open("rb") as log, PairsWriter(output, folder) as writer:
-        names = (path.relative_to(folder).as_posix() for path in files)
+        names = (path.relative_to(folder).as_posix() for path in _files(folder))
         rows = pairs(_entry_at(log, places[name]) for name in names if name in places)
         while batch := list(islice(rows, 4096)):
             writer.write(batch)

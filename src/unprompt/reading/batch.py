@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ Finish = Callable[[Path, Reading | None, str | None], Result]
 
 
 def read_many(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     finish: Finish[Result],
     captions: bool = False,
     workers: int | None = None,
@@ -25,7 +25,7 @@ def read_many(
     """Read many files and yield what ``finish`` makes of each, in their order.
 
     Args:
-        paths: the files; memory does not grow with their number.
+        paths: the files; taken as they are read, so that memory does not grow with their number.
         finish: called with the path, the reading (None where there is none) and the reason why
             the file could not be read (None where it could). It runs in the process that read
             the file, so it and its results must be picklable.

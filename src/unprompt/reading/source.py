@@ -10,7 +10,7 @@ from typing import IO
 from PIL import Image
 
 from unprompt.errors import UnreadableImageError
-from unprompt.images import ImageSource
+from unprompt.images import ImageSource, why_no_image
 from unprompt.reading.answer import Field, Reading
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
@@ -150,6 +150,7 @@ def _open_file(path: str | Path) -> IO[bytes]:
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UnreadableImageError(f"{path}: is a folder, not an image") from None
+        raise UnreadableImageError(f"{path}: {why_no_image(Path(path))}") from None
     except (OSError, ValueError) as error:
-        raise UnreadableImageError(f"{path}: cannot be opened ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImageError(f"{path}: cannot be opened ({reason})") from error
