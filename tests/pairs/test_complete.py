@@ -169,27 +169,26 @@ def test_completions_that_only_repeat_end_in_an_error(tmp_path: Path) -> None:
 _KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from unprompt.pairs.complete import Completer, Sampling
 from unprompt.pairs.composing import write_composed
 
 folder, target = sys.argv[1], Path(sys.argv[2])
 notes, rng, halfway = target.with_name(f".{target.name}.partial"), random.Random(0), 0
-size = lambda: notes.stat().st_size if notes.exists() else 0
 completer = Completer.from_pretrained(folder, Sampling(40, 48), 8)
+for _ in range(2):  # the second tells what a chunk takes
+    began = time.process_time()
+    write_composed(8, target.with_name("few.txt"), completer=completer, description="x", chunk=8)
+chunk = time.process_time() - began
 for _ in range(20):
-    before = size()
+    seconds = rng.uniform(0.1, 2.5) * chunk
     child = os.fork()
     if child == 0:
+        # Of the processor, not of the clock: beside other work it comes no further.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         write_composed(200, target, completer=completer, description="x", chunk=8)
         os._exit(0)
-    while size() == before and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(0.001)
-    time.sleep(rng.random() * 0.05)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    halfway += not target.exists()
+    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGPROF
+    halfway += killed and notes.exists() and len(notes.read_bytes().splitlines()) > 1
 print(halfway)
 """
 
@@ -199,7 +198,7 @@ def test_killed_at_random_it_ends_as_if_never_stopped(gpt2: Path, tmp_path: Path
     call = [sys.executable, "-c", _KILLER, str(gpt2), str(killed)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 20, "a run came to its end before it was killed"
+    assert int(done.stdout) > 10, "runs came to their end before they were killed"
     completer = Completer.from_pretrained(str(gpt2), SHORT, 8)
     for target in (killed, whole):
         write_composed(200, target, completer=completer, description="x", chunk=8)

@@ -43,7 +43,7 @@ def _few(path: Path, web: BadWeb, numbers: Sequence[int]) -> Path:
     return path
 
 
-SMALL = Options(image_size=16, processes=1, timeout=2, allow_private=True)
+SMALL = Options(image_size=16, processes=1, timeout=60, allow_private=True)
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def as_public(monkeypatch: pytest.MonkeyPatch):
 
 def _open(web: BadWeb, number: int) -> bytes:
     url = f"http://93.184.215.14:{web.server_port}/{number}.jpg"
-    with guarded_opener().open(url, timeout=2) as answer:
+    with guarded_opener().open(url, timeout=60) as answer:
         return answer.read()
 
 
