@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
 
 from unprompt.reading import Lora, Prompt, Reading, Settings
-from unprompt.reading.answer import as_float, as_int
+from unprompt.reading.answer import as_float, as_int, changed
 from unprompt.reading.output import to_json, to_text, visible
 
 READING = Reading(
@@ -81,3 +84,12 @@ def test_numbers() -> None:
     assert [as_float(v) for v in ("7", 7, True, "x", float("nan"), "1" * 500, 10**400)] == [
         7.0, 7.0, None, None, None, None, None,
     ]  # fmt: skip
+
+
+def test_a_changed_copy_is_as_dataclasses_make_it() -> None:
+    reading = Reading("a fox", settings=Settings(seed=5))
+    copy = changed(reading, prompt="a wolf")
+    assert copy == replace(reading, prompt="a wolf")
+    assert reading.prompt == "a fox"
+    with pytest.raises(FrozenInstanceError):
+        copy.prompt = "a dog"  # type: ignore[misc]

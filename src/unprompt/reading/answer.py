@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from unprompt.reading.frozen import changed, filled_at_once
+Item = TypeVar("Item")
 
 
-@filled_at_once
 @dataclass(frozen=True)
 class Field:
     """One piece of text that an image file carries.
@@ -32,7 +31,6 @@ class Field:
         return f"{self.place} {self.name}".strip()
 
 
-@filled_at_once
 @dataclass(frozen=True)
 class Lora:
     """A low-rank adaptation that was applied, and with which weight where the file states it."""
@@ -41,7 +39,6 @@ class Lora:
     weight: float | None = None
 
 
-@filled_at_once
 @dataclass(frozen=True)
 class Prompt:
     """One of the prompts of an image.
@@ -59,7 +56,6 @@ class Prompt:
     source: str | None = None
 
 
-@filled_at_once
 @dataclass(frozen=True)
 class Settings:
     """How the image was made; None where the file does not say.
@@ -91,7 +87,6 @@ class Settings:
         return self.width, self.height
 
 
-@filled_at_once
 @dataclass(frozen=True)
 class Reading:
     """What one image file says about how it was made.
@@ -141,6 +136,13 @@ class Reading:
         else:
             del plain["raw"]
         return plain
+
+
+def changed(item: Item, **changes: Any) -> Item:
+    """A copy with other values in some fields: `dataclasses.replace`, at a quarter of its cost."""
+    copy: Item = object.__new__(type(item))
+    object.__setattr__(copy, "__dict__", {**item.__dict__, **changes})
+    return copy
 
 
 def as_int(value: object) -> int | None:

@@ -11,15 +11,41 @@ from unprompt.reading.answer import Lora, Prompt, Reading, Settings, as_float, a
 PROMPT = ("prompt", "positiveprompt", "promptpositive", "positive", "textprompt")
 NEGATIVE = ("negativeprompt", "promptnegative", "negative", "uc", "undesiredcontent")
 
-_MODEL = (
-    *("model", "modelname", "basemodel", "basemodelname", "usestablediffusionmodel", "checkpoint"),
-    *("stablediffusionmodel", "modelid", "modelweights", "sdmodelname", "modelfilename", "ckpt"),
+_SPELLINGS = {
+    "model": (
+        *("model", "modelname", "basemodel", "basemodelname", "usestablediffusionmodel"),
+        *("checkpoint", "stablediffusionmodel", "modelid", "modelweights", "sdmodelname"),
+        *("modelfilename", "ckpt"),
+    ),
+    "model_hash": ("modelhash", "basemodelhash", "sdmodelhash", "checkpointhash"),
+    "seed": ("seed", "noiseseed", "allseeds"),
+    "steps": (
+        *("steps", "numinferencesteps", "numsteps", "samplingsteps", "inferencesteps", "stepcount"),
+    ),
+    "sampler": ("sampler", "samplername", "ksamplername", "samplingmethod", "sampleralgorithm"),
+    "scheduler": ("scheduler", "schedule", "scheduletype", "noiseschedule", "schedulername"),
+    "guidance": ("cfgscale", "guidancescale", "cfg", "scale", "guidance", "promptguidance"),
+    "width": ("width", "w"),
+    "height": ("height", "h"),
+    "size": ("size", "resolution", "imagesize"),
+    "denoise": ("denoisingstrength", "denoise", "denoisestrength", "promptstrength"),
+    "clip_skip": ("clipskip",),
+    "vae": ("vae", "vaename", "usevaemodel", "vaemodel", "sdvae"),
+    "loras": ("loras", "lora", "uselorasmodel", "useloramodel"),
+    "lora_weights": ("loraweights", "loraalpha"),
+}
+"""How the keys of each setting are spelled, squeezed; of several that are there the first wins."""
+
+_MEANINGS = {
+    spelling: (setting, place)
+    for setting, spellings in _SPELLINGS.items()
+    for place, spelling in enumerate(spellings)
+}
+_TELLING = frozenset(("seed", "loras", *NEGATIVE)).union(
+    *(_SPELLINGS[setting] for setting in ("sampler", "steps", "guidance", "model_hash"))
 )
-_SAMPLER = ("sampler", "samplername", "ksamplername", "samplingmethod", "sampleralgorithm")
-_SCHEDULER = ("scheduler", "schedule", "scheduletype", "noiseschedule", "schedulername")
-_STEPS = ("steps", "numinferencesteps", "numsteps", "samplingsteps", "inferencesteps", "stepcount")
-_GUIDANCE = ("cfgscale", "guidancescale", "cfg", "scale", "guidance", "promptguidance")
-_HASH = ("modelhash", "basemodelhash", "sdmodelhash", "checkpointhash")
+"""Keys that nothing but the description of an image has beside a prompt."""
+
 _SIZE = re.compile(r"(\d{1,6})\s*(?:[x×*]|,)\s*(\d{1,6})")
 _MAX_TEXT = 2000
 
@@ -62,22 +88,32 @@ class Keyed:
                     return value
         return None
 
-    def has_any(self, *keys: str) -> bool:
+    def has_any(self, keys: Iterable[str]) -> bool:
         """Whether one of ``keys`` is there, whatever its value."""
         return not self._items.keys().isdisjoint(keys)
 
-    def rest(self) -> dict[str, str]:
-        """What was not asked for: the plain values, as text."""
+    def settings(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The values of the settings by their names in `Settings`, and what else is stated.
+
+        The rest are plain values, as text, of keys that nobody asked for.
+        """
         asked = frozenset[str]().union(*self._asked)
-        return {
-            name: text
-            for key, (name, value) in reversed(self._items.items())
-            if key not in asked
-            and value is not None
-            and value != ""
-            and not isinstance(value, (dict, list))
-            and len(text := str(value)) <= _MAX_TEXT
-        }
+        found: dict[str, tuple[int, Any]] = {}
+        rest: dict[str, str] = {}
+        for key, (name, value) in reversed(self._items.items()):
+            if value is None or value == "":
+                continue
+            if (meaning := _MEANINGS.get(key)) is not None:
+                setting, place = meaning
+                if setting not in found or place < found[setting][0]:
+                    found[setting] = place, value
+            elif (
+                key not in asked
+                and not isinstance(value, (dict, list))
+                and len(text := str(value)) <= _MAX_TEXT
+            ):
+                rest[name] = text
+        return {setting: value for setting, (_, value) in found.items()}, rest
 
 
 def is_description(keyed: Keyed) -> bool:
@@ -85,7 +121,7 @@ def is_description(keyed: Keyed) -> bool:
     prompt = keyed.get(*PROMPT)
     if not isinstance(prompt, str | list):
         return False
-    return keyed.has_any(*NEGATIVE, *_SAMPLER, *_STEPS, *_GUIDANCE, *_HASH, "seed", "loras")
+    return keyed.has_any(_TELLING)
 
 
 def text_of(value: object) -> str | None:
@@ -99,7 +135,7 @@ def text_of(value: object) -> str | None:
 def sides_of(keyed: Keyed) -> tuple[str | None, str | None]:
     """The prompt and the negative prompt that a mapping states; a negative one may be blank."""
     positive, negative = text_of(keyed.get(*PROMPT)), text_of(keyed.get(*NEGATIVE))
-    if negative is None and keyed.has_any(*NEGATIVE):
+    if negative is None and keyed.has_any(NEGATIVE):
         negative = ""
     return positive, negative
 
@@ -121,31 +157,27 @@ def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
         keyed: the mapping.
         model: the model where no key states it.
     """
-    width, height = as_int(keyed.get("width", "w")), as_int(keyed.get("height", "h"))
-    stated = keyed.get("size", "resolution", "imagesize")
-    if width is None and (size := _SIZE.search(str(stated)[:100])):
+    stated, rest = keyed.settings()
+    get = stated.get
+    width, height = as_int(get("width")), as_int(get("height"))
+    if width is None and "size" in stated and (size := _SIZE.search(str(stated["size"])[:100])):
         width, height = int(size[1]), int(size[2])
-    seed = as_int(keyed.get("seed", "noiseseed", "allseeds"))
+    seed = as_int(get("seed"))
     return Settings(
-        model=name_of(keyed.get(*_MODEL)) or model,
-        model_hash=as_text(keyed.get(*_HASH)),
+        model=name_of(get("model")) or model,
+        model_hash=as_text(get("model_hash")),
         seed=seed if seed is None or seed >= 0 else None,  # -1 asks for a random one
-        steps=as_int(keyed.get(*_STEPS)),
-        sampler=name_of(keyed.get(*_SAMPLER)),
-        scheduler=name_of(keyed.get(*_SCHEDULER)),
-        guidance=as_float(keyed.get(*_GUIDANCE)),
+        steps=as_int(get("steps")),
+        sampler=name_of(get("sampler")),
+        scheduler=name_of(get("scheduler")),
+        guidance=as_float(get("guidance")),
         width=width,
         height=height,
-        denoise=as_float(
-            keyed.get("denoisingstrength", "denoise", "denoisestrength", "promptstrength")
-        ),
-        clip_skip=as_int(keyed.get("clipskip")),
-        vae=name_of(keyed.get("vae", "vaename", "usevaemodel", "vaemodel", "sdvae")),
-        loras=_weighted(
-            loras_of(keyed.get("loras", "lora", "uselorasmodel", "useloramodel")),
-            keyed.get("loraweights", "loraalpha"),
-        ),
-        other=keyed.rest(),
+        denoise=as_float(get("denoise")),
+        clip_skip=as_int(get("clip_skip")),
+        vae=name_of(get("vae")),
+        loras=_weighted(loras_of(get("loras")), get("lora_weights")),
+        other=rest,
     )
 
 

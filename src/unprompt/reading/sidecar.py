@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from unprompt.reading.answer import Field, Prompt, Reading, as_text
+from unprompt.reading.answer import Field, Prompt, Reading, as_text, changed
 from unprompt.reading.carrier import MAX_TEXT, Carrier
 from unprompt.reading.containers.text import decode
-from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import has_settings
 from unprompt.reading.registry import recognise
 

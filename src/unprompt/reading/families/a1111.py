@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from unprompt.reading.answer import Field, Lora, Prompt, Reading, Settings, as_float, as_text
+from unprompt.reading.answer import (
+    Field,
+    Lora,
+    Prompt,
+    Reading,
+    Settings,
+    as_float,
+    as_text,
+    changed,
+)
 from unprompt.reading.carrier import Carrier, parse_json
-from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 
 PLACES = (

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text
+from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text, changed
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
-from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import parse_infotext
 from unprompt.reading.keyed import (
     Keyed,

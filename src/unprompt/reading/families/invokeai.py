@@ -11,9 +11,17 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
-from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_float, as_int, as_text
+from unprompt.reading.answer import (
+    Field,
+    Prompt,
+    Reading,
+    Settings,
+    as_float,
+    as_int,
+    as_text,
+    changed,
+)
 from unprompt.reading.carrier import Carrier
-from unprompt.reading.frozen import changed
 from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"

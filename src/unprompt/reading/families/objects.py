@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unprompt.reading.answer import Reading
+from unprompt.reading.answer import Reading, changed
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
-from unprompt.reading.frozen import changed
 from unprompt.reading.infotext import Infotext, parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
 
@@ -102,4 +101,4 @@ def _generator(keyed: Keyed) -> str | None:
     software = keyed.get("software", "generator", "app")
     if isinstance(software, str) and software.strip():
         return software
-    return "diffusers" if keyed.has_any("numinferencesteps", "guidancescale") else None
+    return "diffusers" if keyed.has_any(("numinferencesteps", "guidancescale")) else None
