@@ -222,6 +222,15 @@ def test_half_precision(pixels):
     torch.testing.assert_close(packed, logits, atol=0.02, rtol=0.02)
 
 
+def test_half_precision_is_not_packed_where_the_processor_lacks_it(pixels, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = our_model().to(torch.bfloat16)
+    captions = model.eval().generate(pixels, max_length=12)
+    assert torch.equal(pack(model.train()).generate(pixels, max_length=12), captions)
+    assert any(isinstance(module, torch.nn.Linear) for module in model.modules())
+    assert not model.training
+
+
 def test_the_context_is_filled_and_no_more(model, pixels):
     captions = model.generate(pixels, min_length=17)
     assert captions.shape == (3, CONFIG.context_length + 1)

@@ -99,13 +99,15 @@ def pack(model: CoCaForConditionalGeneration) -> CoCaForConditionalGeneration:
         model: on a CPU, in fp32 or bf16; changed in place.
 
     Returns:
-        The same model.
+        The same model; in bf16 as it was where oneDNN does not multiply so: without AVX-512.
 
     Raises:
         UnpromptError: the model is not on a CPU, or PyTorch was built without oneDNN.
     """
     if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         raise UnpromptError("packing needs a model on a CPU and a PyTorch built with oneDNN")
+    if model.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return model.eval()
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
