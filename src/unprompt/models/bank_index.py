@@ -58,7 +58,9 @@ def build_index(
     if kind == "pq" and count < 256:
         raise UnpromptError(f"--index pq needs at least 256 prompts, not {count}; take flat")
     cells = cells_for(count)
-    code = "SQ8" if kind == "sq8" else f"PQ{max(1, dim // _CODE_DIMS)}"
+    # "np": centroids in any order. faiss would spend most of the time on one in which codes can be
+    # compared bit by bit (polysemous codes), which no search of ours does.
+    code = "SQ8" if kind == "sq8" else f"PQ{max(1, dim // _CODE_DIMS)}np"
     index = faiss.index_factory(dim, f"IVF{cells},{code}", faiss.METRIC_INNER_PRODUCT)
     wanted = min(count, max(_PER_CELL * cells, _TRAINED_ON))
     sample = np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
