@@ -143,7 +143,8 @@ def served(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _running(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # It looks this often whether it is to end, in seconds.
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server
