@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,33 @@ from unprompt.encoding import EncoderError, load_encoder
 
 kernels = pytest.importorskip("unprompt.encoding.numba_kernels")
 tile = pytest.importorskip("unprompt.encoding.numba_tile")
-from unprompt.encoding.numba_backend import round_layer  # noqa: E402
+from unprompt.encoding.numba_weights import Dense, round_layer  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not tile.has_vnni(), reason="the processor has no AVX512-VNNI")
 
 WIDTH = 384
 
 
-def layer(rows: np.ndarray, matrix: np.ndarray, bias: np.ndarray, kind: str, bend: bool):
+def layer(
+    rows: np.ndarray,
+    matrix: np.ndarray,
+    bias: np.ndarray,
+    kind: str,
+    bend: bool,
+    lines: Sequence[np.ndarray] = (),
+    out: str = "float32",
+) -> np.ndarray:
     """A linear layer by way of rounded numbers."""
     count = len(rows)
     values = np.zeros((count + 16, rows.shape[1]), np.float32)
     values[:count] = rows
     rounded = np.zeros(values.shape, kind)
     scales, lows = np.zeros((2, len(values)), np.float32)
-    of = round_layer(matrix, bias, rounded.dtype)
-    out = np.zeros((len(values), matrix.shape[1]), np.float32)
+    of = round_layer(Dense(matrix, bias), rounded.dtype, lines=lines)
+    given = np.zeros((len(values), matrix.shape[1]), out)
     kernels.round_rows(count, values, rounded, scales, lows)
-    kernels.linear(count, rounded, scales, lows, of.packed, of.columns, bend, out)
-    return out[:count]
+    kernels.linear(count, rounded, scales, lows, of.packed, of.columns, bend, given)
+    return given[:count]
 
 
 @pytest.mark.parametrize("outputs", [48, 100])
@@ -85,6 +94,41 @@ def test_attention_is_softmax_however_large_the_scores(length: int):
     assert np.abs(mixed[:rows] - exact).max() < 1e-4
 
 
+@pytest.mark.parametrize("length", [1, 7, 48, 50])
+def test_attention_of_bytes_is_softmax_however_large_the_scores(length: int):
+    heads, each, prompts = 2, 64, 3
+    width, rows = heads * each, prompts * length
+    rng = np.random.default_rng(length)
+    parts = rng.integers(-128, 128, (rows + 16, 3 * width)).astype(np.int8)
+    units = np.array([1e-3, 10], np.float32)
+    mixed = np.zeros((rows + 16, width), np.uint8)
+    kernels.attend_bytes(length, prompts, heads, parts, units, mixed)
+    shape = (prompts, length, 3, heads, each)
+    queries, keys, values = parts[:rows].reshape(shape).transpose(2, 0, 3, 1, 4).astype(np.float64)
+    powers = queries @ keys.swapaxes(-1, -2) * units[:, None, None].astype(np.float64)
+    shares = np.exp2(powers - powers.max(-1, keepdims=True))
+    exact = (shares / shares.sum(-1, keepdims=True)) @ values
+    exact = exact.transpose(0, 2, 1, 3).reshape(rows, width)
+    # Shares are off by up to half of 1/255 of the greatest, and the result is rounded.
+    assert np.abs(mixed[:rows].astype(np.float64) - 128 - exact).max() < 2
+
+
+@pytest.mark.parametrize(("kind", "least"), [("int8", -128), ("uint8", 0)])
+def test_what_a_layer_gives_in_bytes_is_rounded_and_cut(kind: str, least: int):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, (13, WIDTH)).astype(np.float32)
+    matrix = rng.normal(0, 6, (WIDTH, 100)).astype(np.float32)
+    bias = rng.normal(0, 20, 100).astype(np.float32)
+    lines = () if kind == "int8" else (np.full(100, 2.0), np.full(100, 0.35))
+    exact = layer(rows, matrix, bias, "uint8", bend=kind == "uint8", lines=lines)
+    exact = np.rint(exact * 2 + 0.35) if lines else np.rint(exact)
+    given = layer(rows, matrix, bias, "uint8", bend=kind == "uint8", lines=lines, out=kind)
+    held = np.clip(exact, least, least + 255)
+    assert (held != exact).mean() > 0.05
+    assert np.abs(given.astype(np.float64) - held).max() <= 1
+    assert (given != held).mean() < 0.01
+
+
 @pytest.fixture
 def small_folder(model_folder: Path, tmp_path: Path) -> Path:
     """A model with random weights, of other sizes: two layers, 64 wide, 100 between."""
@@ -108,8 +152,9 @@ def small_folder(model_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_model_of_other_sizes(small_folder: Path, prompts: list[str]):
     exact = load_encoder(str(small_folder), "onnx", "fp32").encode(prompts)
-    ours = load_encoder(str(small_folder), "numba").encode(prompts)
-    assert (exact * ours).sum(axis=1).min() > 0.99999
+    for precision, least in (("int16", 0.99999), ("int8", 0.99)):
+        ours = load_encoder(str(small_folder), "numba", precision).encode(prompts)
+        assert (exact * ours).sum(axis=1).min() > least
 
 
 def test_a_model_whose_heads_do_not_fit_runs_on_onnx(small_folder: Path):

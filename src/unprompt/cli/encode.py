@@ -37,7 +37,7 @@ def embed(
         str,
         typer.Option(
             help="fp32: exact. int16: for numba, all but exact. bf16: for torch. int8: the "
-            "fastest, cosine to fp32 about 0.999 (numba) or 0.993 (onnx). auto: the fastest with "
+            "fastest, cosine to fp32 about 0.997 (numba) or 0.993 (onnx). auto: the fastest with "
             "a cosine to fp32 of at least 0.9999."
         ),
     ] = "auto",

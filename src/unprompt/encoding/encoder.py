@@ -150,7 +150,7 @@ def load_encoder(
         precision: ``fp32`` is exact: what scores are computed from wants it, so that they are
             the same on every machine. ``int16``, for numba, is all but exact: a mean cosine to
             fp32 of 0.9999998. ``bf16`` is for torch. ``int8`` is the fastest, at a mean cosine
-            to fp32 of about 0.999 with numba and 0.993 with onnx. ``auto`` takes the fastest
+            to fp32 of about 0.997 with numba and 0.993 with onnx. ``auto`` takes the fastest
             whose mean cosine to fp32 is at least 0.9999, enough for near-duplicates and search:
             bf16 where torch finds instructions for it, else int16 where numba does, else fp32.
         device: torch device; by default ``cuda`` where there is one, else ``cpu``.

@@ -1,8 +1,9 @@
 """An encoder's network on AVX512-VNNI, compiled by numba: near-exact int16, or fast int8.
 
 Weights and what they multiply are rounded to 16 bits, each row and column by its own scale, and
-multiplied exactly at twice the speed of float32; or to 8 bits, at four times. All else is float32.
-The scale of a row depends on that row alone, unlike onnx's, which is one for a batch.
+multiplied exactly at twice the speed of float32; all else is float32. Or they are rounded to 8
+bits, at four times the speed, and attention is too (`numba_weights`). No scale depends on other
+prompts, unlike onnx's, which is one for a batch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from unprompt.encoding.bert import is_supported, read_config
 from unprompt.encoding.layout import EncoderError, Layout
 from unprompt.encoding.safetensors_file import read_safetensors
 from unprompt.parallel import cores
+
+if TYPE_CHECKING:
+    from unprompt.encoding.numba_weights import Linear, Norm
 
 MAX_TOKENS = 512
 """Tokens in a batch: with more, numbers leave the core's cache (benchmarks/encoding.py)."""
@@ -41,28 +45,6 @@ def _fits(config: Mapping[str, Any]) -> bool:
     return min(width, wide) >= 48 and width % (32 * heads) == 0 and wide % 4 == 0
 
 
-@dataclass(frozen=True)
-class _Linear:
-    packed: np.ndarray
-    columns: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Norm:
-    scale: np.ndarray
-    shift: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Block:
-    parts: _Linear
-    mix: _Linear
-    mix_norm: _Norm
-    widen: _Linear
-    narrow: _Linear
-    narrow_norm: _Norm
-
-
 class NumbaNetwork:
     """Token ids to pooled, not yet normalised embeddings.
 
@@ -77,6 +59,8 @@ class NumbaNetwork:
     max_tokens = MAX_TOKENS
 
     def __init__(self, layout: Layout, precision: str):
+        from unprompt.encoding.numba_weights import read_block, read_norm
+
         config = read_config(layout)
         weights = {
             name.removeprefix("bert."): array
@@ -94,40 +78,23 @@ class NumbaNetwork:
             # A prompt is all of the first token type.
             self._positions = weights["embeddings.position_embeddings.weight"] + types[0]
             self._words = weights["embeddings.word_embeddings.weight"]
-            self._norm = _norm(weights, "embeddings.")
-            layers = range(config["num_hidden_layers"])
-            self._blocks = [self._block(weights, f"encoder.layer.{layer}.") for layer in layers]
+            self._norm = read_norm(weights, "embeddings.")
+            self._blocks = [
+                read_block(weights, number, self._heads, self._rounded)
+                for number in range(config["num_hidden_layers"])
+            ]
         except KeyError as error:
             raise EncoderError(
                 f"{layout.weights_folder}: the config or the weights have no {error}; download "
                 "the model again"
             ) from error
 
-    def _block(self, weights: Mapping[str, np.ndarray], prefix: str) -> _Block:
-        def linear(*layers: str) -> _Linear:
-            matrices, biases = (
-                [weights[f"{prefix}{layer}.{kind}"] for layer in layers]
-                for kind in ("weight", "bias")
-            )
-            if len(layers) > 1:  # queries, which attention wants divided
-                root = np.float32((len(biases[0]) / self._heads) ** 0.5)
-                matrices[0], biases[0] = matrices[0] / root, biases[0] / root
-            return round_layer(np.concatenate(matrices).T, np.concatenate(biases), self._rounded)
-
-        return _Block(
-            parts=linear(*(f"attention.self.{part}" for part in ("query", "key", "value"))),
-            mix=linear("attention.output.dense"),
-            mix_norm=_norm(weights, f"{prefix}attention.output."),
-            widen=linear("intermediate.dense"),
-            narrow=linear("output.dense"),
-            narrow_norm=_norm(weights, f"{prefix}output."),
-        )
-
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
         from unprompt.encoding.numba_kernels import (
             add_and_normalise,
             attend,
+            attend_bytes,
             embed,
             linear,
             round_rows,
@@ -137,30 +104,42 @@ class NumbaNetwork:
         tokens, room = ids.size, self._room(ids.size)
         hidden, parts, mixed, wide = room.hidden, room.parts, room.mixed, room.wide
         near, near_wide = room.rounded, room.rounded_wide
-        scaling = room.scales, room.lows
+        scaling, fixed = (room.scales, room.lows), (room.ones, room.zeros)
+        exact = self._rounded == np.int16
+        behind = scaling if exact else fixed
         norm, epsilon = self._norm, self._epsilon
         embed(
             ids, self._words, self._positions, norm.scale, norm.shift, epsilon, hidden, near,
             *scaling,
         )  # fmt: skip
 
-        def layer(of: _Linear, rounded: np.ndarray, out: np.ndarray, bend: bool = False) -> None:
+        def layer(
+            of: Linear,
+            rounded: np.ndarray,
+            scaling: tuple[np.ndarray, np.ndarray],
+            out: np.ndarray,
+            bend: bool = False,
+        ) -> None:
             linear(tokens, rounded, *scaling, of.packed, of.columns, bend, out)
 
-        def add(norm: _Norm) -> None:
+        def add(norm: Norm) -> None:
             add_and_normalise(
                 tokens, hidden, mixed, norm.scale, norm.shift, epsilon, near, *scaling
             )
 
         for block in self._blocks:
-            layer(block.parts, near, parts)
-            attend(length, prompts, self._heads, parts, mixed)
-            round_rows(tokens, mixed, near, *scaling)
-            layer(block.mix, near, mixed)
+            layer(block.parts, near, scaling, parts)
+            if exact:
+                attend(length, prompts, self._heads, parts, mixed)
+                round_rows(tokens, mixed, near, *scaling)
+            else:
+                attend_bytes(length, prompts, self._heads, parts, block.units, near)
+            layer(block.mix, near, behind, mixed)
             add(block.mix_norm)
-            layer(block.widen, near, wide, bend=True)
-            round_rows(tokens, wide, near_wide, *scaling)
-            layer(block.narrow, near_wide, mixed)
+            layer(block.widen, near, scaling, wide, bend=True)
+            if exact:
+                round_rows(tokens, wide, near_wide, *scaling)
+            layer(block.narrow, near_wide, behind, mixed)
             add(block.narrow_norm)
         vectors = hidden[:tokens].reshape(prompts, length, -1)
         return np.array(vectors[:, 0]) if self._pooling == "cls" else vectors.mean(axis=1)
@@ -189,38 +168,22 @@ class _Room:
     rounded_wide: np.ndarray
     scales: np.ndarray
     lows: np.ndarray
+    ones: np.ndarray
+    zeros: np.ndarray
 
     @classmethod
     def of(cls, rows: int, width: int, wide: int, rounded: np.dtype) -> _Room:
+        exact = rounded == np.int16
+        rounded_wide = np.zeros((rows, wide), rounded)
         return cls(
             hidden=np.zeros((rows, width), np.float32),
-            parts=np.zeros((rows, 3 * width), np.float32),
+            parts=np.zeros((rows, 3 * width), np.float32 if exact else np.int8),
             mixed=np.zeros((rows, width), np.float32),
-            wide=np.zeros((rows, wide), np.float32),
+            wide=np.zeros((rows, wide), np.float32) if exact else rounded_wide,
             rounded=np.zeros((rows, width), rounded),
-            rounded_wide=np.zeros((rows, wide), rounded),
+            rounded_wide=rounded_wide,
             scales=np.zeros(rows, np.float32),
             lows=np.zeros(rows, np.float32),
+            ones=np.ones(rows, np.float32),
+            zeros=np.zeros(rows, np.float32),
         )
-
-
-def _norm(weights: Mapping[str, np.ndarray], prefix: str) -> _Norm:
-    return _Norm(*(weights[f"{prefix}LayerNorm.{part}"] for part in ("weight", "bias")))
-
-
-def round_layer(matrix: np.ndarray, bias: np.ndarray, rounded: np.dtype) -> _Linear:
-    """Round a matrix of shape (inputs, outputs) by columns, for rows of a type."""
-    from unprompt.encoding.numba_kernels import OTHER_NORM
-    from unprompt.encoding.numba_tile import COLUMNS, pack, tile_starts
-
-    peaks = np.maximum(np.abs(matrix).max(axis=0), np.finfo(np.float32).tiny)
-    if rounded == np.int16:
-        units = np.maximum(np.linalg.norm(matrix, axis=0) / OTHER_NORM, peaks / 32_767)
-    else:
-        units = peaks / 127
-    units = units.astype(np.float32)
-    integers = np.rint(matrix / units).astype(np.int16 if rounded == np.int16 else np.int8)
-    sums = integers.sum(axis=0, dtype=np.int64) * units
-    lines = np.stack([units, sums, bias]).astype(np.float32)
-    tiles = [lines[:, first : first + COLUMNS] for first in tile_starts(len(bias))]
-    return _Linear(pack(integers), np.ascontiguousarray(np.stack(tiles)))

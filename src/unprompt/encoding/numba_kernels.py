@@ -11,10 +11,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from unprompt.encoding.numba_bytes import mix_bytes, soften_bytes
+from unprompt.encoding.numba_code import COLUMNS, FLOAT_COLUMNS, ROWS
 from unprompt.encoding.numba_tile import (
-    COLUMNS,
-    FLOAT_COLUMNS,
-    ROWS,
     bits_of_float,
     float_of_bits,
     gelu_tile,
@@ -24,8 +23,8 @@ from unprompt.encoding.numba_tile import (
     take_whole_registers,
 )
 
-_TILES = 1
-"""To be raised with every change to numba_tile: numba's cache looks at this file alone."""
+_TILES = 2
+"""To be raised with every change to what makes tiles: numba's cache looks at this file alone."""
 
 # Sums may be taken in any order, so that they fill registers, and nothing is NaN.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
@@ -42,6 +41,8 @@ OTHER_NORM = 65_600
 _ONE, _HALF, _TINY = np.float32(1), np.float32(0.5), np.float32(1e-30)
 _SHIFT = np.float32(32768.5)
 _LEVELS = np.float32(255)
+_SIGNS = np.int32(-0x7F7F7F80)  # 0x80 in every byte: they make uint8 of int8, plus 128
+_ONES = np.int32(0x01010101)
 
 
 @_inlined
@@ -181,7 +182,7 @@ def linear(
     bend: bool,
     out: np.ndarray,
 ) -> None:
-    """A linear layer of rounded rows, and GELU after it if wanted.
+    """A linear layer of rounded rows, GELU after it if wanted, and rounding if wanted.
 
     Args:
         count: rows that matter.
@@ -189,18 +190,20 @@ def linear(
         scales: as in `embed`.
         lows: as in `embed`.
         packed: int16 or int8, from `numba_tile.pack`.
-        columns: float32 of shape (tiles, 3, `numba_tile.COLUMNS`): what a unit of each column of
-            ``packed`` is, the column's sum times its unit, and the bias.
+        columns: float32 of shape (tiles, 3 or 5, `numba_code.COLUMNS`): what a unit of each
+            column of ``packed`` is, the column's sum times its unit, and the bias; for uint8, what
+            the output is then multiplied by and what is added.
         bend: whether GELU follows.
-        out: float32 of shape (rows, outputs).
+        out: float32 of shape (rows, outputs); or int8 or uint8, which what comes out is rounded
+            to, and cut to if it is too large.
     """
     tiles, steps = packed.shape[0], packed.shape[1]
-    stride, out_stride = rounded.shape[1] * rounded.itemsize, 4 * out.shape[1]
+    stride, out_stride = rounded.shape[1] * rounded.itemsize, out.shape[1] * out.itemsize
     for tile in range(tiles):
         first = min(tile * COLUMNS, out.shape[1] - COLUMNS)
-        right, column = tile * steps * 4 * COLUMNS, tile * 12 * COLUMNS
+        right, column = tile * steps * 4 * COLUMNS, tile * columns.shape[1] * 4 * COLUMNS
         for top in range(0, count, ROWS):
-            left, place = top * stride, top * out_stride + 4 * first
+            left, place = top * stride, top * out_stride + first * out.itemsize
             starts = (left, right, column, 4 * top, place)
             if bend:
                 gelu_tile(
@@ -219,7 +222,7 @@ def attend(length: int, prompts: int, heads: int, parts: np.ndarray, mixed: np.n
     Args:
         length: tokens of each prompt.
         prompts: their number.
-        heads: heads of attention, whose width is a multiple of `numba_tile.FLOAT_COLUMNS`.
+        heads: heads of attention, whose width is a multiple of `numba_code.FLOAT_COLUMNS`.
         parts: float32 of shape (rows, 3 * width): queries, divided by the root of a head's
             width, keys and values.
         mixed: float32 of shape (rows, width), the result.
@@ -249,3 +252,61 @@ def attend(length: int, prompts: int, heads: int, parts: np.ndarray, mixed: np.n
                     starts = (0, values, 4 * (block * width + first))
                     strides = (room_stride, stride, 4 * width)
                     multiply_tile(scores, parts, mixed, starts, strides, length)
+
+
+@_compiled
+def attend_bytes(
+    length: int, prompts: int, heads: int, parts: np.ndarray, units: np.ndarray, mixed: np.ndarray
+) -> None:
+    """Attention of each prompt to itself, of int8.
+
+    Args:
+        length: tokens of each prompt.
+        prompts: their number.
+        heads: heads of attention, whose width is a multiple of `numba_code.FLOAT_COLUMNS`.
+        parts: int8 of shape (rows, 3 * width): queries, keys and values.
+        units: float32 of shape (heads,): what 1 times 1 in a score adds to the power of 2.
+        mixed: uint8 of shape (rows, width), the result: the values mixed, plus 128.
+    """
+    take_whole_registers()
+    width = mixed.shape[1]
+    each = width // heads
+    room = -(-length // COLUMNS) * COLUMNS
+    stride, room_stride, steps = 3 * width, 4 * room, -(-length // 4)
+    words = parts.view(np.int32)
+    keys = np.zeros((each // 4, room), np.int32)
+    values = np.full((each // FLOAT_COLUMNS, steps, COLUMNS), _ONES)
+    scores = np.empty((ROWS, room), np.int32)
+    shares = np.empty((ROWS, room), np.uint8)
+    for prompt in range(prompts):
+        top = prompt * length
+        for head in range(heads):
+            at = head * each
+            for token in range(length):
+                line = words[top + token, (width + at) // 4 : (width + at + each) // 4]
+                for i in range(each // 4):
+                    keys[i, token] = line[i] ^ _SIGNS
+            for part in range(each // FLOAT_COLUMNS):
+                first = 2 * width + at + part * FLOAT_COLUMNS
+                for step in range(steps):
+                    four = parts[top + 4 * step : top + 4 * step + 4, first : first + FLOAT_COLUMNS]
+                    line = values[part, step]
+                    for i in range(FLOAT_COLUMNS):
+                        low = np.int32(np.uint8(four[0, i])) | np.int32(np.uint8(four[1, i])) << 8
+                        high = np.int32(np.uint8(four[2, i])) | np.int32(four[3, i]) << 8
+                        line[i] = low | high << 16
+            for block in range(top, top + length, ROWS):
+                for place in range(0, room_stride, 4 * COLUMNS):
+                    starts = (block * stride + at, place, place)
+                    strides = (stride, room_stride, room_stride)
+                    multiply_tile(parts, keys, scores, starts, strides, each // 4)
+                for row in range(ROWS):
+                    soften_bytes(scores, shares, row * room, length, units[head])
+                for part in range(each // FLOAT_COLUMNS):
+                    starts = (
+                        0,
+                        part * steps * 4 * COLUMNS,
+                        block * width + at + part * FLOAT_COLUMNS,
+                    )
+                    strides = (room, 4 * COLUMNS, width)
+                    mix_bytes(shares, values, mixed, starts, strides, steps)
