@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.class_token import only_class_token
 from unprompt.models.positions import at_size
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.models.pretrained import load_pretrained
@@ -43,6 +44,8 @@ class BackboneConfig:
 class Backbone(nn.Module):
     """An image tower.
 
+    Of its network only the pooled features count; see `unprompt.models.class_token`.
+
     Attributes:
         config: builds the same architecture again.
         preprocessing: the input that the pretrained weights expect.
@@ -57,6 +60,7 @@ class Backbone(nn.Module):
         preprocessing: Preprocessing,
     ):
         super().__init__()
+        only_class_token(network)
         self.network = network
         self.config = config
         self.preprocessing = preprocessing
