@@ -182,10 +182,10 @@ def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> 
         fit_head(model, train, val)
     if not fine_tune:
         return model.eval()
-    pictures = Pictures(train, model.preprocessing, whole=recipe.data.augment == "none")
-    train_set = PairsDataset(train, model.preprocessing, recipe.data, pictures)
-    held = Pictures(val, model.preprocessing, whole=True)
-    val_set = PairsDataset(val, model.preprocessing, pictures=held)
+    train_set = PairsDataset(train, model.preprocessing, recipe.data)
+    val_set = PairsDataset(val, model.preprocessing)
+    for data in (train_set, val_set):
+        data.pictures.keep()
     trainer = EmbedderTrainer(recipe, model, train_set, val_set)
     go_on(trainer, checkpoint)
     return Embedder.from_pretrained(trainer.best_checkpoint())
@@ -193,7 +193,7 @@ def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> 
 
 def scored(model: Embedder, table: PairsTable) -> list[float]:
     """Cosine of each pair."""
-    pictures = Pictures(table, model.preprocessing, whole=True)
+    pictures = Pictures(table, model.preprocessing, whole=True).keep()
     batches = np.array_split(range(len(table)), range(32, len(table), 32))
     run = TorchModel(model, "", Path()).run
     outputs = [run(np.stack([pictures.pixels(int(row)) for row in rows]))[0] for rows in batches]

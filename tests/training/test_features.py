@@ -56,7 +56,7 @@ def test_features_are_the_backbones_and_are_computed_once(model, pairs, runs):
     assert sum(runs) == len(pairs)
     assert found.failures == []
     np.testing.assert_array_equal(found.rows, np.arange(len(pairs)))
-    pixels = np.stack([model.preprocessing(pairs.open_image(row, 64)) for row in range(4)])
+    pixels = np.stack([model.preprocessing(pairs.open_image(row, 32)) for row in range(4)])
     with torch.no_grad():
         expected = model.eval().features(torch.from_numpy(pixels)).numpy()
     np.testing.assert_allclose(found.values[:4], expected, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -40,75 +41,141 @@ def table(tmp_path: Path) -> PairsTable:
     return PairsTable.from_pairs(pairs, folder, "noise")
 
 
-def test_whole_pictures_are_exactly_what_the_model_takes(table):
+@pytest.mark.parametrize("kept", [False, True])
+def test_whole_pictures_are_exactly_what_an_evaluation_takes(table, kept):
     preprocessing = Preprocessing(SIZE)
-    stored = Pictures(table, preprocessing, whole=True)
-    assert len(stored) == len(table)
+    pictures = Pictures(table, preprocessing, whole=True)
+    if kept:
+        pictures.keep()
+    assert len(pictures) == len(table)
     for row in {*range(len(table))} - {7}:
-        expected = preprocessing(table.open_image(row, at_least=2 * SIZE))
-        np.testing.assert_array_equal(stored.pixels(row), expected)
+        expected = preprocessing(table.open_image(row, preprocessing.least_side))
+        np.testing.assert_array_equal(pictures.pixels(row), expected)
     with pytest.raises(ValueError, match="are whole"):
-        stored.image(0)
+        pictures.image(0)
 
 
-def test_pictures_for_crops_keep_their_shape_and_a_margin(table):
-    stored = Pictures(table, Preprocessing(SIZE), whole=False)
+def test_pictures_for_crops_keep_their_shape_and_a_margin_and_are_the_same_kept_or_not(table):
+    live = Pictures(table, Preprocessing(SIZE), whole=False)
+    stored = Pictures(table, Preprocessing(SIZE), whole=False).keep()
     side = round(MARGIN * SIZE + 0.5)
     for row in {*range(len(table))} - {7}:
         image, original = stored.image(row), table.open_image(row)
+        np.testing.assert_array_equal(image, live.image(row))
         assert min(image.size) == min(side, *original.size)
         assert image.width / image.height == pytest.approx(original.width / original.height, 0.05)
         small = np.asarray(original.resize(image.size, 3), np.float32)
         assert np.abs(np.asarray(image) - small).mean() < 6
     with pytest.raises(ValueError, match="not whole"):
         stored.pixels(0)
+    with pytest.raises(ValueError, match="not kept"):
+        _ = live.readable
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows that are decoded from now on, in this process."""
+    seen: list[int] = []
+    decode = Pictures._decode
+
+    def noted(self: Pictures, row: int) -> Image.Image:
+        seen.append(row)
+        return decode(self, row)
+
+    monkeypatch.setattr(Pictures, "_decode", noted)
+    return seen
 
 
 def test_they_are_decoded_once(table, monkeypatch):
-    Pictures(table, Preprocessing(SIZE), whole=True)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr(pictures, "_read", refuse)
+    seen = counted(monkeypatch)
+    Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    assert sorted(seen) == list(range(16))
     again = Pictures(table, Preprocessing(SIZE), whole=True)
-    assert again.pixels(0).shape == (3, SIZE, SIZE)
-    with pytest.raises(AssertionError):
-        Pictures(table, Preprocessing(SIZE + 1), whole=True)
+    assert again.bytes_to_keep() == 0
+    assert again.keep().pixels(0).shape == (3, SIZE, SIZE)
+    assert len(seen) == 16
+    np.testing.assert_array_equal(again.readable, [*range(7), *range(8, 16)])
+    other = Pictures(table, Preprocessing(SIZE + 1), whole=True)
+    assert other.bytes_to_keep() == 16 * 3 * (SIZE + 1) ** 2
+    other.keep()
+    assert len(seen) == 32
 
 
-def test_a_damaged_image_is_named_each_time(table):
-    for _ in range(2):
-        with pytest.raises(TableError, match=r"noise, row 8: image 'broken\.png'"):
-            Pictures(table, Preprocessing(SIZE), whole=True).pixels(7)
+def test_what_crops_will_take_is_told_from_the_sizes_in_the_table(table):
+    written = [table.open_image(row).size if row != 7 else (8, 8) for row in range(16)]
+    sizes = {"width": [w for w, _ in written], "height": [h for _, h in written]}
+    pictures = Pictures(table.with_columns(sizes), Preprocessing(SIZE), whole=False)
+    told = pictures.bytes_to_keep()
+    pictures.keep()
+    taken = sum(path.stat().st_size for path in once.cache_dir().rglob("pixels.npy"))
+    assert told == pytest.approx(taken, rel=0.03)
+
+
+def test_a_damaged_image_is_named_each_time_as_this_table_calls_it(table):
+    for name in ("noise", "other"):
+        table.name = name
+        pictures = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+        with pytest.raises(TableError, match=rf"{name}, row 8: image 'broken\.png'"):
+            pictures.pixels(7)
+
+
+def test_images_of_one_name_in_two_folders_are_two(table, tmp_path):
+    """Even of one size and time of change, as copied archives have them."""
+    other = tmp_path / "other"
+    shutil.copytree(table.root, other)
+    (other / "0.webp").write_bytes((table.root / "3.webp").read_bytes())
+    for path in (table.root / "0.webp", other / "0.webp"):
+        content = path.read_bytes().ljust(100_000, b"\0")
+        path.write_bytes(content)
+        os.utime(path, ns=(1, 1))
+    first = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    second = Pictures(PairsTable(table.data, other), Preprocessing(SIZE), whole=True).keep()
+    assert not np.array_equal(first.pixels(2), second.pixels(2))
+    np.testing.assert_array_equal(second.pixels(2), first.pixels(12))
 
 
 def test_chunks_are_resumed_and_other_processes_read_them(table, monkeypatch):
-    whole = [Pictures(table, Preprocessing(SIZE), whole=False).image(row) for row in (0, 9, 15)]
-    monkeypatch.setattr(once, "CHUNK", 4)
+    live = Pictures(table, Preprocessing(SIZE), whole=False)
     monkeypatch.setattr(pictures, "CHUNK", 4)
-    shutil.rmtree(once.cache_dir())
-    read = pictures._read
-    seen: list[int] = []
+    decode = Pictures._decode
     killed: set[int] = set()
 
-    def dies(table: PairsTable, at_least: int, form: object, row: int) -> object:
+    def dies(self: Pictures, row: int) -> Image.Image:
         if row == 10 and row not in killed:
             killed.add(row)
             raise KeyboardInterrupt
-        seen.append(row)
-        return read(table, at_least, form, row)
+        return decode(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "_read", dies)
+        patch.setattr(Pictures, "_decode", dies)
         with pytest.raises(KeyboardInterrupt):
-            Pictures(table, Preprocessing(SIZE), whole=False)
-        stored = Pictures(table, Preprocessing(SIZE), whole=False)
-    assert seen.count(0) == 1
-    stored.image(3)
+            Pictures(table, Preprocessing(SIZE), whole=False).keep()
+    seen = counted(monkeypatch)
+    stored = Pictures(table, Preprocessing(SIZE), whole=False).keep()
+    assert min(seen) == 8
     elsewhere = pickle.loads(pickle.dumps(stored))
-    for row, expected in zip((0, 9, 15), whole, strict=True):
-        assert stored.image(row) == elsewhere.image(row) == expected
+    for row in (0, 9, 15):
+        assert stored.image(row) == elsewhere.image(row)
+        np.testing.assert_array_equal(stored.image(row), live.image(row))
+
+
+def test_a_cache_that_is_deleted_meanwhile_costs_only_time(table):
+    stored = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    before = stored.pixels(4)
+    shutil.rmtree(once.cache_dir())
+    np.testing.assert_array_equal(stored.pixels(4), before)
+
+
+def test_what_killed_calls_left_half_written_is_removed(table):
+    stored = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    (chunk,) = (once.cache_dir() / "pictures").glob("*/*")
+    (chunk / "whole").unlink()
+    (old, young) = (chunk / f".{name}.tmp.npy" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    stored.keep()
+    assert young.exists()  # it may be another process's
+    assert not old.exists()
 
 
 def test_nothing_is_enlarged():

@@ -345,15 +345,16 @@ def test_train_prints_its_scores(recipe, tmp_path, monkeypatch, capsys):
     assert "model: " in err
 
 
-def test_images_decoded_once_give_the_same_run(recipe, tmp_path):
+def test_images_decoded_once_give_the_same_run(recipe, tmp_path, capsys):
+    recipe.data.augment, recipe.data.decode_once = "mild", False
     train(recipe)
     expected = weights_of(Path(recipe.output))
-    recipe.output, recipe.data.decode_once = str(tmp_path / "once"), True
+    assert "decode_once: no, says the recipe" in capsys.readouterr().err
+    recipe.output, recipe.data.decode_once = str(tmp_path / "once"), "auto"
     train(recipe)
+    assert "decode_once: 50 images, 0 MB of pixels to write to " in capsys.readouterr().err
     found = weights_of(tmp_path / "once")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    recipe.output, recipe.data.augment = str(tmp_path / "crops"), "mild"
-    assert train(recipe).scores["test"].model.overall.count == 10
 
 
 def test_a_start_keeps_its_head_where_the_recipe_names_none(recipe, pairs, tmp_path):

@@ -24,6 +24,7 @@ from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import CaptionModel, Search
 from unprompt.training.arguments import steps_per_epoch, training_arguments
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.decode_once import keep_pictures
 from unprompt.training.machine import first_process_first
 from unprompt.training.parameters import by_decay, create_optimiser
 from unprompt.training.recipe import Captioner, Data, Recipe
@@ -60,13 +61,10 @@ def train_captioner(
     learner = adapted(model, settings.lora_rank) if settings.lora_rank else model
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer = CaptionerTrainer(
-        learner,
-        recipe,
-        CaptionDataset(table.of_split("train"), preprocessing, recipe.data),
-        CaptionDataset(table.of_split("val"), preprocessing),
-        Collator(processor, preprocessing),
-    )
+    train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
+    val = CaptionDataset(table.of_split("val"), preprocessing)
+    trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
+    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures, progress)
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
     go_on(trainer, checkpoint)
@@ -132,6 +130,7 @@ class CaptionDataset(Dataset[dict[str, Any]]):
     ):
         self.table = table
         self._pairs = PairsDataset(table, preprocessing, settings)
+        self.pictures = self._pairs.pictures
         self._prompts = table.prompts
 
     def __len__(self) -> int:

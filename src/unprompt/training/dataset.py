@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 from unprompt.training.augmentation import picture_augmentation, pixel_augmentation
-from unprompt.training.pictures import MARGIN, Pictures
+from unprompt.training.pictures import Pictures
 from unprompt.training.sampling import Draw
 from unprompt.training.sections import Data
 
@@ -27,7 +25,6 @@ class PairsDataset(Dataset[dict[str, Any]]):
         table: pairs with prompt embeddings.
         preprocessing: the model's input.
         settings: augmentation; none by default.
-        pictures: the same images decoded before, where they are kept on disk.
 
     An item is asked for by its row, or by a `Draw`, whose seed then decides the augmentation
     whatever process makes it. It holds
@@ -38,6 +35,9 @@ class PairsDataset(Dataset[dict[str, Any]]):
     - ``failure``: empty, or one line that says why the image cannot be read. Its pixels are zeros
       then, and must count nowhere.
 
+    Attributes:
+        pictures: the images; `Pictures.keep` spares decoding them anew in each epoch.
+
     Raises:
         TableError: a pair has no prompt embedding, or one without a direction.
     """
@@ -47,7 +47,6 @@ class PairsDataset(Dataset[dict[str, Any]]):
         table: PairsTable,
         preprocessing: Preprocessing,
         settings: Data | None = None,
-        pictures: Pictures | None = None,
     ):
         norms = np.linalg.norm(table.embeddings, axis=1, keepdims=True)
         # One of them would turn the loss, and with it every weight, into NaN.
@@ -63,7 +62,7 @@ class PairsDataset(Dataset[dict[str, Any]]):
         self._preprocessing = preprocessing
         settings = settings or Data(augment="none")
         self._on_picture = picture_augmentation(settings, preprocessing.size)
-        self._pictures = pictures
+        self.pictures = Pictures(table, preprocessing, whole=self._on_picture is None)
         self._on_pixels = pixel_augmentation(settings)
 
     def __len__(self) -> int:
@@ -83,23 +82,11 @@ class PairsDataset(Dataset[dict[str, Any]]):
 
     def _pixels(self, row: int) -> torch.Tensor:
         if self._on_picture is None:
-            pixels = torch.from_numpy(self._whole(row))
+            pixels = torch.from_numpy(self.pictures.pixels(row))
         else:
-            pixels = torch.from_numpy(self._preprocessing(self._on_picture(self._opened(row))))
+            changed = self._on_picture(self.pictures.image(row))
+            pixels = torch.from_numpy(self._preprocessing(changed))
         return pixels if self._on_pixels is None else self._on_pixels(pixels)
-
-    def _whole(self, row: int) -> np.ndarray:
-        if self._pictures is not None:
-            return self._pictures.pixels(row)
-        # As an evaluation reads it.
-        image = self.table.open_image(row, at_least=2 * self._preprocessing.size)
-        return self._preprocessing(image)
-
-    def _opened(self, row: int) -> Image.Image:
-        if self._pictures is not None:
-            return self._pictures.image(row)
-        # Crops need no more pixels than they show.
-        return self.table.open_image(row, math.ceil(MARGIN * self._preprocessing.size))
 
 
 def _seed(seed: int) -> None:

@@ -59,6 +59,7 @@ def features_of(
     name = fingerprint(
         asdict(model.architecture.backbone),
         asdict(model.preprocessing),
+        model.preprocessing.least_side,
         model.backbone,
         fingerprint_of_images(table),
     )
@@ -68,7 +69,8 @@ def features_of(
 
     def make(rows: range) -> Arrays:
         model.to("cuda" if torch.cuda.is_available() else device)
-        at_least = 2 * model.preprocessing.size
+        # As `evaluate` and `predict` open them.
+        at_least = model.preprocessing.least_side
         openers = (partial(table.open_image, row, at_least) for row in rows)
         values = np.zeros((len(rows), model.backbone.dim), np.float32)
         failures = [""] * len(rows)

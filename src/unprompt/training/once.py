@@ -8,7 +8,9 @@ model or another data set: their contents are part of the name.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ def in_chunks(
     make: Callable[[range], Arrays],
     description: str,
     progress: bool = False,
+    size: int | None = None,
 ) -> Iterator[tuple[Path, range]]:
     """Make what is missing of a result of ``count`` rows, and yield each chunk.
 
@@ -42,6 +45,7 @@ def in_chunks(
         make: from the rows of a chunk, counted from 0, to its arrays.
         description: what the bar says.
         progress: show a bar.
+        size: rows of a chunk; `CHUNK` by default.
 
     Yields:
         The chunk's folder, with one ``.npy`` file for each array, and the rows that it holds.
@@ -49,12 +53,9 @@ def in_chunks(
     Raises:
         OutputError: the cache cannot be written.
     """
-    folder = cache_dir() / kind / key
-    starts = track(range(0, count, CHUNK), description, show=progress)
-    for start in starts:
-        rows = range(start, min(start + CHUNK, count))
-        chunk = folder / f"{start // CHUNK:06}"
+    for chunk, rows in track(_chunks(kind, key, count, size), description, show=progress):
         if not (chunk / _WHOLE).exists():
+            _sweep(chunk)
             for name, array in make(rows).items():
                 with atomic_path(chunk / f"{name}.npy") as path:
                     np.save(path, array, allow_pickle=False)
@@ -66,14 +67,40 @@ def in_chunks(
 _WHOLE = "whole"
 """Written last: the arrays of a chunk are all there."""
 
+_FORGOTTEN = 3600
+"""Seconds after which a half-written file is of a killed call; a chunk is written in a few."""
+
+
+def missing(kind: str, key: str, count: int, size: int | None = None) -> int:
+    """How many of the rows of a result are not there; see `in_chunks`."""
+    chunks = _chunks(kind, key, count, size)
+    return sum(len(rows) for chunk, rows in chunks if not (chunk / _WHOLE).exists())
+
+
+def _chunks(kind: str, key: str, count: int, size: int | None) -> list[tuple[Path, range]]:
+    folder, size = cache_dir() / kind / key, size or CHUNK
+    return [
+        (folder / f"{start // size:06}", range(start, min(start + size, count)))
+        for start in range(0, count, size)
+    ]
+
+
+def _sweep(chunk: Path) -> None:
+    """Remove what killed calls left half-written, and not what another process writes now."""
+    for path in chunk.glob(".*.tmp*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+                path.unlink()
+
 
 def fingerprint_of_images(table: PairsTable) -> str:
     """A name for a table's images: their paths, and the size and time of change of each file.
 
-    A file that is missing counts as such. Reading them all would take as long as the work does
-    that is to be saved.
+    Paths are whole ones, since tables in two folders may call two images by one name. A file that
+    is missing counts as such. Reading them all would take as long as the work does that is to be
+    saved.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(f"{table.root.resolve()}\0".encode(), digest_size=16)
     states: dict[str, str] = {}
     for file in table.column("file"):
         shard = split_member(file)

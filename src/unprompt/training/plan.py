@@ -13,10 +13,14 @@ from torch.overrides import TorchFunctionMode
 
 from unprompt.errors import RecipeError
 from unprompt.models.embedder import Embedder
+from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.arguments import chosen_precision, steps_per_epoch
+from unprompt.training.augmentation import picture_augmentation
+from unprompt.training.decode_once import choose
 from unprompt.training.losses import embedding_loss
 from unprompt.training.parameters import parameter_groups
+from unprompt.training.pictures import Pictures
 from unprompt.training.recipe import Recipe, recipe_text
 from unprompt.training.run import build, prepare_to_learn
 from unprompt.training.sampling import Draws
@@ -42,6 +46,7 @@ class Plan:
         steps: of the run, likewise.
         warmup: steps of them.
         memory: bytes on each device, by what they are for; an estimate.
+        decoding: one line on what `data.decode_once` keeps, or None where the table is not there.
     """
 
     recipe: Recipe
@@ -52,6 +57,7 @@ class Plan:
     steps: int | None
     warmup: int | None
     memory: dict[str, int]
+    decoding: str | None
 
     def __str__(self) -> str:
         lines = [recipe_text(self.recipe).rstrip(), "", "parameter groups"]
@@ -74,6 +80,8 @@ class Plan:
         total = sum(self.memory.values())
         for name, size in [*self.memory.items(), ("total", total)]:
             lines.append(f"  {name:<14}{size / 2**30:>8.2f} GiB")
+        if self.decoding is not None:
+            lines += ["", self.decoding]
         return "\n".join(lines)
 
     def _pairs_a_step(self) -> int:
@@ -129,7 +137,26 @@ def plan(recipe: Recipe) -> Plan:
         steps,
         warmup,
         {name: size for name, size in memory.items() if size},
+        _decoding(recipe, table, steps, model.preprocessing),
     )
+
+
+def _decoding(
+    recipe: Recipe, table: PairsTable | None, steps: int | None, preprocessing: Preprocessing
+) -> str | None:
+    """What the run would keep of its pictures.
+
+    Of a table without splits all are counted as to train on, since splitting needs embeddings.
+    """
+    if table is None or steps is None:
+        return None
+    split = any(table.column("split"))
+    known = table.of_split("train") if split else table
+    unseen = table.of_split("val") if split else table.take([])
+    crops = replace(preprocessing, size=recipe.data.train_size or preprocessing.size)
+    whole = picture_augmentation(recipe.data, crops.size) is None
+    train, val = Pictures(known, crops, whole), Pictures(unseen, preprocessing, True)
+    return choose(recipe, steps, train, val).line
 
 
 def _steps(recipe: Recipe, table: PairsTable | None) -> tuple[int | None, int | None, int | None]:

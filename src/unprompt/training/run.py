@@ -25,14 +25,13 @@ from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.pairs.text import read_lines
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
-from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.classes import teach
 from unprompt.training.dataset import PairsDataset
+from unprompt.training.decode_once import keep_pictures
 from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.features import features_of
 from unprompt.training.machine import explained, first_process_first, freed_memory_kept
-from unprompt.training.pictures import Pictures
 from unprompt.training.plots import plot
 from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
@@ -171,23 +170,15 @@ def start(
     model = build(recipe, dim=table.embeddings.shape[1])
     crops = replace(model.preprocessing, size=recipe.data.train_size or model.preprocessing.size)
     known, unseen = table.of_split("train"), table.of_split("val")
-    of_train = of_val = None
     with first_process_first() as is_first:
-        show = progress and is_first
         # The other processes get the head when their models are made equal.
         if fit and is_first:
-            _prepare_head(model, known, unseen, recipe, show)
-        if recipe.data.decode_once:
-            whole = picture_augmentation(recipe.data, crops.size) is None
-            of_train = Pictures(known, crops, whole, show)
-            of_val = Pictures(unseen, model.preprocessing, True, show)
+            _prepare_head(model, known, unseen, recipe, progress)
     prepare_to_learn(model, recipe)
-    return EmbedderTrainer(
-        recipe,
-        model,
-        PairsDataset(known, crops, recipe.data, of_train),
-        PairsDataset(unseen, model.preprocessing, pictures=of_val),
-    )
+    train, val = PairsDataset(known, crops, recipe.data), PairsDataset(unseen, model.preprocessing)
+    trainer = EmbedderTrainer(recipe, model, train, val)
+    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures, progress)
+    return trainer
 
 
 def _prepare_head(

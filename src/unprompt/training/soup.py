@@ -123,7 +123,7 @@ def interpolate(
 
 def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     """Mean cosine of a model on a table, whose pictures are decoded once and kept on disk."""
-    pictures = Pictures(table, model.preprocessing, whole=True)
+    pictures = Pictures(table, model.preprocessing, whole=True).keep()
     rows = pictures.readable
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = TorchModel(model.to(device).eval(), "soup", Path())
