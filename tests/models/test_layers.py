@@ -10,6 +10,7 @@ from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
 from unprompt.models.layers import (
     adapt,
     checkpoint_gradients,
+    drop_patches,
     freeze,
     frozen_modules,
     layers_of,
@@ -173,3 +174,49 @@ def test_gradients_are_the_same_with_checkpoints(kind):
     for name, parameter in backbone.named_parameters():
         if name in plain:
             torch.testing.assert_close(parameter.grad, plain[name], rtol=1e-4, atol=1e-7)
+
+
+def tokens_of(backbone: Backbone) -> list[int]:
+    """How many tokens each block gets from now on."""
+    seen: list[int] = []
+    for block in backbone.network.blocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "prefix"),
+    [
+        ("vit_tiny_patch16_224", {}, 1),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}, 1),
+        ("deit_tiny_distilled_patch16_224", {}, 2),
+        ("eva02_tiny_patch14_224", {}, 1),
+    ],
+)
+def test_patches_are_left_out_in_training_only(name, arguments, prefix):
+    config = BackboneConfig(f"timm/{name}", {"depth": 2} | arguments)
+    backbone = create_backbone(config, pretrained=False, size=4 * 16 if "16" in name else 4 * 14)
+    pixels = torch.randn(2, 3, backbone.preprocessing.size, backbone.preprocessing.size)
+    before, names = backbone.eval()(pixels), list(backbone.state_dict())
+    drop_patches(backbone, 0.75)
+    tokens = tokens_of(backbone)
+    torch.testing.assert_close(backbone(pixels), before)
+    assert tokens == [prefix + 16] * 2
+    tokens.clear()
+    drawn = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        drawn.append(backbone.train()(pixels))
+    assert tokens == [prefix + 4] * 6
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    drawn[0].square().sum().backward()
+    assert backbone.network.patch_embed.proj.weight.grad.any()
+    assert list(backbone.state_dict()) == names
+    assert "patch_drop_rate" not in backbone.config.arguments
+
+
+@pytest.mark.parametrize("kind", ["timm-convolutions", "hf-vit", "open_clip-transformer"])
+def test_other_backbones_need_all_patches(kind):
+    with pytest.raises(UnpromptError, match="needs all of its patches"):
+        drop_patches(tiny(kind), 0.5)

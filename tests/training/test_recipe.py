@@ -187,6 +187,7 @@ def test_a_value_of_the_wrong_type_names_its_key(write, override, key):
         "data.fold=-1",
         "model.freeze=-2",
         "model.lora_rank=-1",
+        "model.patch_dropout=1",
         "loss.cosine=-1",
         "loss.margin=2",
         "loss.temperature=0",

@@ -63,7 +63,8 @@ def timed(key: str) -> bool:
 def whole(pairs, tmp_path_factory) -> Recipe:
     """Everything on that could go another way after a stop: 5 steps an epoch, checkpoints at 4, 8.
 
-    Augmentation, dropout, averaged weights, accumulation, a warm-up, decoding in another process.
+    Augmentation, dropout (of patches too), averaged weights, accumulation, a warm-up, decoding in
+    another process.
     """
     return Recipe(
         data=Data(table=pairs.name, augment="strong", erase=0.5, workers=1),
@@ -71,6 +72,7 @@ def whole(pairs, tmp_path_factory) -> Recipe:
             backbone="timm/test_vit",
             pretrained=False,
             size=32,
+            patch_dropout=0.5,
             head=Head(dropout=0.3),
             arguments={"drop_path_rate": 0.2},
         ),

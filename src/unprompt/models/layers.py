@@ -194,3 +194,32 @@ def checkpoint_gradients(backbone: Backbone) -> None:
             f"backbone '{backbone.config.name}' has no gradient checkpointing; set "
             "schedule.gradient_checkpointing=false"
         ) from error
+
+
+def drop_patches(backbone: Backbone, share: float) -> None:
+    """Leave a random part of each image's patches out in training, and so their cost.
+
+    PatchDropout (Liu et al. 2022, arXiv 2208.07220; FLIP, Li et al. 2022, arXiv 2212.00794), by
+    timm. In evaluation mode all patches are there, and a saved model knows nothing of it.
+
+    Args:
+        backbone: changed in place.
+        share: of the patches, in [0, 1).
+
+    Raises:
+        UnpromptError: the backbone cannot do without some of its patches.
+    """
+    from timm.layers import PatchDropout, PatchDropoutWithIndices
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    network: Any = backbone.network
+    if not isinstance(network, VisionTransformer | Eva):
+        raise UnpromptError(
+            f"backbone '{backbone.config.name}' needs all of its patches; only timm's vision "
+            "transformers and EVA can leave some out. Set model.patch_dropout=0"
+        )
+    # EVA has to know which are left, to rotate each by its position.
+    kind = PatchDropoutWithIndices if isinstance(network, Eva) else PatchDropout
+    dropout = kind(share, num_prefix_tokens=network.num_prefix_tokens)
+    network.patch_drop = dropout.train(network.training)

@@ -175,6 +175,7 @@ def _check(recipe: Recipe, path: Path) -> None:
 _OF_EMBEDDERS = (
     "model.freeze",
     "model.lora_rank",
+    "model.patch_dropout",
     "optimiser.ema",
     "optimiser.layer_decay",
     "optimiser.frozen_statistics",
@@ -208,6 +209,7 @@ def _bounds(recipe: Recipe) -> Iterator[tuple[str, bool]]:
     yield "model.std", model.std is None or (len(model.std) == 3 and min(model.std) > 0)
     yield "model.freeze", model.freeze >= -1
     yield "model.lora_rank", model.lora_rank >= 0
+    yield "model.patch_dropout", 0 <= model.patch_dropout < 1
     yield "model.head.hidden", model.head.hidden > 0
     yield "model.head.landmarks", model.head.landmarks >= 0
     yield "model.head.dropout", 0 <= model.head.dropout < 1

@@ -19,7 +19,7 @@ from unprompt.models.backbones import BackboneConfig, create_backbone, load_clas
 from unprompt.models.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import ClassesHead, HeadConfig
-from unprompt.models.layers import adapt, checkpoint_gradients, freeze
+from unprompt.models.layers import adapt, checkpoint_gradients, drop_patches, freeze
 from unprompt.pairs.embed import with_embeddings
 from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
@@ -216,6 +216,8 @@ def prepare_to_learn(model: Embedder, recipe: Recipe) -> None:
     freeze(model.backbone, settings.freeze)
     if settings.lora_rank:
         adapt(model.backbone, settings.lora_rank)
+    if settings.patch_dropout:
+        drop_patches(model.backbone, settings.patch_dropout)
     if recipe.schedule.gradient_checkpointing:
         checkpoint_gradients(model.backbone)
 

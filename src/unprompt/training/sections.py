@@ -98,6 +98,10 @@ class Model:
             learn, and their batch norms keep their statistics; -1 freezes the whole backbone.
         lora_rank: adapt the linear layers of the backbone by matrices of this rank instead of its
             weights (Hu et al. 2021, arXiv 2106.09685); 0 does not. Saved models have them merged.
+        patch_dropout: share of each image's patches that training leaves out at random, and with
+            them nearly as large a share of a step's time; evaluation sees all. For timm's vision
+            transformers. It is another computation, which trades something of what a step teaches
+            for its time (Liu et al. 2022, arXiv 2208.07220; Li et al. 2022, arXiv 2212.00794).
         head: the head.
         encoder: the target encoder.
     """
@@ -112,6 +116,7 @@ class Model:
     std: list[float] | None = None
     freeze: int = 0
     lora_rank: int = 0
+    patch_dropout: float = 0.0
     head: Head = field(default_factory=Head)
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
 
