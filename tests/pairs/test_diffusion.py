@@ -1,4 +1,6 @@
 import hashlib
+import io
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,9 +152,17 @@ def test_numbers_that_are_not_finite_fail_their_image_alone(sd: Path, tmp_path: 
     assert load(result.table).prompts == PROMPTS[1:2]
 
 
-def test_long_prompts_are_reported(sd: Path, tmp_path: Path) -> None:
+def test_long_prompts_are_reported_once(sd: Path, tmp_path: Path) -> None:
     long = "a very long prompt " * 12
-    result = generate(["a cat", long], tmp_path, _backend(sd))
+    log = logging.StreamHandler(io.StringIO())
+    library = logging.getLogger("diffusers")
+    library.addHandler(log)
+    try:
+        result = generate(["a cat", long], tmp_path, _backend(sd))
+        library.warning("something else")
+    finally:
+        library.removeHandler(log)
+    assert log.stream.getvalue() == "something else\n"
     assert list(result.notes) == [long.strip()]
     assert "of which the model reads the first 77" in str(result)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unprompt.errors import RecipeError
+from unprompt.pairs.table import save
 from unprompt.training.dataset import PairsDataset
 from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.plan import plan
@@ -70,6 +71,15 @@ def test_activations_are_what_autograd_keeps(recipe: Recipe, pairs):
     assert plan(thrifty).memory["activations"] < 0.6 * plain
     frozen = replace(recipe, model=replace(recipe.model, freeze=5))
     assert plan(frozen).memory["activations"] < 0.5 * plain
+
+
+def test_what_is_wrong_with_the_table_is_told(recipe, pairs, tmp_path):
+    assert plan(recipe).problems == []
+    splits = ["training", *pairs.column("split")[1:]]
+    save(pairs.with_columns({"split": splits}), tmp_path / "wrong.parquet")
+    recipe.data.table = str(tmp_path / "wrong.parquet")
+    text = str(plan(recipe))
+    assert "wrong.parquet: 1 problem\n  row 1: split 'training' is not one of train, val" in text
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

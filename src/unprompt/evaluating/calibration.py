@@ -16,7 +16,7 @@ from unprompt.models.calibration import Calibration
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner import Captioner
 from unprompt.predicting.decoder import BEAMS, TextDecoder, save_calibration
-from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
+from unprompt.predicting.model import BUILTIN, EmbeddingModel, builtin_folder, load_model
 from unprompt.predicting.wording import bank_for
 
 _LEAST = 30
@@ -88,6 +88,7 @@ def calibrate_folder(
     split: str | None = "val",
     device: str | None = None,
     progress: bool = False,
+    model: EmbeddingModel | None = None,
 ) -> Calibrated:
     """Measure the answers of a model's folder and keep in it how far its scores can be trusted.
 
@@ -100,6 +101,7 @@ def calibrate_folder(
         split: of the table; None takes all of it.
         device: for models that run on torch.
         progress: show a bar.
+        model: of that folder, where it is loaded already.
 
     Raises:
         ModelNotFoundError: there is no such folder.
@@ -110,7 +112,7 @@ def calibrate_folder(
     folder = builtin_folder() if str(folder) == BUILTIN else Path(folder)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is no folder; calibrate a model that stands in one")
-    model = load_model(folder, device)
+    model = model or load_model(folder, device)
     if isinstance(model, Captioner):
         raise UnpromptError(f"model {folder} writes prompts and estimates no cosine of them")
     evaluation = evaluate(model, table, split, progress=progress)

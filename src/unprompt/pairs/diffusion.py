@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -150,7 +152,7 @@ class DiffusionBackend:
         limit = getattr(tokenizer, "model_max_length", None)
         if tokenizer is None or limit is None or limit > 1_000 or _has_long_encoder(self.pipeline):
             return None
-        count = len(tokenizer(prompt)["input_ids"])
+        count = len(tokenizer(prompt, verbose=False)["input_ids"])
         if count <= limit:
             return None
         return f"{count} tokens, of which the model reads the first {limit}"
@@ -201,7 +203,7 @@ class DiffusionBackend:
         if options.guidance <= 1:
             del wanted["negative_prompt"]
         given = {name: value for name, value in wanted.items() if name in self._accepted}
-        with torch.inference_mode():
+        with torch.inference_mode(), _cuts_unsaid(self.pipeline):
             output = self.pipeline(**given)
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(jobs)
         return [_image(*each) for each in zip(output.images, flagged, strict=True)]
@@ -252,6 +254,23 @@ def _has_long_encoder(pipeline: Any) -> bool:
     """Whether a second text encoder reads more than CLIP, as in SD3 and FLUX."""
     others = (getattr(pipeline, f"tokenizer_{n}", None) for n in (2, 3))
     return any(getattr(other, "model_max_length", 0) > 77 for other in others if other is not None)
+
+
+@contextmanager
+def _cuts_unsaid(pipeline: Any) -> Iterator[None]:
+    """Keep diffusers from warning of cut prompts where `DiffusionBackend.note` tells of them."""
+    handlers = [] if _has_long_encoder(pipeline) else [*logging.getLogger("diffusers").handlers]
+    for handler in handlers:
+        handler.addFilter(_tells_of_no_cut)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_tells_of_no_cut)
+
+
+def _tells_of_no_cut(record: logging.LogRecord) -> bool:
+    return "part of your input was truncated" not in record.getMessage()
 
 
 def _device(options: Diffusion) -> str:

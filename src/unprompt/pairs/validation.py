@@ -22,12 +22,17 @@ def validate(table: PairsTable, images: str = "exist") -> None:
     Raises:
         TableError: names the first 20 problems with their rows, and how many there are.
     """
-    problems = list(find_problems(table, images))
-    if problems:
-        shown = "\n  ".join(problems[:_MAX_REPORTED])
-        more = len(problems) - _MAX_REPORTED
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise TableError(f"{table.name}: {len(problems)} problems\n  {shown}{rest}")
+    if problems := list(find_problems(table, images)):
+        raise TableError("\n".join(reported(table.name, problems)))
+
+
+def reported(name: str, problems: list[str]) -> list[str]:
+    """Lines that tell the first 20 problems of the table ``name``, and how many there are."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+    lines = [f"{name}: {count}"]
+    lines += [f"  {problem}" for problem in problems[:_MAX_REPORTED]]
+    more = len(problems) - _MAX_REPORTED
+    return [*lines, f"  and {more:,} more"] if more > 0 else lines
 
 
 def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:

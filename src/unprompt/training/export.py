@@ -156,13 +156,13 @@ def export_text_decoder(
         OutputError: the folder cannot be written.
     """
     tokenizer = load_tokenizer(model)
-    pairs = None if held_out is None else load(held_out)
-    if pairs is not None:
-        # What can be refused is, before anything is written.
-        load_model(folder)
+    pairs = embedder = None
+    if held_out is not None:  # what can be refused is, before anything is written
+        pairs = load(held_out)
+        embedder = load_model(folder)
         pairs.of_split("val")
     written = Path(folder) / DECODER_FOLDER
     export_decoder(DecoderModel.from_pretrained(model), tokenizer, written, int8)
     if pairs is not None:
-        calibrate_folder(folder, pairs)
+        calibrate_folder(folder, pairs, model=embedder)
     return TextDecoder(written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unprompt.errors import RecipeError
 from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
+from unprompt.pairs.validation import find_problems, reported
 from unprompt.training.arguments import chosen_precision, steps_per_epoch
 from unprompt.training.augmentation import picture_augmentation
 from unprompt.training.decode_once import choose
@@ -47,6 +48,7 @@ class Plan:
         warmup: steps of them.
         memory: bytes on each device, by what they are for; an estimate.
         decoding: one line on what `data.decode_once` keeps, or None where the table is not there.
+        problems: of the table, its images apart: ids, prompts and splits that cannot be right.
     """
 
     recipe: Recipe
@@ -58,6 +60,7 @@ class Plan:
     warmup: int | None
     memory: dict[str, int]
     decoding: str | None
+    problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [recipe_text(self.recipe).rstrip(), "", "parameter groups"]
@@ -82,6 +85,8 @@ class Plan:
             lines.append(f"  {name:<14}{size / 2**30:>8.2f} GiB")
         if self.decoding is not None:
             lines += ["", self.decoding]
+        if self.problems:
+            lines += ["", *reported(self.recipe.data.table, self.problems)]
         return "\n".join(lines)
 
     def _pairs_a_step(self) -> int:
@@ -138,6 +143,7 @@ def plan(recipe: Recipe) -> Plan:
         warmup,
         {name: size for name, size in memory.items() if size},
         _decoding(recipe, table, steps, model.preprocessing),
+        [] if table is None else list(find_problems(table, images="none")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
 
 BATCH_SIZE = 1024
+_MAX_HEADER = 1 << 16
+"""Characters of a first line that are looked at for a header."""
 
 Read = Callable[[Path, Path], Iterator[PairsTable]]
 """Source, and a folder for images that the source holds inside itself, to batches of pairs."""
@@ -72,16 +74,23 @@ def rows_of(table: PairsTable, columns: Iterable[str]) -> Iterator[dict[str, Any
 
 
 def read_csv(
-    path: Path, delimiter: str, columns: list[str]
+    path: Path, columns: list[str], delimiters: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Row number (the header is 1) and values of a CSV file with a header.
+
+    Args:
+        path: the file.
+        columns: what the header must hold.
+        delimiters: the first of these counts with which it does.
 
     Raises:
         TableError: not there, not UTF-8, no CSV, or without one of the columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            header = file.readline()
+            delimiter = _delimiter(header, columns, delimiters) or delimiters[-1]
+            reader = csv.DictReader(chain([header], file), delimiter=delimiter, strict=True)
             held = reader.fieldnames or []
             if missing := [name for name in columns if name not in held]:
                 holds = ", ".join(held) or "nothing"
@@ -98,13 +107,20 @@ def read_csv(
         raise TableError(f"{path}: no CSV ({error})") from error
 
 
-def csv_header(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of a CSV file, none where it cannot be read as one."""
+def has_columns(path: Path, columns: list[str], delimiters: str = ",") -> bool:
+    """Whether there is a CSV file whose header holds these columns, with one of the delimiters."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file, delimiter=delimiter), [])
+            return _delimiter(file.readline(_MAX_HEADER), columns, delimiters) is not None
     except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+        return False
+
+
+def _delimiter(header: str, columns: list[str], delimiters: str) -> str | None:
+    for delimiter in delimiters:
+        if {*columns} <= {*next(csv.reader([header], delimiter=delimiter), [])}:
+            return delimiter
+    return None
 
 
 def plain_path(file: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_folder, atomic_open
-from unprompt.pairs.convert.format import Format, batches_of, csv_header, read_csv, rows_of
+from unprompt.pairs.convert.format import Format, batches_of, has_columns, read_csv, rows_of
 from unprompt.pairs.table import PairsTable
 
 PROMPTS = ["imgId", "prompt"]
@@ -37,7 +37,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
             "file": file_of.get(row["imgId"], f"images/{row['imgId']}.png"),
             "prompt": row["prompt"],
         }
-        for _, row in read_csv(path / "prompts.csv", ",", PROMPTS)
+        for _, row in read_csv(path / "prompts.csv", PROMPTS)
     )
     yield from batches_of(rows, path, str(path / "prompts.csv"), first_row=2)
 
@@ -71,12 +71,12 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
 
 def looks_like_submission(path: Path) -> bool:
     """A CSV with ``imgId_eId`` and ``val``."""
-    return path.is_file() and {*SUBMISSION} <= {*csv_header(path)}
+    return has_columns(path, SUBMISSION)
 
 
 def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
     """Embeddings of a submission; it states no prompt, so prompts are empty and not exact."""
-    numbered = read_csv(path, ",", SUBMISSION)
+    numbered = read_csv(path, SUBMISSION)
 
     def rows() -> Iterator[dict[str, Any]]:
         width = None

@@ -10,25 +10,19 @@ from typing import Any
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_open
-from unprompt.pairs.convert.format import Format, batches_of, csv_header, read_csv, rows_of
+from unprompt.pairs.convert.format import Format, batches_of, has_columns, read_csv, rows_of
 from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
 
 COLUMNS = ["filepath", "title"]
+_DELIMITERS = "\t,"
+"""The tab is open_clip's default."""
 _HOLDS = frozenset({"file", "prompt"})
-
-
-def _delimiter(path: Path) -> str | None:
-    """Tab or comma, whichever makes the header one of open_clip's; its default is the tab."""
-    for delimiter in ("\t", ","):
-        if {*COLUMNS} <= {*csv_header(path, delimiter)}:
-            return delimiter
-    return None
 
 
 def looks_like(path: Path) -> bool:
     """A file whose header has ``filepath`` and ``title``, between tabs or commas."""
-    return path.is_file() and _delimiter(path) is not None
+    return has_columns(path, COLUMNS, _DELIMITERS)
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
@@ -41,7 +35,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal absolute
-        for number, row in read_csv(path, _delimiter(path) or ",", COLUMNS):
+        for number, row in read_csv(path, COLUMNS, _DELIMITERS):
             file = row["filepath"]
             if absolute is None:
                 absolute = Path(file).is_absolute()
