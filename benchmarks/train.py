@@ -13,6 +13,7 @@ which cost the same. The loader decodes in the training process on both sides.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import tempfile
 import time
@@ -189,25 +190,40 @@ class Clock(TrainerCallback):
         self.times.append(now())
 
 
-def recipe_of(backbone: str, batch: int, steps: int, folder: Path) -> Recipe:
+def recipe_of(
+    backbone: str, batch: int, steps: int, folder: Path, patch_dropout: float = 0.0
+) -> Recipe:
     return Recipe(
-        output=str(folder / f"run-{backbone}"),
+        output=str(folder / f"run-{backbone}-{patch_dropout}"),
         data=Data(table="", augment="none", workers=0),
-        model=Model(backbone=f"timm/{backbone}", pretrained=False),
+        model=Model(backbone=f"timm/{backbone}", pretrained=False, patch_dropout=patch_dropout),
         optimiser=Optimiser(learning_rate=1e-4, head_learning_rate=1e-4),
         schedule=Schedule(max_steps=steps, batch_size=batch, evaluations=1),
     )
 
 
-def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: Path) -> np.ndarray:
-    """The same of our trainer, loading and logging included; images were decoded before."""
+def our_steps(
+    table: PairsTable,
+    backbone: str,
+    batch: int,
+    steps: int,
+    folder: Path,
+    patch_dropout: float = 0.0,
+) -> tuple[np.ndarray, float]:
+    """The same of our trainer, loading and logging included; images were decoded before.
+
+    Returns:
+        Seconds of a step, and its operations as `operations` counts them.
+    """
     from unprompt.training.embedder import EmbedderTrainer
-    from unprompt.training.run import build
+    from unprompt.training.run import build, prepare_to_learn
 
     torch.manual_seed(0)
-    recipe = recipe_of(backbone, batch, steps + 2, folder)
+    recipe = recipe_of(backbone, batch, steps + 2, folder, patch_dropout)
     Path(recipe.output).mkdir()
     model = build(recipe, 384)
+    prepare_to_learn(model, recipe)
+    work = operations(copy.deepcopy(model.backbone), batch)
     data = PairsDataset(table, model.preprocessing, recipe.data)
     data.pictures.keep()
     trainer = EmbedderTrainer(
@@ -219,7 +235,7 @@ def our_steps(table: PairsTable, backbone: str, batch: int, steps: int, folder: 
     trainer.add_callback(clock)
     with freed_memory_kept():  # as `run.train` does
         trainer.train()
-    return (clock.times[-1] - clock.times[1]) / steps
+    return (clock.times[-1] - clock.times[1]) / steps, work
 
 
 # ---- the three measurements ----
@@ -280,33 +296,37 @@ def rate(run: Callable[[], None], images: int) -> float:
 
 
 def training_steps(table: PairsTable, name: str, batch: int, steps: int, folder: Path) -> None:
-    theirs, passes = their_steps(table, name, batch, steps)
-    ours = our_steps(table, name, batch, steps, folder)
-    print(
-        f"\n{name}, batch {batch}, {SIZE} px, {steps} steps, images a second: "
-        f"theirs {batch / theirs[0]:.1f}, ours {batch / ours[0]:.1f} ({theirs[0] / ours[0]:.2f}x); "
-        f"of processor time {batch / theirs[1]:.1f}, {batch / ours[1]:.1f} "
-        f"({theirs[1] / ours[1]:.2f}x)",
-        flush=True,
-    )
-    work, rate = operations(name, batch), product_rate()
-    print(
-        f"forward and backward pass are {passes[0] / theirs[0]:.0%} of their step: {work:.0f} "
-        f"G operations at {work / passes[0]:.0f} a second, where a bare product of matrices runs "
-        f"at {rate:.0f}; a step of products alone would be {theirs[0] * rate / work:.2f}x theirs",
-        flush=True,
-    )
-
-
-def operations(backbone: str, batch: int) -> float:
-    """Floating-point operations of the products and convolutions of a step, in 10^9."""
     import timm
+
+    theirs, passes = their_steps(table, name, batch, steps)
+    with torch.device("meta"):
+        their_work = operations(timm.create_model(name, num_classes=384), batch)
+    print(f"\n{name}, batch {batch}, {SIZE} px, {steps} steps, images a second:", flush=True)
+    for dropout in (0.0, 0.5) if name.startswith("vit") else (0.0,):
+        ours, work = our_steps(table, name, batch, steps, folder, dropout)
+        print(
+            f"theirs {batch / theirs[0]:.1f}, ours {batch / ours[0]:.1f} "
+            f"({theirs[0] / ours[0]:.2f}x); of processor time {batch / theirs[1]:.1f}, "
+            f"{batch / ours[1]:.1f} ({theirs[1] / ours[1]:.2f}x); {work:.0f} G operations, theirs "
+            f"{their_work:.0f}"
+            + (f"; patch_dropout={dropout}, another computation" if dropout else ""),
+            flush=True,
+        )
+    rate = product_rate()
+    print(
+        f"forward and backward pass are {passes[0] / theirs[0]:.0%} of their step, at "
+        f"{their_work / passes[0]:.0f} G operations a second, where a bare product of matrices "
+        f"runs at {rate:.0f}; products alone would be {theirs[0] * rate / their_work:.2f}x a step",
+        flush=True,
+    )
+
+
+def operations(network: nn.Module, batch: int) -> float:
+    """Floating-point operations of the products and convolutions of a step, in 10^9."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        timm.create_model(backbone, num_classes=384)(
-            torch.rand(batch, 3, SIZE, SIZE)
-        ).sum().backward()
+        network.to("meta").train()(torch.rand(batch, 3, SIZE, SIZE)).sum().backward()
     return counter.get_total_flops() / 1e9
 
 
