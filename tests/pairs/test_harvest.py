@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unprompt.errors import UnreadableImageError
+from unprompt.errors import OutputError, UnreadableImageError
 from unprompt.pairs import harvest as module
 from unprompt.pairs.harvest import harvest
 from unprompt.pairs.table import load
@@ -119,6 +119,15 @@ def test_an_empty_folder_gives_an_empty_table(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="no such folder"):
         harvest(tmp_path / "none", tmp_path / "pairs.parquet")
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.JSONL"])
+def test_a_table_of_another_format_is_refused_before_anything_is_read(
+    tree: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(OutputError, match=r"a pairs table is a .parquet file"):
+        harvest(tree, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_seeds_beyond_the_column_are_left_out(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def read(
             # Not echo, which flushes: that would take half of the time of a long run.
             sys.stdout.write((text if as_json else printed(text)) + "\n")
     if not first:
-        typer.echo("unprompt: no images found", err=True)
+        hint = "" if recursive else "; --recursive looks into sub-folders too"
+        typer.echo(f"unprompt: {', '.join(images)}: no image there{hint}", err=True)
     if failed or not first:
         raise typer.Exit(1)
 

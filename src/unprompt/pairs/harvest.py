@@ -89,12 +89,13 @@ def harvest(
         os.scandir(folder).close()
     except OSError as error:
         raise UnreadableImageError(f"{folder}: cannot be listed ({error.strerror})") from error
+    writer = PairsWriter(output, folder)  # now: a wrong name is told before everything is read
     journal = output.with_name(output.name + ".harvest.jsonl")
     try:
         resumed = _read_all(folder, journal, captions, workers, progress)
     except OSError as error:
         raise OutputError(f"cannot write {journal}: {error.strerror or error}") from error
-    result = _write(folder, output, journal, resumed)
+    result = _write(folder, writer, journal, resumed)
     journal.unlink(missing_ok=True)
     return result
 
@@ -198,7 +199,7 @@ def _within(value: int | None, limit: int) -> int | None:
     return value if value is not None and -limit <= value <= limit else None
 
 
-def _write(folder: Path, output: Path, journal: Path, resumed: int) -> Harvest:
+def _write(folder: Path, writer: PairsWriter, journal: Path, resumed: int) -> Harvest:
     """Write the table in the order of the files, each distinct image once."""
     places = _last_entries(journal)
     generators: Counter[str] = Counter()
@@ -219,7 +220,7 @@ def _write(folder: Path, output: Path, journal: Path, resumed: int) -> Harvest:
                 generators[entry.pair.get("generator") or UNKNOWN] += 1
                 yield Pair(**entry.pair)
 
-    with journal.open("rb") as log, PairsWriter(output, folder) as writer:
+    with journal.open("rb") as log, writer:
         names = (path.relative_to(folder).as_posix() for path in _files(folder))
         rows = pairs(_entry_at(log, places[name]) for name in names if name in places)
         while batch := list(islice(rows, 4096)):

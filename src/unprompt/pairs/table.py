@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from unprompt.errors import TableError, UnreadableImageError
+from unprompt.errors import OutputError, TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
 from unprompt.pairs.schema import REQUIRED, SCHEMA, conform, to_arrow
@@ -283,16 +283,28 @@ def save(table: PairsTable, path: str | Path) -> None:
         writer.write(table)
 
 
+_OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
+"""Endings that a reader would not take for Parquet."""
+
+
 class PairsWriter:
     """Writes a pairs table batch by batch; the file appears when the ``with`` block succeeds.
 
     Args:
         path: the Parquet file to write.
         root: folder of the images; the folder of ``path`` by default.
+
+    Raises:
+        OutputError: the file's name ends as those of another format do.
     """
 
     def __init__(self, path: str | Path, root: str | Path | None = None):
         self.path = Path(path)
+        if self.path.suffix.lower() in _OTHERS:
+            raise OutputError(
+                f"cannot write {path}: a pairs table is a .parquet file; write one, and let "
+                "unprompt convert make another format of it"
+            )
         self.root = self.path.parent if root is None else Path(root)
         self.rows = 0
         self._writer: pq.ParquetWriter | None = None

@@ -8,7 +8,7 @@ import numpy as np
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
-from unprompt.images import open_rgb
+from unprompt.images import IMAGE_SUFFIXES, open_rgb
 from unprompt.models.bank import PROBES, Bank, Match
 from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
 
@@ -24,7 +24,8 @@ def search_bank(
 
     Args:
         bank: a bank, its folder, a model's folder, or ``builtin``.
-        query: an image where it names a file that is there, else text.
+        query: an image where it names a file that is there, or ends as an image's name does; else
+            text.
         top_k: prompts to give.
         model: the embedder, for an image.
         probes: cells of a Faiss index to look into.
@@ -34,7 +35,7 @@ def search_bank(
 
     Raises:
         ModelNotFoundError: there is no such bank or model, or the encoder cannot be had.
-        UnreadableImageError: the file is no image.
+        UnreadableImageError: the file is no image, or not there.
         UnpromptError: the model predicts embeddings of another encoder than the bank's.
     """
     if not isinstance(bank, Bank):
@@ -44,7 +45,7 @@ def search_bank(
 
 def _embedded(query: str | Path, encoder: str, model: str | Path) -> np.ndarray:
     """The query's embedding, (1, dim)."""
-    if not _is_file(query):
+    if not _is_image(query):
         return encode([str(query)], encoder)
     embedder = load_model(model)
     if embedder.encoder != encoder:
@@ -57,8 +58,9 @@ def _embedded(query: str | Path, encoder: str, model: str | Path) -> np.ndarray:
     return embedder.run(pixels[None])[0]
 
 
-def _is_file(query: str | Path) -> bool:
+def _is_image(query: str | Path) -> bool:
     try:
-        return Path(query).is_file()
+        path = Path(query)
+        return path.suffix.lower() in IMAGE_SUFFIXES or path.is_file()
     except (OSError, ValueError):  # too long for a name, or not one at all
         return False
