@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from unprompt.cli import app
 from unprompt.encoding import encode
-from unprompt.errors import OutputError, TableError
+from unprompt.errors import OutputError, TableError, UnreadableImageError
 from unprompt.models.bank import Bank
 from unprompt.predicting import building as module
 from unprompt.predicting.building import build_bank
@@ -68,6 +68,8 @@ def test_text_and_image_are_found(bank_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long"):
         Path("x" * 5000).stat()
     assert search_bank(bank_folder, "x" * 5000, 1)
+    with pytest.raises(UnreadableImageError, match="no such file"):
+        search_bank(bank_folder, "absent.png", 1)
 
 
 def test_the_predicted_embedding_can_be_regressed(bank_folder: Path) -> None:
