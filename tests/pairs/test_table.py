@@ -376,9 +376,9 @@ def test_a_full_disk_leaves_the_old_file_intact(tmp_path):
         except OutputError as error:
             print(error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
-    )
+    # -B: Python would keep what it compiles under the limit, cut short.
+    command = [sys.executable, "-B", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert f"cannot write {path}" in done.stdout, done.stderr
     assert "the old file, if any, is intact" in done.stdout
     assert path.read_bytes() == before

@@ -46,6 +46,7 @@ class Then(TrainerCallback):
         elif what == "term":
             os.kill(os.getpid(), signal.SIGTERM)
         elif what == "full":
+            sys.dont_write_bytecode = True  # Python would keep modules cut short
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 
 
