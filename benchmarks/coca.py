@@ -250,12 +250,14 @@ def parity(threads: int, models: int) -> bool:
 def step_products(model: Any, rows: int) -> list[Any]:
     """The layers by whose weights a step of generation multiplies, each with rows to multiply."""
     from unprompt.models.coca.packing import PackedLinear
+    from unprompt.models.coca.panels import PanelLinear
 
+    kinds = torch.nn.Linear, PackedLinear, PanelLinear
     layers = [
         layer
         for tower in (model.model.text.blocks, model.model.decoder)
         for name, layer in tower.named_modules()
-        if isinstance(layer, (torch.nn.Linear, PackedLinear)) and not name.endswith("key_value")
+        if isinstance(layer, kinds) and not name.endswith("key_value")
     ]
     return [(layer, torch.randn(rows, layer.weight.shape[1])) for layer in (*layers, model.head)]
 

@@ -233,7 +233,19 @@ class Code:
 
         return self.repeat(count, held, put)
 
-    def sums(self, kind: Any, starts: Any, strides: Any, steps: Any) -> list[list[Any]]:
+    def prefetch(self, address: Any) -> None:
+        """Have a line of memory brought to the caches; it need not exist."""
+        place = ir.IntType(8).as_pointer()
+        kinds = [place, *[ir.IntType(32)] * 3]
+        signature = ir.FunctionType(ir.VoidType(), kinds)
+        function = self.builder.module.declare_intrinsic("llvm.prefetch", kinds[:1], signature)
+        reading, nearest, data = (ir.Constant(kinds[1], value) for value in (0, 3, 1))
+        address = self.builder.inttoptr(address, place)
+        self.builder.call(function, [address, reading, nearest, data])
+
+    def sums(
+        self, kind: Any, starts: Any, strides: Any, steps: Any, rows: int = ROWS, ahead: int = 0
+    ) -> list[list[Any]]:
         """The loop; the sums of each row as they stand after it.
 
         Args:
@@ -241,19 +253,24 @@ class Code:
             starts: addresses of the left and the right side.
             strides: bytes from row to row on the left, from step to step on the right.
             steps: their number.
+            rows: of the tile.
+            ahead: bytes by which to fetch the right side in advance; 0 leaves that to the
+                processor.
         """
         builder, constant = self.builder, self.constant
         vector = FLOATS if kind == types.float32 else INTEGERS
         registers = (FLOAT_COLUMNS if kind == types.float32 else COLUMNS) // LANES
         lefts = [
-            builder.add(starts[0], builder.mul(strides[0], constant(row))) for row in range(ROWS)
+            builder.add(starts[0], builder.mul(strides[0], constant(row))) for row in range(rows)
         ]
         before = builder.block
         loop, after = builder.append_basic_block("step"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
         step, source = builder.phi(OFFSET), builder.phi(OFFSET)
-        totals = [[builder.phi(vector) for _ in range(registers)] for _ in range(ROWS)]
+        totals = [[builder.phi(vector) for _ in range(registers)] for _ in range(rows)]
+        for i in range(registers if ahead else 0):
+            self.prefetch(builder.add(source, constant(ahead + REGISTER * i)))
         rights = [self.load(source, constant(REGISTER * i), vector) for i in range(registers)]
         offset = builder.mul(step, constant(4))
         sums = []

@@ -23,7 +23,7 @@ from unprompt.encoding.numba_tile import (
     take_whole_registers,
 )
 
-_TILES = 2
+_TILES = 3
 """To be raised with every change to what makes tiles: numba's cache looks at this file alone."""
 
 # Sums may be taken in any order, so that they fill registers, and nothing is NaN.
@@ -85,9 +85,10 @@ def _round(values: np.ndarray, rounded: np.ndarray) -> tuple[np.float32, np.floa
 
 
 @_inlined
-def _normalise(
+def normalise(
     values: np.ndarray, scale: np.ndarray, shift: np.ndarray, epsilon: np.float32
 ) -> None:
+    """A layer norm of one row, in place; for compiled code."""
     width = np.float32(len(values))
     total = np.float32(0)
     for i in range(len(values)):
@@ -135,7 +136,7 @@ def embed(
         line, word, position = hidden[row], words[ids[row // length, place]], positions[place]
         for i in range(len(line)):
             line[i] = word[i] + position[i]
-        _normalise(line, scale, shift, epsilon)
+        normalise(line, scale, shift, epsilon)
         scales[row], lows[row] = _round(line, rounded[row])
 
 
@@ -157,7 +158,7 @@ def add_and_normalise(
         line, more = hidden[row], added[row]
         for i in range(len(line)):
             line[i] += more[i]
-        _normalise(line, scale, shift, epsilon)
+        normalise(line, scale, shift, epsilon)
         scales[row], lows[row] = _round(line, rounded[row])
 
 

@@ -10,7 +10,7 @@ from transformers.activations import ACT2FN
 
 from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, our_model, texts
 from unprompt.errors import UnpromptError
-from unprompt.models.coca import CoCaCache
+from unprompt.models.coca import CoCaCache, panels
 from unprompt.models.coca.layers import CrossAttention, Mlp
 from unprompt.models.coca.open_clip import load_open_clip
 from unprompt.models.coca.packing import pack
@@ -266,20 +266,53 @@ def test_rows_of_a_cache_stay():
         CoCaCache().batch_select_indices(torch.tensor([0]))
 
 
+@pytest.fixture(params=["panels", "oneDNN"])
+def layout(request, monkeypatch):
+    if request.param == "oneDNN":
+        monkeypatch.setattr(panels, "is_available", lambda: False)
+    elif not panels.is_available():
+        pytest.skip("panels need AVX-512, numba and a PyTorch with GCC's OpenMP")
+
+
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-def test_packed_weights_generate_the_same(model, pixels, activation):
+@pytest.mark.parametrize("beams", [1, 3])
+def test_packed_weights_generate_the_same(model, pixels, activation, beams):
     for module in model.modules():
         if isinstance(module, Mlp):
             module.activation = ACT2FN[activation]
-    search = {"num_beams": 3, "max_length": 14, "num_return_sequences": 3}
-    captions = model.generate(pixels, **search)
+    search = {"num_beams": beams, "max_length": 14, "num_return_sequences": beams}
+    search |= {"return_dict_in_generate": True, "output_logits": True}
+    expected = model.generate(pixels, **search)
+    captions = expected.sequences
     logits = model(captions[:3, :16], pixels).logits
     packed = pack(copy.deepcopy(model))
     assert not any(isinstance(module, torch.nn.Linear) for module in packed.modules())
     torch.testing.assert_close(
         packed(captions[:3, :16], pixels).logits, logits, atol=1e-5, rtol=1e-5
     )
-    assert torch.equal(packed.generate(pixels, **search), captions)
+    result = packed.generate(pixels, **search)
+    assert torch.equal(result.sequences, captions)
+    for ours, theirs in zip(result.logits, expected.logits, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    if beams == 1:
+        assert torch.equal(packed.generate(pixels, max_length=14), captions)
+
+
+@pytest.mark.usefixtures("layout")
+@torch.no_grad()
+def test_a_packed_model_steps_on_from_chunks_and_other_rows(model, pixels):
+    """One position after several, several after one, rows in another order, new room."""
+    packed, ids = pack(copy.deepcopy(model)), texts([16] * 3)
+    cache, done = CoCaCache(), 0
+    for step in (3, 1, 1, 4, *[1] * 7):
+        given = ids[:, done : done + step]
+        logits = packed(given, pixels if done == 0 else None, past_key_values=cache).logits
+        done += step
+        expected = model(ids[:, :done], pixels).logits[:, -step:]
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        for _ in range(2):  # there and back: rows of different images do not change places
+            cache.reorder_cache(torch.tensor([0, 2, 1]))
 
 
 def test_only_models_on_a_cpu_are_packed(model):
