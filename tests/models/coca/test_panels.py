@@ -1,5 +1,8 @@
 """Products by weights in panels, against PyTorch's in twice the precision."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -20,6 +23,17 @@ def test_a_linear_layer(rows, shape):
     ours = panels.PanelLinear(layer)(x)
     expected = layer.double()(x.double())
     torch.testing.assert_close(ours.double(), expected, atol=3e-6, rtol=1e-6)
+
+
+def test_what_compiled_code_must_not_read():
+    layer = panels.PanelLinear(nn.Linear(50, 64))
+    for x in (torch.zeros(3, 50).double(), torch.zeros(3, 49), torch.zeros(3, 50, device="meta")):
+        with pytest.raises(TypeError, match=r"takes float32 of \(\.\.\., 50\) on a CPU, not"):
+            layer(x)
+    # Copies would hold addresses of the memory of the first.
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="before `pack`"):
+            copied(layer)
 
 
 def test_which_layers_fit():

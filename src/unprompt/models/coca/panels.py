@@ -39,7 +39,22 @@ def fits(linear: nn.Linear) -> bool:
     return linear.weight.dtype == torch.float32 and linear.out_features % COLUMNS == 0
 
 
-class PanelLinear(nn.Module):
+def _rows(x: torch.Tensor, width: int) -> torch.Tensor:
+    """What compiled code may read by its address."""
+    if not x.is_cpu or x.dtype != torch.float32 or x.shape[-1] != width:
+        is_given = f"{x.dtype} of {tuple(x.shape)} on {x.device}"
+        raise TypeError(f"a packed model takes float32 of (..., {width}) on a CPU, not {is_given}")
+    return x.contiguous()
+
+
+class _Resident:
+    """Holds addresses, which mean nothing in a copy or in another process."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a packed model cannot be copied, pickled or saved: do so before `pack`")
+
+
+class PanelLinear(_Resident, nn.Module):
     """A linear layer for inference on a CPU, its weight in panels.
 
     Args:
@@ -60,7 +75,7 @@ class PanelLinear(nn.Module):
         """As `nn.Linear`."""
         from unprompt.models.coca.panel_kernels import linear
 
-        x = x.contiguous()
+        x = _rows(x, self.inputs)
         out = x.new_empty(*x.shape[:-1], self.outputs)
         rows = x.numel() // self.inputs
         team.run(
@@ -70,7 +85,7 @@ class PanelLinear(nn.Module):
         return out
 
 
-class PanelBlock:
+class PanelBlock(_Resident):
     """What a block computes before and after attention, each in one call.
 
     Args:
@@ -87,16 +102,17 @@ class PanelBlock:
             for norm in norms
         ]
         projection, *others = self._layers = layers
-        self._outputs, self._wide = projection.outputs, others[1].outputs
+        self._inputs, self._outputs = projection.inputs, projection.outputs
+        self._wide = others[1].outputs
         first, second = (norm.data_ptr() for norm in self._norms)
-        self._projecting = projection.inputs, projection.outputs, first, *projection.places
+        self._projecting = self._inputs, self._outputs, first, *projection.places
         places = [place for layer in others for place in layer.places]
-        self._finishing = projection.inputs, self._wide, second, *places
-        self._stepping = projection.inputs, self._wide, *self._projecting[1:], second, *places
+        self._finishing = self._inputs, self._wide, second, *places
+        self._stepping = self._inputs, self._wide, *self._projecting[1:], second, *places
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         """The first norm, and the projection to what attention takes."""
-        x = x.contiguous()
+        x = _rows(x, self._inputs)
         out = x.new_empty(*x.shape[:-1], self._outputs)
         room = torch.empty_like(x)
         rows = x.numel() // x.shape[-1]
@@ -107,7 +123,8 @@ class PanelBlock:
 
     def finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """What follows attention, given the block's input and what attention gathered."""
-        x, attended, out = x.contiguous(), attended.contiguous(), x.new_empty(x.shape)
+        x, attended = _rows(x, self._inputs), _rows(attended, self._inputs)
+        out = torch.empty_like(x)
         rows = x.numel() // x.shape[-1]
         room, wide = x.new_empty(2 * x.numel()), x.new_empty(rows * self._wide)
         team.run(
@@ -132,7 +149,8 @@ class PanelBlock:
         Returns:
             As ``x``.
         """
-        x, out = x.contiguous(), torch.empty_like(x)
+        x = _rows(x, self._inputs)
+        out = torch.empty_like(x)
         rows, width = x.shape[0], x.shape[2]
         groups, heads, capacity, _ = keys.shape
         shares = heads * (-(-length // 16) * 16)
