@@ -127,6 +127,13 @@ class Code:
         """``left * right + added``, rounded once."""
         return self.call("llvm.fma.v16f32", left, right, added)
 
+    def polynomial(self, coefficients: Sequence[float], value: Any) -> Any:
+        """By Horner's rule, of coefficients from the constant up."""
+        total = self.everywhere(coefficients[-1])
+        for coefficient in coefficients[-2::-1]:
+            total = self.fused(total, value, self.everywhere(coefficient))
+        return total
+
     def reduce(self, name: str, values: Sequence[Any]) -> Any:
         """The sum or the greatest number of a register, in any order."""
         signature = ir.FunctionType(FLOAT, [value.type for value in values])
@@ -159,18 +166,14 @@ class Code:
         held = self.call("llvm.maxnum.v16f32", least, self.everywhere(-_GELU_END))
         square = self.builder.fmul(held, held)
         place = self.fused(square, self.everywhere(2 / _GELU_END**2), self.everywhere(-1))
-        total = self.everywhere(_GELU[-1])
-        for coefficient in _GELU[-2::-1]:
-            total = self.fused(total, place, self.everywhere(coefficient))
+        total = self.polynomial(_GELU, place)
         return self.builder.fmul(value, self.fused(held, total, self.everywhere(0.5)))
 
     def short_gelu(self, value: Any) -> Any:
         """GELU to 0.0023, for what is rounded to 8 bits next."""
         size = self.call("llvm.fabs.v16f32", value)
         size = self.call("llvm.minnum.v16f32", size, self.everywhere(_TAIL_END))
-        tail = self.everywhere(_TAIL[-1])
-        for coefficient in _TAIL[-2::-1]:
-            tail = self.fused(tail, size, self.everywhere(coefficient))
+        tail = self.polynomial(_TAIL, size)
         above = self.call("llvm.maxnum.v16f32", value, self.everywhere(0))
         return self.builder.fsub(above, tail)
 
@@ -179,9 +182,7 @@ class Code:
         held = self.call("llvm.maxnum.v16f32", value, self.everywhere(-60))
         whole = self.call("llvm.nearbyint.v16f32", held)
         rest = self.builder.fsub(held, whole)
-        total = self.everywhere(_SHORT_POWER[-1])
-        for coefficient in _SHORT_POWER[-2::-1]:
-            total = self.fused(total, rest, self.everywhere(coefficient))
+        total = self.polynomial(_SHORT_POWER, rest)
         return self.masked("scalef.ps", FLOATS, total, whole)
 
     def exp(self, value: Any) -> Any:
@@ -194,9 +195,7 @@ class Code:
         power = self.call("llvm.maxnum.v16f32", power, self.everywhere(-60))
         floor = self.call("llvm.floor.v16f32", power)
         rest = self.builder.fsub(power, floor)
-        total = self.everywhere(_POWER[-1])
-        for coefficient in _POWER[-2::-1]:
-            total = self.fused(total, rest, self.everywhere(coefficient))
+        total = self.polynomial(_POWER, rest)
         whole = self.builder.fptosi(floor, INTEGERS)
         biased = self.builder.add(whole, ir.Constant(INTEGERS, [127] * LANES))
         bits = self.builder.shl(biased, ir.Constant(INTEGERS, [23] * LANES))

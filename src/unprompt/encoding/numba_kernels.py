@@ -26,10 +26,11 @@ from unprompt.encoding.numba_tile import (
 _TILES = 3
 """To be raised with every change to what makes tiles: numba's cache looks at this file alone."""
 
-# Sums may be taken in any order, so that they fill registers, and nothing is NaN.
-_FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-_compiled = numba.njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-_inlined = numba.njit(fastmath=_FAST, error_model="numpy", inline="always")
+FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
+"""Sums may be taken in any order, so that they fill registers, and nothing is NaN."""
+
+_compiled = numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+_inlined = numba.njit(fastmath=FAST, error_model="numpy", inline="always")
 
 NORM = np.float32(32_700)
 """Norm of a row of int16, and so the most that a number in it can be."""

@@ -61,8 +61,8 @@ def choose(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> Choice
     there = [pictures for pictures, need in needs if not need]
     often = {id(train): shown > len(train), id(val): looks > 1}
     new = [(p, need) for p, need in needs if need and (setting is True or often[id(p)])]
-    need, room, folder = sum(need for _, need in new), _room(), cache_dir() / KIND
-    if new and setting == "auto" and need > room:
+    need, folder = sum(need for _, need in new), cache_dir() / KIND
+    if new and setting == "auto" and need > (room := _room()):
         return Choice(
             there,
             f"decode_once: no, {_size(need)} of pixels exceed the {_size(room)} left of "

@@ -11,6 +11,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -119,9 +120,7 @@ class Pictures:
                     "failures": np.array([failure for _, failure in made]),
                 }
 
-            chunks = in_chunks(
-                KIND, self._key(), len(self), make, "Decoding images", progress, CHUNK
-            )
+            chunks = in_chunks(KIND, self._key, len(self), make, "Decoding images", progress, CHUNK)
             places = [place for place, _ in chunks]
         self._kept = _Kept(places)
         return self
@@ -134,7 +133,7 @@ class Pictures:
         """
         if not len(self):
             return 0
-        lacking = missing(KIND, self._key(), len(self), CHUNK)
+        lacking = missing(KIND, self._key, len(self), CHUNK)
         if self._whole:
             return lacking * 3 * self._preprocessing.size**2
         sides = np.full((len(self), 2), self._side, float)
@@ -203,6 +202,7 @@ class Pictures:
             return np.empty((0, 0, 0), np.uint8), str(error)
         return self._preprocessing(image) if self._whole else np.asarray(image), ""
 
+    @cached_property
     def _key(self) -> str:
         images = fingerprint_of_images(self._table)
         return fingerprint(asdict(self._preprocessing), self._whole, self._side, images)

@@ -13,12 +13,12 @@ import numba
 import numpy as np
 from llvmlite import binding
 from numba import types
-from numba.extending import intrinsic as _intrinsic
 from numpy.polynomial import chebyshev
 
 from unprompt.encoding.numba_code import FLOAT_COLUMNS
-from unprompt.encoding.numba_kernels import normalise
+from unprompt.encoding.numba_kernels import FAST, normalise
 from unprompt.encoding.numba_tile import (
+    intrinsic,
     soften,
     stream_eight,
     stream_four,
@@ -30,11 +30,7 @@ from unprompt.models.coca.team import address_of
 _OTHERS = 1
 """To be raised with every change to what is imported: numba's cache looks at this file alone."""
 
-# Sums may be taken in any order, so that they fill registers, and nothing is NaN.
-_FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-_compiled = numba.njit(fastmath=_FAST, error_model="numpy")
-# Typed loosely: numba's own type has the context as a parameter of the call.
-intrinsic: Any = _intrinsic
+_compiled = numba.njit(fastmath=FAST, error_model="numpy")
 
 
 def _borrowed(name: str, result: Any) -> Any:
@@ -154,7 +150,7 @@ def _normalise(x: np.ndarray, norm: np.ndarray, out: np.ndarray) -> None:
 
 
 _entry = numba.cfunc(
-    types.void(types.CPointer(types.int64)), cache=True, fastmath=_FAST, error_model="numpy"
+    types.void(types.CPointer(types.int64)), cache=True, fastmath=FAST, error_model="numpy"
 )
 
 
