@@ -23,18 +23,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unprompt.curating.split import split_by_group
 from unprompt.encoding import encode
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.files import atomic_open
 from unprompt.models.embedder import Embedder
-from unprompt.pairs.split import split_by_group
 from unprompt.pairs.table import PairsTable, load, save
-from unprompt.predicting.model import TorchModel
-from unprompt.training.embedder import EmbedderTrainer
-from unprompt.training.pictures import Pictures
-from unprompt.training.probe import fit_head
+from unprompt.predicting.embedding_model import TorchModel
+from unprompt.training.data.pictures import Pictures
+from unprompt.training.head.linear_probe import fit_head
 from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.run import build
+from unprompt.training.train_embedder import EmbedderTrainer
 from unprompt.training.trainer import go_on, last_checkpoint
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -172,7 +172,7 @@ def run(name: str, seed: int, steps: int, folder: Path) -> None:
 
 def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> Embedder:
     """What `unprompt.training.run.train` does, up to the model that scored best on val."""
-    from unprompt.training.dataset import PairsDataset
+    from unprompt.training.data.dataset import PairsDataset
 
     torch.manual_seed(recipe.seed)
     model = build(recipe, table.embeddings.shape[1])

@@ -21,14 +21,14 @@ import torch
 from unprompt.encoding import DEFAULT_ENCODER, encode
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.files import atomic_open
-from unprompt.models.bank import unit
+from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead, HeadConfig, create_head
+from unprompt.pairs.prompt_file import read_lines
 from unprompt.pairs.table import PairsTable
-from unprompt.pairs.text import read_lines
-from unprompt.training.classes import learn, teach
-from unprompt.training.features import features_of
-from unprompt.training.probe import ridges
+from unprompt.training.head.classes import learn, teach
+from unprompt.training.head.features import features_of
+from unprompt.training.head.linear_probe import ridges
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import build, prepare
 

@@ -23,16 +23,16 @@ import torch
 from unprompt.encoding import encode, load_encoder
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.models.bank import Bank
-from unprompt.models.decoder import DecoderModel
-from unprompt.models.decoder_export import export_decoder
-from unprompt.models.tokenizer import load_tokenizer, texts_of
+from unprompt.models.bank.bank import Bank
+from unprompt.models.decoder.decoder_onnx import export_decoder
+from unprompt.models.decoder.network import DecoderModel
+from unprompt.models.decoder.runtime import TextDecoder
+from unprompt.models.decoder.tokenizer import load_tokenizer, texts_of
 from unprompt.pairs.table import load
-from unprompt.predicting.decoder import TextDecoder
-from unprompt.predicting.model import load_model
-from unprompt.predicting.wording import bank_for
-from unprompt.training.decoder import Blur
+from unprompt.predicting.embedding_model import load_model
+from unprompt.predicting.text_sources import bank_for
 from unprompt.training.recipe import load_recipe
+from unprompt.training.train_decoder import Blur
 
 CANDIDATES = 10
 

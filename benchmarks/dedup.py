@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from unprompt.pairs.dedup import Deduplication
+    from unprompt.curating.dedup.deduplication import Deduplication
 
 SHARED = Path(__file__).parents[2] / "shared"
 THRESHOLD = 0.9
@@ -75,7 +75,7 @@ class Clock:
 
 
 def ours(rows: np.ndarray) -> dict:
-    from unprompt.pairs.dedup import deduplicate
+    from unprompt.curating.dedup.deduplication import deduplicate
 
     clock = Clock()
     found = deduplicate(rows, THRESHOLD)

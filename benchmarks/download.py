@@ -18,8 +18,8 @@ from pathlib import Path
 import img2dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.pairs.web import bad_web, kind
-from unprompt.pairs.download import Options, download
+from tests.collecting.urls.web import bad_web, kind
+from unprompt.collecting.download import Options, download
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines, difference, mean_with_interval
 from unprompt.files import atomic_open
-from unprompt.models.bank import unit
+from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead
+from unprompt.pairs.prompt_file import read_lines
 from unprompt.pairs.table import PairsTable
-from unprompt.pairs.text import read_lines
 from unprompt.progress import track
-from unprompt.training.classes import learn, teach
+from unprompt.training.head.classes import learn, teach
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import build, prepare
 

@@ -18,8 +18,8 @@ import onnxruntime
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
-from unprompt.models.export import export_onnx
-from unprompt.predicting.model import ONNX_FILE, builtin_folder, load_model
+from unprompt.models.embedder_onnx import export_onnx
+from unprompt.predicting.embedding_model import ONNX_FILE, builtin_folder, load_model
 from unprompt.training.export import export
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare

@@ -26,22 +26,22 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from unprompt.curating.split import split_by_group
 from unprompt.encoding import encode
 from unprompt.evaluating.metrics import cosines, mean_with_interval
 from unprompt.files import atomic_path
 from unprompt.models.backbones import BackboneConfig, create_backbone
-from unprompt.models.bank import unit
+from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
-from unprompt.pairs.split import split_by_group
+from unprompt.pairs.prompt_file import read_lines
 from unprompt.pairs.table import PairsTable, load
-from unprompt.pairs.text import read_lines
-from unprompt.training.features import features_of
-from unprompt.training.probe import best_ridge
+from unprompt.training.head.features import features_of
+from unprompt.training.head.linear_probe import best_ridge
+from unprompt.training.head.text_head import pretrain
+from unprompt.training.merge_weights import score
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
 from unprompt.training.run import start
-from unprompt.training.soup import score
-from unprompt.training.text_head import pretrain
 from unprompt.training.trainer import go_on, last_checkpoint
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

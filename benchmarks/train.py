@@ -34,9 +34,9 @@ from unprompt.encoding import DEFAULT_ENCODER, encode
 from unprompt.encoding.sources import find_source
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
-from unprompt.training.dataset import PairsDataset
-from unprompt.training.machine import freed_memory_kept
+from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
+from unprompt.training.resources import freed_memory_kept
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BACKBONES = {"vit_small_patch16_224": (16, 3), "mobilenet_edgetpu_100": (32, 5)}
@@ -215,8 +215,8 @@ def our_steps(
     Returns:
         Seconds of a step, and its operations as `operations` counts them.
     """
-    from unprompt.training.embedder import EmbedderTrainer
     from unprompt.training.run import build, prepare_to_learn
+    from unprompt.training.train_embedder import EmbedderTrainer
 
     torch.manual_seed(0)
     recipe = recipe_of(backbone, batch, steps + 2, folder, patch_dropout)
@@ -343,7 +343,7 @@ def product_rate() -> float:
 
 def frozen_epochs(table: PairsTable, folder: Path) -> None:
     """Epochs of a head on a frozen backbone: the first, which computes features, and the next."""
-    from unprompt.training.probe import learn_head
+    from unprompt.training.head.linear_probe import learn_head
     from unprompt.training.run import build
 
     recipe = recipe_of("mobilenet_edgetpu_100", 32, 1, folder)

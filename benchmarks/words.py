@@ -13,10 +13,10 @@ import numpy as np
 
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.evaluating.words import measure_words
-from unprompt.predicting.model import load_model
+from unprompt.evaluating.text_metrics import measure_words
+from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.predictor import Predictor
-from unprompt.predicting.wording import bank_for
+from unprompt.predicting.text_sources import bank_for
 from unprompt.progress import track
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare

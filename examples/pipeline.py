@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from unprompt.pairs.scene import strokes
+from unprompt.collecting.sketches.scene import strokes
+from unprompt.pairs.prompt_file import read_lines, write_lines
 from unprompt.pairs.table import load
-from unprompt.pairs.text import read_lines, write_lines
 
 DEMO = Path("demo")
 DRAWINGS = 600

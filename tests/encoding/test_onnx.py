@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from unprompt.encoding import EncoderError, load_encoder
 from unprompt.encoding.bert_graph import bert_graph
-from unprompt.encoding.layout import read_layout
+from unprompt.encoding.encoder_config import read_layout
 from unprompt.encoding.safetensors_file import read_safetensors
 
 

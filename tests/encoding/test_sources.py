@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from unprompt.encoding import DEFAULT_ENCODER, EncoderError, load_encoder, sources
-from unprompt.encoding.layout import read_layout
+from unprompt.encoding.encoder_config import read_layout
 from unprompt.encoding.sources import find_source
 from unprompt.errors import ModelNotFoundError
 

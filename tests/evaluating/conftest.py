@@ -10,10 +10,10 @@ from PIL import Image
 
 from unprompt.cli import main
 from unprompt.models.backbones import BackboneConfig, create_backbone
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.pairs.table import Pair, PairsTable, load, save
-from unprompt.predicting.model import EmbeddingModel, load_model
+from unprompt.predicting.embedding_model import EmbeddingModel, load_model
 
 DIM, SIZE = 384, 32
 EVIL = '<script>alert("owned")</script> & a "quoted" prompt'

@@ -11,7 +11,7 @@ from tests.evaluating.conftest import COUNT
 from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import evaluate, reference_of
 from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.evaluating.text import show
+from unprompt.evaluating.summary import show
 from unprompt.pairs.table import PairsTable
 
 

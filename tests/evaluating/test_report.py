@@ -14,7 +14,7 @@ from unprompt.errors import OutputError
 from unprompt.evaluating.evaluation import evaluate, reference_of, with_words
 from unprompt.evaluating.metrics import Bin
 from unprompt.evaluating.report import write_report
-from unprompt.evaluating.text import summary
+from unprompt.evaluating.summary import summary
 from unprompt.predicting.predictor import Predictor
 
 

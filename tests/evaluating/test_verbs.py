@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.evaluating.conftest import COUNT, EVIL
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.pairs.convert import convert
 from unprompt.pairs.table import load, save
 
@@ -149,7 +149,7 @@ def test_an_export_in_8_bits_says_what_that_costs(call, tmp_path, model_folder, 
 
 def test_an_export_with_a_bank_of_its_own(tmp_path, model_folder):
     from unprompt.encoding import encode
-    from unprompt.models.bank import quantise
+    from unprompt.models.bank.bank import quantise
     from unprompt.training.export import export
 
     (tmp_path / "prompts.txt").write_text("a red cube\n\na blue ball\na red cube\n")

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
 from tests.models.conftest import SIZE
+from unprompt.models.backbone_blocks import adapt, checkpoint_gradients, merge
 from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.class_token import only_class_token
-from unprompt.models.layers import adapt, checkpoint_gradients, merge
 
 CLIP = {
     "model_type": "clip_vision_model",

@@ -8,8 +8,8 @@ import torch
 from tests.models.test_embedder import CLASSES, make
 from unprompt.errors import UnpromptError
 from unprompt.models.embedder import Embedder
-from unprompt.models.export import export_onnx
-from unprompt.predicting.model import OnnxModel
+from unprompt.models.embedder_onnx import export_onnx
+from unprompt.predicting.embedding_model import OnnxModel
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from unprompt.encoding import encode
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.predicting.captioner import Search
+from unprompt.predicting.captioner_model import Search
+from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.image_to_text import ImageToText, preprocessing_of
-from unprompt.predicting.model import load_model
 from unprompt.predicting.predictor import Predictor
 
 from .conftest import picture

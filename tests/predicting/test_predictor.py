@@ -11,9 +11,9 @@ from PIL import Image
 import unprompt
 from unprompt import Predictor
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
-from unprompt.predicting.model import builtin_folder, load_model
+from unprompt.predicting.embedding_model import builtin_folder, load_model
 
 from .conftest import picture
 

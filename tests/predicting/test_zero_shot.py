@@ -12,13 +12,13 @@ import torch
 from typer.testing import CliRunner
 
 from unprompt.cli import app
+from unprompt.collecting.prompts.composition import compose
 from unprompt.encoding import encode
 from unprompt.models.embedder import Embedder
 from unprompt.models.text_towers import create_text_tower
-from unprompt.pairs.compose import compose
-from unprompt.predicting.model import load_model
+from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.predictor import Predictor
-from unprompt.predicting.public import PUBLIC
+from unprompt.predicting.public_weights import PUBLIC
 
 from .conftest import picture
 from .towers import aligned_clip, taught_captioner

@@ -13,7 +13,7 @@ import pytest
 
 from tests.reading import making
 from unprompt.reading import Reading, read_many
-from unprompt.reading.output import show
+from unprompt.reading.formatting import show
 
 Answer = tuple[str, str | None, bool]
 

@@ -21,7 +21,7 @@ from tests.reading import making
 from unprompt.errors import UnreadableImageError
 from unprompt.reading import read, read_fields
 from unprompt.reading.carrier import MAX_TEXT, MAX_TOTAL
-from unprompt.reading.output import to_json, to_text
+from unprompt.reading.formatting import to_json, to_text
 
 QUICK = settings(max_examples=60)
 

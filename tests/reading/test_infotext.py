@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unprompt.reading.answer import Lora
 from unprompt.reading.infotext import parse_infotext, parse_values, settings_of
+from unprompt.reading.result import Lora
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768"
 

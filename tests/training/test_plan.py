@@ -8,11 +8,11 @@ import torch
 
 from unprompt.errors import RecipeError
 from unprompt.pairs.table import save
-from unprompt.training.dataset import PairsDataset
-from unprompt.training.embedder import EmbedderTrainer
+from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.plan import plan
 from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.run import build, prepare_to_learn
+from unprompt.training.train_embedder import EmbedderTrainer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

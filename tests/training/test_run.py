@@ -12,10 +12,10 @@ from PIL import Image
 
 from tests.training.conftest import colours_and_noise
 from unprompt.errors import MissingExtraError, RecipeError, TableError, TrainingError
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import load, save
-from unprompt.predicting.model import TorchModel
+from unprompt.predicting.embedding_model import TorchModel
 from unprompt.training.recipe import Recipe, load_recipe, save_recipe
 from unprompt.training.run import build, prepare, train
 

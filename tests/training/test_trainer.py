@@ -12,11 +12,11 @@ from unprompt.errors import RecipeError, TrainingError
 from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.callbacks import RunLog
-from unprompt.training.dataset import PairsDataset
-from unprompt.training.embedder import EmbedderTrainer
-from unprompt.training.parameters import parameter_groups
+from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe
 from unprompt.training.run import build, prepare_to_learn
+from unprompt.training.train_embedder import EmbedderTrainer
 from unprompt.training.trainer import last_checkpoint
 
 

@@ -33,7 +33,7 @@ from unprompt.cli import (  # noqa: E402
     evaluate,
     interrogator,
     predict,
-    reading,
+    read,
     serve,
     train,
 )
@@ -49,7 +49,7 @@ __all__ = [
     "interrogator",
     "main",
     "predict",
-    "reading",
+    "read",
     "serve",
     "train",
 ]

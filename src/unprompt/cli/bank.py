@@ -65,8 +65,8 @@ def build(
 
       unprompt predict picture.png --model knn
     """
-    from unprompt.models.bank import recall
-    from unprompt.predicting.building import build_bank, build_knn
+    from unprompt.models.bank.bank import recall
+    from unprompt.predicting.bank_building import build_bank, build_knn
 
     settings = (index, encoder, precision)
     if clip:
@@ -102,7 +102,7 @@ def search(
 
       unprompt bank search builtin picture.png --top-k 10
     """
-    from unprompt.predicting.searching import search_bank
+    from unprompt.predicting.bank_search import search_bank
 
     if form not in ("text", "json"):
         raise typer.BadParameter("must be text or json", param_hint="--format")

@@ -59,11 +59,11 @@ def compose(
 
       unprompt compose -n 20000 -o prompts.txt --against others.txt
     """
-    from unprompt.pairs.composing import write_composed
+    from unprompt.collecting.compose import write_composed
 
     completer, description = None, ""
     if lm is not None:
-        from unprompt.pairs.complete import Completer, Sampling
+        from unprompt.collecting.prompts.completion import Completer, Sampling
 
         sampling = Sampling(min_length, max_length, top_k, temperature, repeat_tokens=repeat_tokens)
         completer = Completer.from_pretrained(lm, sampling, batch_size)
@@ -80,8 +80,8 @@ def compose(
     )
     typer.echo(f"{output}: {n:,} prompts", err=True)
     if diversity or against:
-        from unprompt.pairs.diversity import measure_diversity, to_text
-        from unprompt.pairs.text import read_lines
+        from unprompt.collecting.prompts.diversity import measure_diversity, to_text
+        from unprompt.pairs.prompt_file import read_lines
 
         files = [output, *(against or [])]
         typer.echo(to_text([measure_diversity(read_lines(file), str(file)) for file in files]))
@@ -145,9 +145,9 @@ def generate(
 
       torchrun --nproc-per-node 8 $(which unprompt) generate prompts.txt -o pairs
     """
-    from unprompt.pairs.backends import make_backend
-    from unprompt.pairs.generate import generate as run
-    from unprompt.pairs.text import read_lines
+    from unprompt.collecting.generate import generate as run
+    from unprompt.collecting.images.backends import make_backend
+    from unprompt.pairs.prompt_file import read_lines
 
     options: dict[str, Any] = {}
     if backend == "diffusers":
@@ -240,10 +240,10 @@ def download(
 
       unprompt download diffusiondb -o diffusiondb --limit 20000
     """
-    from unprompt.pairs.download import Options
-    from unprompt.pairs.download import download as run
-    from unprompt.pairs.parts import download_parts
-    from unprompt.pairs.preset_list import fetch_list, load_presets, to_text
+    from unprompt.collecting.download import Options
+    from unprompt.collecting.download import download as run
+    from unprompt.collecting.urls.diffusiondb_parts import download_parts
+    from unprompt.collecting.urls.preset_list import fetch_list, load_presets, to_text
 
     presets = load_presets()
     if show:

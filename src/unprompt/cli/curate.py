@@ -59,7 +59,7 @@ def filter_(
       unprompt filter pairs.parquet -o clean.parquet --min-words 3 --max-tokens 77
       unprompt filter pairs.parquet --dry-run --language en --images --min-side 256
     """
-    from unprompt.pairs.filter import NSFW_WORDS, Rules, filter_pairs
+    from unprompt.curating.filter import NSFW_WORDS, Rules, filter_pairs
 
     if output is None and not dry_run:
         raise typer.BadParameter("name the table to write, or ask for --dry-run", param_hint="-o")
@@ -131,7 +131,7 @@ def dedup(
       unprompt dedup train.parquet --against test.parquet --threshold 0.7 -o clean.parquet
       unprompt dedup pairs.parquet --images --distance 6 -o distinct.parquet
     """
-    from unprompt.pairs.curate import Dedup, run_dedup
+    from unprompt.curating.dedup.run_dedup import Dedup, run_dedup
 
     options = Dedup(
         threshold=threshold,
@@ -175,8 +175,8 @@ def split(
       unprompt split pairs.parquet -o split.parquet --val 0.1 --test 0.1
       unprompt split pairs.parquet -o folds.parquet --folds 5 --seed 1
     """
-    from unprompt.pairs.curate import embedded
-    from unprompt.pairs.split import split_by_group
+    from unprompt.curating.dedup.run_dedup import embedded
+    from unprompt.curating.split import split_by_group
     from unprompt.pairs.table import load, save
 
     pairs = embedded(load(table), encoder, progress=True)

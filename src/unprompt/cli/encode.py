@@ -52,7 +52,7 @@ def embed(
       unprompt embed prompts.txt -o prompts.npy --precision fp32
       unprompt embed prompts.txt -o prompts.npy --precision int8
     """
-    from unprompt.pairs.embed import embed as run
+    from unprompt.curating.encode import embed as run
 
     count = run(source, output, encoder, backend, precision, progress=True)
     typer.echo(f"{output}: {count:,} embeddings", err=True)

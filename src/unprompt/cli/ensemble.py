@@ -38,11 +38,11 @@ def ensemble(
       unprompt predict picture.png --model runs/both
     """
     from unprompt.errors import UnpromptError
-    from unprompt.evaluating.ensemble import fit_weights
+    from unprompt.evaluating.ensemble_weights import fit_weights
     from unprompt.evaluating.evaluation import evaluate
     from unprompt.pairs.table import load
-    from unprompt.predicting.ensemble import EnsembleModel, save_ensemble
-    from unprompt.predicting.model import load_model
+    from unprompt.predicting.embedding_model import load_model
+    from unprompt.predicting.ensemble_model import EnsembleModel, save_ensemble
 
     if len(models) < 2:
         raise UnpromptError("an ensemble needs two models or more")

@@ -82,7 +82,7 @@ def evaluate(
     from unprompt.evaluating.evaluation import evaluate as run
     from unprompt.evaluating.metrics import score_dict
     from unprompt.evaluating.report import write_report
-    from unprompt.evaluating.text import show, show_difference
+    from unprompt.evaluating.summary import show, show_difference
     from unprompt.files import atomic_open
     from unprompt.pairs.convert import read_pairs
     from unprompt.pairs.table import load
@@ -162,7 +162,7 @@ def calibrate(
     from unprompt.errors import need
 
     need("train", "scipy")
-    from unprompt.evaluating.calibration import calibrate_folder
+    from unprompt.evaluating.calibrate import calibrate_folder
     from unprompt.pairs.table import load
 
     pairs = load(table)

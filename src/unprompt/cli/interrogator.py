@@ -59,12 +59,12 @@ def interrogator(
 
       unprompt predict picture.png --model hf_clip/openai/clip-vit-base-patch32
     """
-    from unprompt.predicting.interrogator import (
+    from unprompt.predicting.interrogator_model import (
         InterrogatorConfig,
         build_interrogator,
         save_interrogator,
     )
-    from unprompt.predicting.public import advice
+    from unprompt.predicting.public_weights import advice
 
     folder = None if phrases is None else str(phrases)
     config = InterrogatorConfig(clip, captioner, mode.value, folder, flavors)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-from unprompt.cli import predictor as options
+from unprompt.cli import image_options as options
 
 
 class Format(StrEnum):
@@ -105,9 +105,9 @@ def predict(
     from unprompt.images import find_images
     from unprompt.predicting.answer import Answer
     from unprompt.predicting.output import write_answers
-    from unprompt.predicting.sidecar import Sidecars, write_sidecars
     from unprompt.predicting.thumbnails import drawing, with_thumbnails
-    from unprompt.predicting.watching import new_images
+    from unprompt.predicting.watch import new_images
+    from unprompt.predicting.write_sidecar import Sidecars, write_sidecars
     from unprompt.progress import track
 
     if not images and not watch:

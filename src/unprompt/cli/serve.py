@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unprompt.cli import app
-from unprompt.cli import predictor as options
+from unprompt.cli import image_options as options
 
 
 @app.command()

@@ -63,7 +63,7 @@ def train(
       unprompt train recipes/vit_l14_336.yaml --dry-run
     """
     need("train", "torch", "omegaconf")
-    from unprompt.evaluating.text import show
+    from unprompt.evaluating.summary import show
     from unprompt.training.recipe import load_recipe
 
     stated = load_recipe(recipe, overrides)
@@ -141,8 +141,8 @@ def pretrain(
     import torch
 
     from unprompt.models.heads import HeadConfig
-    from unprompt.training.text_head import pretrain as run
-    from unprompt.training.text_head import prompts_of
+    from unprompt.training.head.text_head import pretrain as run
+    from unprompt.training.head.text_head import prompts_of
 
     fitted = run(
         backbone,
@@ -192,8 +192,8 @@ def soup(
     need("train", "torch")
     from unprompt.errors import UnpromptError
     from unprompt.pairs.table import load
-    from unprompt.predicting.ensemble import shares_of
-    from unprompt.training import soup as soups
+    from unprompt.predicting.ensemble_model import shares_of
+    from unprompt.training import merge_weights as soups
 
     if sum(option is not None for option in (weights, greedy, interpolate)) > 1:
         raise UnpromptError("--weights, --greedy and --interpolate exclude one another")
@@ -252,7 +252,7 @@ def export(
       unprompt export runs/decoder/model -o mine-onnx --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
-    from unprompt.predicting.model import is_decoder
+    from unprompt.predicting.embedding_model import is_decoder
     from unprompt.training.export import export as run
     from unprompt.training.export import export_text_decoder
 

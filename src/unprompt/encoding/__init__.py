@@ -1,8 +1,8 @@
 """Prompt text to prompt embedding: encoders on torch or ONNX, and an on-disk cache."""
 
-from unprompt.encoding.cache import EmbeddingCache, TextEncoder, encode
+from unprompt.encoding.embedding_cache import EmbeddingCache, TextEncoder, encode
 from unprompt.encoding.encoder import PromptEncoder, load_encoder
-from unprompt.encoding.layout import EncoderError
+from unprompt.encoding.encoder_config import EncoderError
 from unprompt.encoding.sources import DEFAULT_ENCODER
 
 __all__ = [

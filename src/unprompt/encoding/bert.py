@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderError, Layout
 
 
 def read_config(layout: Layout) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderError, Layout
 from unprompt.encoding.onnx_file import MICROSOFT, model, node
 
 INPUT = "ids"

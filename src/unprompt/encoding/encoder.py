@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from unprompt.encoding.bert import is_supported
-from unprompt.encoding.layout import EncoderError, Layout, read_layout
+from unprompt.encoding.encoder_config import EncoderError, Layout, read_layout
 from unprompt.encoding.sources import DEFAULT_ENCODER, find_source
 from unprompt.encoding.tokens import Batch, batches, load_tokenizer, tokenize
 from unprompt.errors import MissingExtraError, need

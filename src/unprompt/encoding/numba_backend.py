@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unprompt.encoding.bert import is_supported, read_config
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderError, Layout
 from unprompt.encoding.safetensors_file import read_safetensors
 from unprompt.parallel import cores
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from unprompt.encoding.bert import read_config
 from unprompt.encoding.bert_graph import INPUT, bert_graph
-from unprompt.encoding.layout import Layout
+from unprompt.encoding.encoder_config import Layout
 from unprompt.encoding.safetensors_file import read_safetensors
 from unprompt.parallel import cores
 

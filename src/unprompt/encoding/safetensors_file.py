@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unprompt.encoding.layout import EncoderError
+from unprompt.encoding.encoder_config import EncoderError
 
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from unprompt.encoding.layout import is_whole
+from unprompt.encoding.encoder_config import is_whole
 from unprompt.errors import ModelNotFoundError
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderError, Layout
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unprompt.encoding.layout import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderError, Layout
 from unprompt.errors import MissingExtraError
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from unprompt.evaluating.metrics import (
     retrieval,
     score_dict,
 )
-from unprompt.evaluating.words import Words, measure_words
+from unprompt.evaluating.text_metrics import Words, measure_words
 from unprompt.pairs.table import PairsTable
-from unprompt.predicting.captioner import Caption
-from unprompt.predicting.model import EmbeddingModel, embed_images
+from unprompt.predicting.captioner_model import Caption
+from unprompt.predicting.embedding_model import EmbeddingModel, embed_images
 from unprompt.predicting.predictor import Predictor
 from unprompt.progress import track
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unprompt.models.bank import unit
+from unprompt.models.bank.bank import unit
 
 RESAMPLES = 2000
 PERCENTILES = (5, 25, 50, 75, 95)

@@ -13,7 +13,7 @@ import numpy as np
 
 from unprompt.evaluating.evaluation import Evaluation, Result
 from unprompt.evaluating.metrics import Bin, Score
-from unprompt.evaluating.text import summary
+from unprompt.evaluating.summary import summary
 from unprompt.files import atomic_open
 
 _THUMBNAIL = 224

@@ -14,7 +14,7 @@ import numpy as np
 from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.captioner import Caption, Captioner, Search, ranked
+from unprompt.predicting.captioner_model import Caption, Captioner, Search, ranked
 
 if TYPE_CHECKING:
     import torch

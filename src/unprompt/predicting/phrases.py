@@ -1,16 +1,16 @@
 """Phrases by category, of which an interrogator composes prompts.
 
-Those that come along are the word lists that `unprompt.pairs.compose` draws from, read again. A
-folder of text files stands in for them: each file is a category, a phrase a line.
+The default phrases are the word lists of `unprompt.collecting.prompts.composition`. A folder of
+text files replaces them: each file is a category, with one phrase a line.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from unprompt.collecting.prompts.grammar import fix_articles, load_rules
 from unprompt.errors import UnpromptError
-from unprompt.pairs.grammar import fix_articles, load_rules
-from unprompt.pairs.text import read_lines
+from unprompt.pairs.prompt_file import read_lines
 
 SUBJECT, FLAVOR = "subject", "flavor"
 """The category that begins a prompt where nobody captions, and the one that gives several."""
@@ -46,7 +46,7 @@ def load_phrases(folder: str | Path | None = None) -> Phrases:
 
     Args:
         folder: with files ``CATEGORY.txt``, a phrase a line as it shall stand in a prompt;
-            ``subject`` and ``flavor`` are special, see `unprompt.predicting.interrogator`. By
+            ``subject`` and ``flavor`` are special, see `unprompt.predicting.interrogator_model`. By
             default the lists that come along.
 
     Raises:

@@ -14,14 +14,14 @@ import numpy as np
 from unprompt.encoding import PromptEncoder, encode, load_encoder
 from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
+from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.predicting.answer import Alternative, Answer
-from unprompt.predicting.captioner import Captioner, Search
-from unprompt.predicting.decoder import TextDecoder
-from unprompt.predicting.ensemble import EnsembleModel, load_models
-from unprompt.predicting.knn import KnnModel
-from unprompt.predicting.model import BUILTIN, EmbeddingModel, may_overlap, run_batches
-from unprompt.predicting.wording import bank_for, decoder_for
+from unprompt.predicting.captioner_model import Captioner, Search
+from unprompt.predicting.embedding_model import BUILTIN, EmbeddingModel, may_overlap, run_batches
+from unprompt.predicting.ensemble_model import EnsembleModel, load_models
+from unprompt.predicting.knn_model import KnnModel
+from unprompt.predicting.text_sources import bank_for, decoder_for
 from unprompt.reading import Reading, read
 
 _UNSTATED: tuple[object, ...] = (None, (), {})

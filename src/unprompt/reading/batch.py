@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from unprompt.errors import UnreadableImageError
 from unprompt.parallel import by_processes
-from unprompt.reading.answer import Reading
+from unprompt.reading.result import Reading
 from unprompt.reading.source import read
 
 Result = TypeVar("Result")

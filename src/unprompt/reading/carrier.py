@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from unprompt.reading.answer import Field
+from unprompt.reading.result import Field
 
 MAX_TEXT = 8 << 20
 """Most bytes of one text, compressed or not; ComfyUI workflows stay below 2 MB."""

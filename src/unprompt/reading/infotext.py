@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unprompt.reading.answer import Lora, Settings, as_float, as_int
+from unprompt.reading.result import Lora, Settings, as_float, as_int
 
 _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from unprompt.reading.answer import Lora, Prompt, Reading, Settings, as_float, as_int, as_text
+from unprompt.reading.result import Lora, Prompt, Reading, Settings, as_float, as_int, as_text
 
 PROMPT = ("prompt", "positiveprompt", "promptpositive", "positive", "textprompt")
 NEGATIVE = ("negativeprompt", "promptnegative", "negative", "uc", "undesiredcontent")

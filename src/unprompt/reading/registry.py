@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
-from unprompt.reading.answer import Reading, Settings, changed, cleaned
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import (
     a1111,
@@ -18,6 +17,7 @@ from unprompt.reading.families import (
     objects,
     swarmui,
 )
+from unprompt.reading.result import Reading, Settings, changed, cleaned
 
 
 @dataclass(frozen=True, slots=True)

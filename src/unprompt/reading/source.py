@@ -11,13 +11,13 @@ from PIL import Image
 
 from unprompt.errors import UnreadableImageError
 from unprompt.images import ImageSource, why_no_image
-from unprompt.reading.answer import Field, Reading, changed
 from unprompt.reading.carrier import Carrier, Limits
 from unprompt.reading.containers import DECODING_ERRORS, read_other, read_pillow, recognise
 from unprompt.reading.containers.png import read_png
 from unprompt.reading.containers.window import Window
+from unprompt.reading.read_sidecar import read_sidecar
 from unprompt.reading.registry import recognise as recognise_family
-from unprompt.reading.sidecar import read_sidecar
+from unprompt.reading.result import Field, Reading, changed
 from unprompt.reading.stealth import read_stealth
 
 

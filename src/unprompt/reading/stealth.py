@@ -15,10 +15,10 @@ from typing import IO
 from PIL import Image
 
 from unprompt.images import MAX_PIXELS
-from unprompt.reading.answer import Field, clean
 from unprompt.reading.carrier import MAX_TEXT, Limits, parse_json
 from unprompt.reading.containers import DECODING_ERRORS
 from unprompt.reading.containers.png import SIGNATURE
+from unprompt.reading.result import Field, clean
 
 _MARKS = {
     b"stealth_pnginfo": ("alpha", False),

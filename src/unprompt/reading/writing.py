@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from unprompt.errors import OutputError
 from unprompt.files import atomic_path
-from unprompt.reading.answer import Settings
 from unprompt.reading.infotext import format_infotext
+from unprompt.reading.result import Settings
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _MAX_JPEG_EXIF = 65_000

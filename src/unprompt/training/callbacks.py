@@ -16,8 +16,8 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unprompt.files import atomic_open
-from unprompt.training.sampling import Draws
-from unprompt.training.sections import Schedule
+from unprompt.training.data.sampling import Draws
+from unprompt.training.recipe_sections import Schedule
 
 LOG_FILE = "metrics.jsonl"
 _PROCESSES_ASK_EVERY = 10

@@ -9,21 +9,21 @@ import numpy as np
 
 from unprompt.encoding import encode
 from unprompt.errors import OutputError, TableError, UnpromptError
-from unprompt.evaluating.calibration import calibrate, calibrate_folder
+from unprompt.evaluating.calibrate import calibrate, calibrate_folder
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines
-from unprompt.models.bank import Bank
-from unprompt.models.decoder import DecoderModel
-from unprompt.models.decoder_export import export_decoder
+from unprompt.models.bank.bank import Bank
+from unprompt.models.decoder.decoder_onnx import export_decoder
+from unprompt.models.decoder.network import DecoderModel
+from unprompt.models.decoder.runtime import DECODER_FOLDER, TextDecoder
+from unprompt.models.decoder.tokenizer import load_tokenizer
 from unprompt.models.embedder import Embedder
-from unprompt.models.export import export_onnx
+from unprompt.models.embedder_onnx import export_onnx
 from unprompt.models.quantise import PICTURES
-from unprompt.models.tokenizer import load_tokenizer
+from unprompt.pairs.prompt_file import read_lines
 from unprompt.pairs.table import PairsTable, load
-from unprompt.pairs.text import read_lines
-from unprompt.predicting.decoder import DECODER_FOLDER, TextDecoder
-from unprompt.predicting.model import TorchModel, load_model
-from unprompt.predicting.wording import bank_for
+from unprompt.predicting.embedding_model import TorchModel, load_model
+from unprompt.predicting.text_sources import bank_for
 
 
 @dataclass(frozen=True)

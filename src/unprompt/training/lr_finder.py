@@ -19,9 +19,9 @@ import transformers
 from unprompt.errors import RecipeError, TrainingError
 from unprompt.files import atomic_path
 from unprompt.progress import track
-from unprompt.training.embedder import EmbedderTrainer
 from unprompt.training.recipe import Optimiser, Recipe
 from unprompt.training.run import prepare, start
+from unprompt.training.train_embedder import EmbedderTrainer
 
 STEPS = 100
 

@@ -16,15 +16,15 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.validation import find_problems, reported
-from unprompt.training.arguments import chosen_precision, steps_per_epoch
-from unprompt.training.augmentation import picture_augmentation
-from unprompt.training.decode_once import choose
-from unprompt.training.losses import embedding_loss
-from unprompt.training.parameters import parameter_groups
-from unprompt.training.pictures import Pictures
+from unprompt.training.data.augmentation import picture_augmentation
+from unprompt.training.data.decode_once import choose
+from unprompt.training.data.pictures import Pictures
+from unprompt.training.data.sampling import Draws
+from unprompt.training.embedding_loss import embedding_loss
+from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe, recipe_text
 from unprompt.training.run import build, prepare_to_learn
-from unprompt.training.sampling import Draws
+from unprompt.training.trainer_arguments import chosen_precision, steps_per_epoch
 
 _STATES = {"adamw": 8, "lion": 4, "madgrad": 12, "sgd": 4, "adamw8bit": 2, "lion8bit": 1}
 """Bytes that an optimiser keeps for each weight that learns; others are taken for AdamW."""

@@ -18,7 +18,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from unprompt.errors import RecipeError
 from unprompt.files import atomic_open
-from unprompt.training.sections import (
+from unprompt.training.recipe_sections import (
     Captioner,
     Data,
     Decoder,

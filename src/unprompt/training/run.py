@@ -11,32 +11,32 @@ from pathlib import Path
 import torch
 import transformers
 
+from unprompt.curating.encode import with_embeddings
+from unprompt.curating.split import split_by_group
 from unprompt.errors import RecipeError, TableError, need
-from unprompt.evaluating.calibration import calibrate
+from unprompt.evaluating.calibrate import calibrate
 from unprompt.evaluating.evaluation import Evaluation, Reference, evaluate, reference_of
 from unprompt.files import atomic_open
+from unprompt.models.backbone_blocks import adapt, checkpoint_gradients, drop_patches, freeze
 from unprompt.models.backbones import BackboneConfig, create_backbone, load_classifier
-from unprompt.models.bank import Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import ClassesHead, HeadConfig
-from unprompt.models.layers import adapt, checkpoint_gradients, drop_patches, freeze
-from unprompt.pairs.embed import with_embeddings
-from unprompt.pairs.split import split_by_group
+from unprompt.pairs.prompt_file import read_lines
 from unprompt.pairs.table import PairsTable, load, save
-from unprompt.pairs.text import read_lines
-from unprompt.predicting.model import BUILTIN, builtin_folder, load_model
+from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
 from unprompt.training.callbacks import LOG_FILE
-from unprompt.training.classes import teach
-from unprompt.training.dataset import PairsDataset
-from unprompt.training.decode_once import keep_pictures
-from unprompt.training.embedder import EmbedderTrainer
-from unprompt.training.features import features_of
-from unprompt.training.machine import explained, first_process_first, freed_memory_kept
+from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.data.decode_once import keep_pictures
+from unprompt.training.head.classes import teach
+from unprompt.training.head.features import features_of
+from unprompt.training.head.linear_probe import fit_head, learn_head
 from unprompt.training.plots import plot
-from unprompt.training.probe import fit_head, learn_head
 from unprompt.training.provenance import note_call
 from unprompt.training.recipe import Recipe, recipe_text, save_recipe
-from unprompt.training.sections import Model
+from unprompt.training.recipe_sections import Model
+from unprompt.training.resources import explained, first_process_first, freed_memory_kept
+from unprompt.training.train_embedder import EmbedderTrainer
 from unprompt.training.trainer import FAILURES_FILE, go_on, last_checkpoint
 
 RECIPE_FILE = "recipe.yaml"
@@ -110,12 +110,12 @@ def _train(
     recipe: Recipe, table: PairsTable | None, folder: Path, progress: bool
 ) -> dict[str, Evaluation]:
     if table is None:
-        from unprompt.training.decoder import train_decoder
+        from unprompt.training.train_decoder import train_decoder
 
         train_decoder(recipe, folder, progress)
         return {}
     if recipe.captioner is not None:
-        from unprompt.training.captioner import train_captioner
+        from unprompt.training.train_captioner import train_captioner
 
         return train_captioner(recipe, table, folder, progress)
     return _train_embedder(recipe, table, folder, progress)

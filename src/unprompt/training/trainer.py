@@ -18,10 +18,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from unprompt.errors import StoppedError, TrainingError
-from unprompt.training.arguments import steps_per_epoch
 from unprompt.training.callbacks import LOG_FILE, Looks, RunLog, Seeds, StopOnSignal, gains_no_more
+from unprompt.training.data.sampling import Draws
 from unprompt.training.recipe import Recipe
-from unprompt.training.sampling import Draws
+from unprompt.training.trainer_arguments import steps_per_epoch
 
 FAILURES_FILE = "unreadable.txt"
 _STATE_FILE = "trainer_state.json"

@@ -2,8 +2,8 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
-from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.kv_cache import CoCaCache
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration, CoCaModel
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.processing import CoCaProcessor

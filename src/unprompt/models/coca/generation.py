@@ -16,10 +16,10 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.kv_cache import CoCaCache
 from unprompt.models.coca.outputs import CoCaImageOutput
-from unprompt.models.coca.sampling import NucleusWarper, draw
 from unprompt.models.coca.texts import to_prompt
+from unprompt.models.coca.top_p import NucleusWarper, draw
 
 
 class CoCaGenerationMixin(GenerationMixin):

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from unprompt.models.coca.cache import CoCaCache, KeysValues
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.kv_cache import CoCaCache, KeysValues
 from unprompt.models.coca.texts import Ragged
 
 

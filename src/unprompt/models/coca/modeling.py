@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 
-from unprompt.models.coca.cache import CoCaCache
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.generation import CoCaGenerationMixin
+from unprompt.models.coca.kv_cache import CoCaCache
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput

@@ -13,8 +13,8 @@ from transformers.initialization import no_init_weights
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca.configuration import CoCaConfig
-from unprompt.models.coca.layout import groups
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration
+from unprompt.models.coca.weight_names import groups
 
 State = dict[str, torch.Tensor]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils.generic import ModelOutput
 
-from unprompt.models.coca.cache import CoCaCache
+from unprompt.models.coca.kv_cache import CoCaCache
 
 
 @dataclass

@@ -20,7 +20,7 @@ from transformers.activations import GELUActivation
 
 from unprompt.errors import UnpromptError
 from unprompt.models.coca import panels
-from unprompt.models.coca.cache import CoCaCache, KeysValues
+from unprompt.models.coca.kv_cache import CoCaCache, KeysValues
 from unprompt.models.coca.layers import Block, CrossBlock, SelfBlock
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration
 from unprompt.models.coca.panels import PanelLinear

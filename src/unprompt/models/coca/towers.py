@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unprompt.models.coca.cache import CoCaCache, KeysValues
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.kv_cache import CoCaCache, KeysValues
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.texts import Ragged
 

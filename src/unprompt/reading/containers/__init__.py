@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import Limits
 from unprompt.reading.containers import jpeg, png
+from unprompt.reading.containers.charset import decode, decode_guessed
 from unprompt.reading.containers.exif import read_exif
 from unprompt.reading.containers.isobmff import read_isobmff
-from unprompt.reading.containers.text import decode, decode_guessed
 from unprompt.reading.containers.webp import read_webp
 from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.result import Field
 
 Reader = Callable[[Window, Limits], Iterator[Field]]
 

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import Limits, parse_json
+from unprompt.reading.result import Field
 
 _MAX_DEPTH = 32
 _MAX_ITEMS = 20_000

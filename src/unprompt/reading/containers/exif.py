@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import Limits
-from unprompt.reading.containers.text import decode, decode_guessed, decode_user_comment
+from unprompt.reading.containers.charset import decode, decode_guessed, decode_user_comment
+from unprompt.reading.result import Field
 
 _EXIF_IFD = 0x8769
 _XMP = 0x02BC

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
+from unprompt.reading.containers.charset import decode, decode_guessed
 from unprompt.reading.containers.exif import read_exif
-from unprompt.reading.containers.text import decode, decode_guessed
 from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.result import Field
 
 SIGNATURE = b"\xff\xd8\xff"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"

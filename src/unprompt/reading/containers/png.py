@@ -7,13 +7,13 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
+from unprompt.reading.containers.charset import decode, decode_utf8
 from unprompt.reading.containers.exif import read_exif
-from unprompt.reading.containers.text import decode, decode_utf8
 from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.result import Field
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 200_000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
 from unprompt.reading.containers.exif import read_exif
 from unprompt.reading.containers.window import Window
 from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.result import Field
 
 _MAX_CHUNKS = 100_000
 _HEADER = struct.Struct("<4sI")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from unprompt.reading.answer import Field
 from unprompt.reading.carrier import Limits
+from unprompt.reading.result import Field
 
 _MAX_DEPTH = 64
 _MAX_PROPERTIES = 1000

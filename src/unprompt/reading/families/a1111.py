@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unprompt.reading.answer import (
+from unprompt.reading.carrier import Carrier, parse_json
+from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
+from unprompt.reading.result import (
     Field,
     Lora,
     Prompt,
@@ -12,8 +14,6 @@ from unprompt.reading.answer import (
     as_text,
     changed,
 )
-from unprompt.reading.carrier import Carrier, parse_json
-from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 
 PLACES = (
     "parameters",

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from unprompt.reading.answer import Field, Prompt, Reading, Settings
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.comfyui.graph import Graph, from_api_prompt, is_api_prompt
 from unprompt.reading.comfyui.origins import Origin, first_sampler, main_origin, origins
-from unprompt.reading.comfyui.sampling import settings_of
+from unprompt.reading.comfyui.sampler_settings import settings_of
 from unprompt.reading.comfyui.workflow import from_workflow, is_workflow
 from unprompt.reading.keyed import Keyed, is_description, read_keyed
+from unprompt.reading.result import Field, Prompt, Reading, Settings
 
 _PREFIX = re.compile(r"\s*\w{1,40}\s*:\s*(?=[{\[])")
 _MAX_ORIGINS = 200

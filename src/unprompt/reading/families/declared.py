@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from unprompt.reading.answer import Reading
 from unprompt.reading.carrier import Carrier
+from unprompt.reading.result import Reading
 
 # https://cv.iptc.org/newscodes/digitalsourcetype
 _AI = ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia")

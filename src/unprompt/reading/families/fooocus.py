@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_text, changed
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
 from unprompt.reading.infotext import parse_infotext
@@ -17,6 +16,7 @@ from unprompt.reading.keyed import (
     squeeze_all,
     text_of,
 )
+from unprompt.reading.result import Field, Prompt, Reading, Settings, as_text, changed
 
 SCHEME = "fooocus_scheme"
 PLACES = ("parameters", "UserComment", "Comment", "comment", "metadata")

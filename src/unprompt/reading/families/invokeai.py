@@ -11,7 +11,9 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
-from unprompt.reading.answer import (
+from unprompt.reading.carrier import Carrier
+from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
+from unprompt.reading.result import (
     Field,
     Prompt,
     Reading,
@@ -21,8 +23,6 @@ from unprompt.reading.answer import (
     as_text,
     changed,
 )
-from unprompt.reading.carrier import Carrier
-from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
 
 _NAME = "InvokeAI"
 _RENAMED = {"positive_conditioning": "prompt", "negative_conditioning": "negative_prompt"}

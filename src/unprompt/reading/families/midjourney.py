@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from unprompt.reading.answer import Field, Prompt, Reading, Settings, as_int
 from unprompt.reading.carrier import Carrier
+from unprompt.reading.result import Field, Prompt, Reading, Settings, as_int
 
 PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
 _JOB = re.compile(r"\s*Job ID:\s*[0-9a-fA-F-]{8,64}.{0,200}$", re.DOTALL)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.reading.answer import Prompt, Reading, as_text
 from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.keyed import Keyed, prompts_of, settings_of, sides_of
+from unprompt.reading.result import Prompt, Reading, as_text
 
 PLACES = ("Comment", "UserComment")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unprompt.reading.answer import Reading, changed
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
 from unprompt.reading.infotext import Infotext, parse_infotext
 from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
+from unprompt.reading.result import Reading, changed
 
 TOOL = "xmp:CreatorTool"
 DRAW_THINGS_PLACES = ("exif:UserComment", "UserComment")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from unprompt.reading.answer import Reading, as_text
 from unprompt.reading.carrier import Carrier
 from unprompt.reading.keyed import read_keyed
+from unprompt.reading.result import Reading, as_text
 
 PLACES = ("parameters", "UserComment", "exif:UserComment", "comment", "Comment")
 

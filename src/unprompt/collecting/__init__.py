@@ -1,0 +1,1 @@
+"""Where pairs come from: downloads, harvested folders, composed prompts and generated images."""

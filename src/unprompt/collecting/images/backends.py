@@ -1,0 +1,31 @@
+"""Backends of `unprompt.collecting.generate.generate` by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unprompt.collecting.generate import Backend
+from unprompt.collecting.sketches.sketch import SketchBackend
+from unprompt.errors import UnpromptError
+
+BACKENDS = ("diffusers", "sketch")
+
+
+def make_backend(name: str, *, size: int | None = None, **options: Any) -> Backend:
+    """A backend by name.
+
+    Args:
+        name: one of `BACKENDS`.
+        size: side of the images in pixels; 128 for sketches, the model's own for diffusers.
+        options: for diffusers the fields of `unprompt.collecting.images.diffusion.Diffusion`.
+
+    Raises:
+        UnpromptError: no such backend, or it cannot make this size.
+    """
+    if name == "sketch":
+        return SketchBackend(128 if size is None else size)
+    if name == "diffusers":
+        from unprompt.collecting.images.diffusion import Diffusion, DiffusionBackend
+
+        return DiffusionBackend.from_pretrained(Diffusion(size=size, **options))
+    raise UnpromptError(f"unknown backend '{name}'; choose one of {', '.join(BACKENDS)}")

@@ -1,0 +1,315 @@
+"""Images of diffusers' text-to-image pipelines."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image
+
+from unprompt.collecting.generate import Job
+from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_MODEL = "stabilityai/stable-diffusion-2-base"
+_CPU_BATCH = 4
+_SOLVER = "DPMSolverMultistepScheduler"
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """What images are made with.
+
+    The defaults make images four times as fast as diffusers' own, without visible loss: 25 steps
+    of DPM-Solver++ (https://arxiv.org/abs/2211.01095) in half precision.
+
+    Attributes:
+        model: hub id or folder of a text-to-image pipeline.
+        size: side of the images in pixels; the pipeline's own by default.
+        steps: denoising steps.
+        guidance: weight of classifier-free guidance; 1 or less switches it off.
+        negative_prompt: what is to be avoided.
+        sampler: ``dpm++`` (kept out where the pipeline's schedulers do not allow it, as with
+            FLUX), or ``default``: the pipeline's own.
+        precision: ``auto`` (fp16 on a GPU, fp32 elsewhere), ``fp16``, ``bf16`` or ``fp32``.
+        attention: ``sdpa``, PyTorch's own, or ``xformers`` where it is installed.
+        compile: compile the denoiser; pays off after some hundred images.
+        channels_last: lay convolutions out so that tensor cores like them.
+        vae_slicing: decode one image of a batch at a time, for less memory.
+        vae_tiling: decode in tiles, for large images.
+        safety_checker: keep the pipeline's checker, if it has one, and fail flagged images.
+        batch_size: images at a time; found from the free memory by default.
+        device: as torch names it; a GPU where there is one by default.
+    """
+
+    model: str = DEFAULT_MODEL
+    size: int | None = None
+    steps: int = 25
+    guidance: float = 7.5
+    negative_prompt: str | None = None
+    sampler: str = "dpm++"
+    precision: str = "auto"
+    attention: str = "sdpa"
+    compile: bool = False
+    channels_last: bool = True
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    safety_checker: bool = False
+    batch_size: int | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        choices = {
+            "sampler": ("dpm++", "default"),
+            "precision": ("auto", "fp16", "bf16", "fp32"),
+            "attention": ("sdpa", "xformers"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UnpromptError(
+                    f"unknown {name} '{getattr(self, name)}'; choose {', '.join(allowed)}"
+                )
+        if self.steps < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise UnpromptError("steps and batch size must be 1 or more")
+        if self.size is not None and (self.size < 8 or self.size % 8):
+            raise UnpromptError(f"cannot make images of {self.size} pixels; choose a multiple of 8")
+
+
+class DiffusionBackend:
+    """Makes images with a pipeline of diffusers.
+
+    Every image has a generator of its own, on the CPU, so its noise depends on its seed alone. A
+    batch that does not fit into the memory is made in halves.
+
+    Args:
+        pipeline: a text-to-image pipeline; it is changed.
+        options: what images are made with.
+    """
+
+    licence = None
+
+    def __init__(self, pipeline: Any, options: Diffusion):
+        self.options = options
+        self.name = options.model
+        self.pipeline = _prepare(pipeline, options)
+        self._accepted = inspect.signature(pipeline.__call__).parameters
+        self._too_many: int | None = None
+        self.sampler = type(self.pipeline.scheduler).__name__
+
+    @classmethod
+    def from_pretrained(cls, options: Diffusion) -> Self:
+        """Load the pipeline that the options name.
+
+        Raises:
+            MissingExtraError: diffusers is not installed.
+            ModelNotFoundError: no such pipeline, or it cannot be loaded.
+        """
+        try:
+            from diffusers import AutoPipelineForText2Image
+        except ImportError as error:
+            raise MissingExtraError("diffusers", "generate") from error
+        try:
+            pipeline = AutoPipelineForText2Image.from_pretrained(
+                options.model, dtype=_precision(options)
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelNotFoundError(
+                f"the pipeline '{options.model}' cannot be loaded ({error}); name a folder or a "
+                "hub id of a text-to-image pipeline"
+            ) from error
+        return cls(pipeline, options)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the images depend on, apart from prompt and seed."""
+        chosen = self.options
+        return {
+            "size": chosen.size,
+            "steps": chosen.steps,
+            "sampler": self.sampler,
+            "guidance": chosen.guidance,
+            "negative_prompt": chosen.negative_prompt,
+            "precision": str(_precision(chosen)).removeprefix("torch."),
+        }
+
+    @cached_property
+    def batch_size(self) -> int:
+        """As stated, or what is likely to fit."""
+        return self.options.batch_size or _likely_batch(self.pipeline, self.options)
+
+    def note(self, prompt: str) -> str | None:
+        """What the pipeline will not see of a prompt: CLIP reads 77 tokens at most."""
+        tokenizer = getattr(self.pipeline, "tokenizer", None)
+        # T5's tokenizers state no limit, or one that no prompt reaches.
+        limit = getattr(tokenizer, "model_max_length", None)
+        if tokenizer is None or limit is None or limit > 1_000 or _has_long_encoder(self.pipeline):
+            return None
+        count = len(tokenizer(prompt, verbose=False)["input_ids"])
+        if count <= limit:
+            return None
+        return f"{count} tokens, of which the model reads the first {limit}"
+
+    def draw(self, jobs: Sequence[Job]) -> list[Image.Image | UnpromptError]:
+        """One image for each job; halves the batch as long as it does not fit.
+
+        Raises:
+            UnpromptError: not even one image fits.
+        """
+        import torch
+
+        if self._too_many is None or len(jobs) < self._too_many:
+            try:
+                return self._draw(jobs)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if "out of memory" not in str(error):
+                    raise
+                if len(jobs) == 1:
+                    raise UnpromptError(
+                        f"one image does not fit into the memory ({str(error)[:200]}); try a "
+                        "smaller --size, --precision fp16, --vae-slicing or --vae-tiling"
+                    ) from error
+            # Outside of the handler nothing holds the failed batch's tensors any more.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            # Later batches are cut alike, without trying again.
+            self._too_many = len(jobs)
+        half = -(-len(jobs) // 2)
+        return [*self.draw(jobs[:half]), *self.draw(jobs[half:])]
+
+    def _draw(self, jobs: Sequence[Job]) -> list[Image.Image | UnpromptError]:
+        import torch
+
+        options = self.options
+        wanted = {
+            "prompt": [job.prompt for job in jobs],
+            "negative_prompt": [options.negative_prompt or ""] * len(jobs),
+            "num_inference_steps": options.steps,
+            "guidance_scale": options.guidance,
+            "height": options.size,
+            "width": options.size,
+            # PixArt would make images of a size that it knows, and scale them.
+            "use_resolution_binning": False,
+            "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
+            "output_type": "np",
+        }
+        if options.guidance <= 1:
+            del wanted["negative_prompt"]
+        given = {name: value for name, value in wanted.items() if name in self._accepted}
+        with torch.inference_mode(), _cuts_unsaid(self.pipeline):
+            output = self.pipeline(**given)
+        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(jobs)
+        return [_image(*each) for each in zip(output.images, flagged, strict=True)]
+
+
+def _image(values: np.ndarray, flagged: bool) -> Image.Image | UnpromptError:
+    """An RGB image of values in [0, 1], shape (height, width, 3)."""
+    if flagged:
+        return UnpromptError("flagged by the safety checker")
+    if not np.isfinite(values).all():
+        return UnpromptError("the model gave numbers that are not finite; try --precision bf16")
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def _prepare(pipeline: Any, options: Diffusion) -> Any:
+    import torch
+
+    if options.sampler == "dpm++":
+        compatible = {each.__name__: each for each in pipeline.scheduler.compatibles}
+        if _SOLVER in compatible:
+            pipeline.scheduler = compatible[_SOLVER].from_config(pipeline.scheduler.config)
+    if not options.safety_checker and getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+        pipeline.register_to_config(requires_safety_checker=False)
+    pipeline.to(_device(options))
+    denoiser = "unet" if hasattr(pipeline, "unet") else "transformer"
+    if options.channels_last:
+        for name in (denoiser, "vae"):
+            getattr(pipeline, name).to(memory_format=torch.channels_last)
+    if options.attention == "xformers":
+        try:
+            pipeline.enable_xformers_memory_efficient_attention()
+        except (ImportError, ModuleNotFoundError, ValueError) as error:
+            raise UnpromptError(
+                f"xformers cannot be used ({error}); install it, or choose --attention sdpa"
+            ) from error
+    if options.vae_slicing:
+        pipeline.vae.enable_slicing()
+    if options.vae_tiling:
+        pipeline.vae.enable_tiling()
+    if options.compile:
+        setattr(pipeline, denoiser, torch.compile(getattr(pipeline, denoiser)))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _has_long_encoder(pipeline: Any) -> bool:
+    """Whether a second text encoder reads more than CLIP, as in SD3 and FLUX."""
+    others = (getattr(pipeline, f"tokenizer_{n}", None) for n in (2, 3))
+    return any(getattr(other, "model_max_length", 0) > 77 for other in others if other is not None)
+
+
+@contextmanager
+def _cuts_unsaid(pipeline: Any) -> Iterator[None]:
+    """Keep diffusers from warning of cut prompts where `DiffusionBackend.note` tells of them."""
+    handlers = [] if _has_long_encoder(pipeline) else [*logging.getLogger("diffusers").handlers]
+    for handler in handlers:
+        handler.addFilter(_tells_of_no_cut)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_tells_of_no_cut)
+
+
+def _tells_of_no_cut(record: logging.LogRecord) -> bool:
+    return "part of your input was truncated" not in record.getMessage()
+
+
+def _device(options: Diffusion) -> str:
+    import os
+
+    import torch
+
+    if options.device:
+        if options.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UnpromptError(f"torch finds no GPU for --device {options.device}; leave it out")
+        return options.device
+    # One process for each GPU under torchrun and accelerate launch.
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def _precision(options: Diffusion) -> torch.dtype:
+    import torch
+
+    name = options.precision
+    if name == "auto":
+        name = "fp16" if _device(options).startswith("cuda") else "fp32"
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def _likely_batch(pipeline: Any, options: Diffusion) -> int:
+    """A power of two that should fit; `DiffusionBackend.draw` halves it where it does not.
+
+    A 512-pixel image of Stable Diffusion 2 with guidance takes about 1.2 GiB in fp16 beside the
+    weights, most of it in the VAE; memory grows with the area and the width of the numbers.
+    """
+    import torch
+
+    device = torch.device(_device(options))
+    if device.type != "cuda":
+        return _CPU_BATCH
+    free, _ = torch.cuda.mem_get_info(device)
+    unit = getattr(pipeline, "unet", None) or pipeline.transformer
+    native = unit.config.sample_size * pipeline.vae_scale_factor
+    side = options.size or native
+    width = torch.finfo(_precision(options)).bits / 16
+    fits = free / (1.2 * 2**30 * (side / 512) ** 2 * width)
+    return 2 ** max(0, min(5, int(fits).bit_length() - 1))

@@ -1,0 +1,1 @@
+"""Prompts composed from a grammar, and what they are made of."""

@@ -1,0 +1,130 @@
+"""Known data sets: small files of facts, shown as a list, and their lists of URLs fetched once."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+from unprompt.errors import UnpromptError
+from unprompt.files import atomic_open
+
+_WAIT = 60
+"""Seconds without an answer after which a list's server is given up."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A known data set; one small file each in ``presets/``.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: what it is.
+        list: where its list of URLs lies.
+        format: suffix of the list; ``tar.gz`` where it holds the list, ``zip parts`` where there is
+            no list but archives of images with their prompts.
+        licence: of captions and images.
+        terms: where the terms stand.
+        pairs: how many it lists.
+        size: on disk.
+        time: what its download takes.
+        checked: what these facts were checked against; none of the addresses was opened.
+        url_columns: names that the column of URLs may have.
+        caption_columns: names that the column of captions may have.
+        header: names of the list's columns where it has no line of them.
+        manual: what has to be done by hand, where its list cannot be fetched outright.
+    """
+
+    name: str
+    title: str
+    list: str
+    format: str
+    licence: str
+    terms: str
+    pairs: int
+    size: str
+    time: str
+    checked: str
+    url_columns: tuple[str, ...] = ("url",)
+    caption_columns: tuple[str, ...] = ("caption",)
+    header: tuple[str, ...] = ()
+    manual: str = ""
+
+
+def load_presets() -> dict[str, Preset]:
+    """The known data sets by name."""
+    presets = {}
+    for entry in files("unprompt.collecting.urls").joinpath("presets").iterdir():
+        if entry.name.endswith(".toml"):
+            name = entry.name.removesuffix(".toml")
+            stated: dict[str, Any] = tomllib.loads(entry.read_text(encoding="utf-8"))
+            for key in ("url_columns", "caption_columns", "header"):
+                if key in stated:
+                    stated[key] = tuple(stated[key])
+            presets[name] = Preset(name=name, **stated)
+    return dict(sorted(presets.items()))
+
+
+def to_text(presets: Mapping[str, Preset]) -> str:
+    """What each preset is, a few lines each."""
+    blocks = []
+    for preset in presets.values():
+        lines = [
+            f"{preset.name}: {preset.title}",
+            f"  {preset.pairs:,} pairs, {preset.size}; {preset.time}",
+            f"  licence: {preset.licence}",
+            f"  terms: {preset.terms}",
+            f"  list: {preset.list}",
+        ]
+        if preset.manual:
+            lines.append(f"  {preset.manual}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def fetch_list(preset: Preset, folder: Path) -> Path:
+    """The preset's list of URLs as a file in ``folder``, fetched where it is not there yet.
+
+    Raises:
+        UnpromptError: it has to be fetched by hand, or cannot be fetched.
+    """
+    if preset.manual:
+        raise UnpromptError(f"{preset.name}: {preset.manual} ({preset.list})")
+    suffix = "json" if preset.format == "tar.gz" else preset.format
+    path = folder / f"{preset.name}.{suffix}"
+    if path.exists():
+        return path
+    try:
+        with (
+            urllib.request.urlopen(preset.list, timeout=_WAIT) as answer,  # noqa: S310 -- our own list
+            atomic_open(path, "wb") as file,
+        ):
+            if preset.format == "tar.gz":
+                _unpack(answer, suffix, file)
+            else:
+                shutil.copyfileobj(answer, file)
+    except (urllib.error.URLError, TimeoutError, tarfile.TarError, EOFError) as error:
+        raise UnpromptError(f"{preset.list} cannot be fetched ({error}); try again later") from None
+    return path
+
+
+def _unpack(archive: IO[bytes], suffix: str, file: IO[bytes]) -> None:
+    """Copy the one member of an archive that ends with a suffix."""
+    with TemporaryFile() as whole:
+        shutil.copyfileobj(archive, whole)
+        whole.seek(0)
+        with tarfile.open(fileobj=whole, mode="r:gz") as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                if content and PurePosixPath(member.name).suffix == f".{suffix}":
+                    shutil.copyfileobj(content, file)
+                    return
+    raise tarfile.TarError(f"it holds no .{suffix} file")

@@ -1,0 +1,1 @@
+"""Making pairs worth training on: filter, encode, remove near-duplicates, split."""

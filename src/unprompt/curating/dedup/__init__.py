@@ -1,0 +1,1 @@
+"""Near-duplicate prompts: exact search, groups and the row that each group keeps."""

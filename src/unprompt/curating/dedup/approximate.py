@@ -1,0 +1,134 @@
+"""Approximate search for sets that exact search cannot reach: Faiss IVF, and its recall measured.
+
+What is found is confirmed exactly; what is missed is estimated on a sample that is searched
+exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from unprompt.curating.dedup.neighbours import NeighbourPairs, check_threshold, collect, confirm
+from unprompt.curating.dedup.search import search
+from unprompt.errors import MissingExtraError
+from unprompt.progress import track
+
+PROBES = 64
+"""Cells that are looked into for each row; more find more and take longer."""
+
+_BATCH = 4096
+_PER_CELL = 39  # rows that Faiss wants for each cell that it trains
+_MOST_CELLS = 65_536
+_GPU_NEIGHBOURS = 2048  # the most that Faiss returns on a GPU
+_SAMPLE = 1000
+
+
+def approximate_search(
+    vectors: np.ndarray,
+    threshold: float,
+    probes: int = PROBES,
+    seed: int = 0,
+    progress: bool = False,
+) -> Iterator[NeighbourPairs]:
+    """Yield most pairs with cosine at or above ``threshold``; every one that is given is right.
+
+    Cells are 4·√n (Faiss, Guidelines to choose an index). On a GPU, where faiss-gpu is installed,
+    a row with more neighbours than it returns is searched exactly.
+
+    Args:
+        vectors: unit rows, float32 of shape (n, dim).
+        threshold: lowest cosine that counts, above 0 and at most 1.
+        probes: cells looked into for each row.
+        seed: of the cells.
+        progress: show a bar.
+
+    Raises:
+        MissingExtraError: faiss is not installed.
+    """
+    check_threshold(threshold)
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError("faiss", "data") from error
+    if not len(vectors):
+        return
+    index = _index(faiss, vectors, probes, seed)
+    on_gpu = getattr(faiss, "get_num_gpus", int)() > 0
+    if on_gpu:
+        index = faiss.index_cpu_to_all_gpus(index)
+    starts = range(0, len(vectors), _BATCH)
+    for start in track(starts, "Searching near-duplicates", show=progress):
+        rows = vectors[start : start + _BATCH]
+        if on_gpu:
+            first, second = _nearest(index, rows, vectors, threshold)
+        else:
+            bounds, _, second = index.range_search(rows, threshold - 1e-4)
+            first = np.repeat(np.arange(len(rows)), np.diff(bounds).astype(np.int64))
+        first = first + start
+        upper = first < second
+        found = confirm(vectors, vectors, first[upper], second[upper], threshold)
+        yield found.in_order()
+
+
+def _index(faiss: Any, vectors: np.ndarray, probes: int, seed: int) -> Any:
+    count, dim = vectors.shape
+    cells = max(1, min(int(4 * math.sqrt(count)), count // _PER_CELL, _MOST_CELLS))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed + 1234  # Faiss's own default is 1234
+    index.nprobe = min(probes, cells)
+    draw = np.random.default_rng(seed)
+    rows = draw.choice(count, min(count, cells * _PER_CELL), replace=False)
+    index.train(vectors[np.sort(rows)])
+    for start in range(0, count, _BATCH):
+        index.add(vectors[start : start + _BATCH])
+    return index
+
+
+def _nearest(
+    index: Any, rows: np.ndarray, vectors: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours by a search for the nearest; rows whose list is full are searched exactly."""
+    count = min(_GPU_NEIGHBOURS, len(vectors))
+    scores, near = index.search(rows, count)
+    hit = (scores >= threshold - 1e-4) & (near >= 0)
+    full = np.flatnonzero(hit.all(1)) if count < len(vectors) else np.empty(0, np.int64)
+    hit[full] = False
+    row, place = np.nonzero(hit)
+    exact = collect(search(rows[full], threshold, vectors))
+    return (
+        np.concatenate([row, full[exact.first]]),
+        np.concatenate([near[row, place], exact.second]),
+    )
+
+
+def measure_recall(
+    vectors: np.ndarray,
+    threshold: float,
+    found: NeighbourPairs,
+    sample: int = _SAMPLE,
+    seed: int = 0,
+) -> float:
+    """Share of the true pairs of a sample of rows that a search found; 1 where there are none.
+
+    Args:
+        vectors: unit rows, float32 of shape (n, dim).
+        threshold: of the search.
+        found: its pairs.
+        sample: rows that are compared with all others, exactly.
+        seed: of the sample.
+    """
+    count = len(vectors)
+    rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)
+    true = collect(search(vectors[rows], threshold, vectors))
+    first, second = rows[true.first], true.second.astype(np.int64)
+    other = first != second
+    low, high = np.minimum(first, second)[other], np.maximum(first, second)[other]
+    wanted = np.unique(low * count + high)
+    if not len(wanted):
+        return 1.0
+    have = found.first.astype(np.int64) * count + found.second
+    return float(np.isin(wanted, have).mean())

@@ -1,0 +1,269 @@
+"""Near-duplicate prompts: which rows to keep, which to remove, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from unprompt.curating.dedup.approximate import approximate_search, measure_recall
+from unprompt.curating.dedup.folding import KEEP_RULES, Items, fold
+from unprompt.curating.dedup.neighbours import (
+    MAX_PAIRS,
+    NeighbourPairs,
+    check_threshold,
+    collect,
+    components,
+)
+from unprompt.curating.dedup.search import BLOCK_SIZE, search
+from unprompt.errors import UnpromptError
+from unprompt.pairs.table import PairsTable
+
+
+@dataclass(frozen=True)
+class Deduplication:
+    """The near-duplicates of a set of prompts; questions are answered without a new search.
+
+    Two rows are near-duplicates when their prompts have the same letters or the cosine of their
+    embeddings is at least ``threshold``. Rows with the same letters are one item, searched by the
+    embedding of the row that ``keep`` chooses among them. Everything is counted in rows from 0.
+
+    Attributes:
+        threshold: cosine from which two items are near-duplicates.
+        searched: the threshold of the search; `rethreshold` can go down to it.
+        keep: the rule, ``first``, ``longest`` or ``central``.
+        items: rows folded to items.
+        pairs: all pairs of items whose cosine is at least ``searched``, in items.
+        prompts: the prompts, where they are known.
+        recall: share of the pairs that an approximate search found, measured on a sample; None
+            for an exact one, which finds all.
+    """
+
+    threshold: float
+    searched: float
+    keep: str
+    items: Items
+    pairs: NeighbourPairs
+    prompts: Sequence[str] | None = None
+    recall: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.items.item_of)
+
+    @cached_property
+    def representative_of(self) -> np.ndarray:
+        """The kept row that stands for each row, int64 of shape (rows,); a kept one's is itself.
+
+        For a removed row: of its kept near-duplicates the one with the highest cosine, the
+        earliest where several have it.
+        """
+        return self.items.rows[self._kept_item_of[self.items.item_of]]
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """Rows to keep, int64, ascending.
+
+        Greedy: items are visited in the order of ``keep`` (``first``: row order; ``longest``: the
+        longest prompt first; ``central``: the item with the most near-duplicate rows first; ties
+        by row order), and one is kept when none of its near-duplicates is kept already. So every
+        removed item has a kept near-duplicate, and no two kept ones are near-duplicates.
+        """
+        return np.unique(self.representative_of)
+
+    @cached_property
+    def removed(self) -> np.ndarray:
+        """Rows to remove, int64, ascending."""
+        return np.setdiff1d(np.arange(len(self)), self.kept, assume_unique=True)
+
+    @cached_property
+    def group_of(self) -> np.ndarray:
+        """Group of each row, int64 of shape (rows,): the smallest row of its group.
+
+        Groups are the connected components of the near-duplicate relation, so two rows of one
+        group need not be near-duplicates themselves.
+        """
+        label = components(len(self.items), self._edges.chunks())[self.items.item_of]
+        _, first, group = np.unique(label, return_index=True, return_inverse=True)
+        return first[group]
+
+    @cached_property
+    def groups(self) -> list[np.ndarray]:
+        """Rows of each group of two or more, the largest group first, then by first row."""
+        order = np.argsort(self.group_of, kind="stable")
+        starts = np.flatnonzero(np.diff(self.group_of[order], prepend=-1))
+        groups = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
+        return sorted(groups, key=lambda rows: (-len(rows), rows[0]))
+
+    @cached_property
+    def similarity(self) -> np.ndarray:
+        """Cosine of each row's item to that of its representative, float32; 1 for the kept."""
+        found = np.ones(len(self.items), np.float32)
+        found[self._best[0]] = self._best[2]
+        return found[self.items.item_of]
+
+    def rethreshold(self, threshold: float) -> Deduplication:
+        """The answer at another threshold, the same as a new search would give.
+
+        Raises:
+            UnpromptError: below the threshold that was searched.
+        """
+        check_threshold(threshold)
+        if threshold < self.searched:
+            raise UnpromptError(
+                f"searched from {self.searched} up, so {threshold} needs a new search; "
+                "call deduplicate with the lower threshold"
+            )
+        return replace(self, threshold=threshold)
+
+    def summary(self) -> dict[str, float | int | str]:
+        """Counts: rows, distinct items, pairs, groups, the largest group, kept and removed."""
+        counts: dict[str, float | int | str] = {
+            "threshold": self.threshold,
+            "keep": self.keep,
+            "rows": len(self),
+            "distinct": len(self.items),
+            "pairs": len(self._edges),
+            "groups": len(self.groups),
+            "largest_group": max((len(rows) for rows in self.groups), default=min(len(self), 1)),
+            "kept": len(self.kept),
+            "removed": len(self.removed),
+        }
+        return counts if self.recall is None else {**counts, "recall": self.recall}
+
+    def examples(self, count: int = 10) -> list[tuple[int, int, float]]:
+        """Removed rows nearest to the threshold: where a wrong decision would show first.
+
+        Returns:
+            At most ``count`` tuples of removed row, its representative and their cosine, the
+            lowest cosine first, one for each item.
+        """
+        items, kept, cosine = self._best
+        order = np.lexsort((items, cosine))[:count]
+        return [
+            (int(self.items.rows[items[k]]), int(self.items.rows[kept[k]]), float(cosine[k]))
+            for k in order
+        ]
+
+    @cached_property
+    def _edges(self) -> NeighbourPairs:
+        if self.threshold == self.searched:
+            return self.pairs
+        return self.pairs.at_least(self.threshold)
+
+    @cached_property
+    def _kept_item_of(self) -> np.ndarray:
+        kept_item = np.arange(len(self.items))
+        kept_item[self._best[0]] = self._best[1]
+        return kept_item
+
+    @cached_property
+    def _best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Removed items, for each its nearest kept item, and their cosine."""
+        edges = self._edges
+        kept = _greedy(_rank(self.items, edges, self.keep, self.prompts), edges)
+        highest = np.full(len(self.items), -2, np.float32)
+        held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for half in ((edges.first, edges.second), (edges.second, edges.first)):
+            # An edge between kept and removed, seen from either end.
+            between = np.flatnonzero(kept[half[0]] & ~kept[half[1]])
+            keeper, removed = half[0][between], half[1][between]
+            np.maximum.at(highest, removed, edges.cosine[between])
+            held.append((removed, keeper, edges.cosine[between]))
+        removed, keeper, cosine = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        nearest = cosine == highest[removed]
+        removed, keeper, cosine = removed[nearest], keeper[nearest], cosine[nearest]
+        order = np.lexsort((self.items.rows[keeper], removed))
+        removed, keeper, cosine = removed[order], keeper[order], cosine[order]
+        _, first = np.unique(removed, return_index=True)
+        return removed[first], keeper[first], cosine[first]
+
+
+def deduplicate(
+    items: PairsTable | np.ndarray,
+    threshold: float = 0.9,
+    keep: str = "first",
+    *,
+    prompts: Sequence[str] | None = None,
+    block_size: int = BLOCK_SIZE,
+    max_pairs: int = MAX_PAIRS,
+    device: str = "auto",
+    approximate: bool = False,
+    progress: bool = False,
+) -> Deduplication:
+    """Find the near-duplicate prompts of a table or of embeddings, exactly.
+
+    The same input gives the same answer, to the bit, whatever the block size, the number of
+    threads or the device.
+
+    Args:
+        items: a pairs table with embeddings, or a float array of shape (n, dim), of any scale.
+        threshold: cosine from which two prompts are near-duplicates, above 0 and at most 1.
+        keep: which of near-duplicates is kept: the ``first`` in row order, the ``longest`` prompt
+            or the most ``central``, that with the most near-duplicate rows.
+        prompts: n prompts for an array; those with the same letters are folded before the search.
+        block_size: rows multiplied at a time; bounds the memory, never changes the answer.
+        max_pairs: pairs the result may hold, at 12 bytes each.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
+        approximate: search by Faiss IVF instead, for five million rows and more; pairs are missed,
+            and ``recall`` tells how many.
+        progress: show a bar.
+
+    Raises:
+        TableError: the table has no embeddings, or one is zero or not finite.
+        UnpromptError: a wrong threshold or rule, or more than ``max_pairs`` pairs.
+    """
+    check_threshold(threshold)
+    if keep not in KEEP_RULES:
+        raise UnpromptError(f"keep must be one of {', '.join(KEEP_RULES)}, not '{keep}'")
+    name = "embeddings"
+    if isinstance(items, PairsTable):
+        name, prompts, items = items.name, items.prompts, items.embeddings
+    if keep == "longest" and prompts is None:
+        raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
+    folded = fold(items, prompts, keep, name)
+    if approximate:
+        found = approximate_search(folded.vectors, threshold, progress=progress)
+    else:
+        found = search(folded.vectors, threshold, None, block_size, progress, device)
+    pairs = collect(found, max_pairs)
+    recall = measure_recall(folded.vectors, threshold, pairs) if approximate else None
+    return Deduplication(threshold, threshold, keep, folded, pairs, prompts, recall)
+
+
+def _rank(
+    items: Items, edges: NeighbourPairs, keep: str, prompts: Sequence[str] | None
+) -> np.ndarray:
+    """Place of each item in the order of visits, int32."""
+    first_row = items.rows
+    if keep == "first":
+        order = np.argsort(first_row, kind="stable")
+    elif keep == "longest":
+        assert prompts is not None  # noqa: S101 - deduplicate has refused this
+        length = np.array([len(prompts[row]) for row in items.rows])
+        order = np.lexsort((first_row, -length))
+    else:
+        size = items.sizes.astype(np.float64)
+        reach = size + np.bincount(edges.first, size[edges.second], len(items))
+        reach += np.bincount(edges.second, size[edges.first], len(items))
+        order = np.lexsort((first_row, -reach))
+    rank = np.empty(len(items), np.int32)
+    rank[order] = np.arange(len(items))
+    return rank
+
+
+def _greedy(rank: np.ndarray, edges: NeighbourPairs) -> np.ndarray:
+    """Which items are kept, bool, when each is visited by rank and drops its later neighbours."""
+    earlier, later = rank[edges.first], rank[edges.second]
+    swapped = np.flatnonzero(earlier > later)
+    earlier[swapped], later[swapped] = later[swapped], earlier[swapped]
+    if len(swapped) or (earlier[1:] < earlier[:-1]).any():
+        order = np.argsort(earlier, kind="stable")
+        earlier, later = earlier[order], later[order]
+    bounds = np.searchsorted(earlier, np.arange(len(rank) + 1, dtype=np.int32))
+    kept = np.ones(len(rank), bool)
+    for visited in np.flatnonzero(np.diff(bounds)):
+        if kept[visited]:
+            kept[later[bounds[visited] : bounds[visited + 1]]] = False
+    return kept[rank]

@@ -1,0 +1,303 @@
+"""Exact search for all pairs of prompt embeddings whose cosine reaches a threshold.
+
+Two steps: products of short vectors (`unprompt.curating.dedup.bound`) find every pair that could
+reach the threshold; `unprompt.curating.dedup.neighbours` then computes each candidate's cosine.
+The second step alone decides, so the answer does not depend on block size, threads or device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from unprompt.curating.dedup.bound import choose_width, encode, leading_axes, least_product, shorten
+from unprompt.curating.dedup.neighbours import (
+    NeighbourPairs,
+    check_threshold,
+    confirm,
+    cosines,
+    rounding_margin,
+)
+from unprompt.errors import MissingExtraError, UnpromptError
+from unprompt.parallel import cores, in_order
+from unprompt.progress import track
+
+BLOCK_SIZE = 512
+"""Rows of one block. A thread holds the products of two blocks (4 bytes each, so 1 MB): they stay
+in the cache of its core, which makes a search a tenth faster than 1,024 rows do."""
+
+DEVICES = ("auto", "cpu", "cuda")
+
+_FEW = 5_000_000_000
+"""Pairs, each counted twice, up to which numpy is done before torch is even imported."""
+_CUDA_BLOCKS = 32
+_PENDING = 65_536
+"""Candidates that are gathered before they are confirmed, so that few calls do much."""
+
+
+class Screen(Protocol):
+    """Finds the pairs of two blocks that could reach a threshold."""
+
+    workers: int
+    block_size: int
+
+    def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates: rows from ``top`` on, rows of the other set from ``left`` on, one block each.
+
+        Returns:
+            Row and other row of each candidate, in any order.
+        """
+        ...
+
+
+def search(
+    embeddings: np.ndarray,
+    threshold: float,
+    others: np.ndarray | None = None,
+    block_size: int = BLOCK_SIZE,
+    progress: bool = False,
+    device: str = "auto",
+) -> Iterator[NeighbourPairs]:
+    """Yield all pairs with cosine at or above ``threshold``, exactly, block row by block row.
+
+    Args:
+        embeddings: unit rows as from `normalise`, float32 of shape (n, dim).
+        threshold: lowest cosine that counts, above 0 and at most 1.
+        others: a second set of shape (m, dim); without it each pair within ``embeddings`` is
+            given once, with ``first < second``.
+        block_size: rows multiplied at a time; bounds the memory, never changes the answer.
+        progress: show a bar.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
+
+    Yields:
+        Chunks which, joined in order, are sorted.
+
+    Raises:
+        UnpromptError: a wrong threshold, or a device that is not there.
+    """
+    check_threshold(threshold)
+    right = embeddings if others is None else others
+    if not len(embeddings) or not len(right):
+        return
+    screen = _screen(embeddings, others, threshold, block_size, device)
+    block = screen.block_size
+
+    def block_row(top: int) -> NeighbourPairs:
+        found: list[NeighbourPairs] = []
+        pending: list[tuple[np.ndarray, np.ndarray]] = []
+        count = 0
+        starts = range(top if others is None else 0, len(right), block)
+        for left in starts:
+            first, second = screen(top, left)
+            if others is None and left == top:
+                upper = first < second
+                first, second = first[upper], second[upper]
+            pending.append((first, second))
+            count += len(first)
+            if left == starts[-1] or count >= _PENDING:
+                first, second = (np.concatenate(half) for half in zip(*pending, strict=True))
+                found.append(confirm(embeddings, right, first, second, threshold))
+                pending, count = [], 0
+        return NeighbourPairs.concatenate(found).in_order()
+
+    tops = range(0, len(embeddings), block)
+    rows = _on_all_cores(block_row, tops, screen.workers)
+    yield from track(rows, "Searching near-duplicates", len(tops), show=progress)
+
+
+def highest(
+    left: np.ndarray, right: np.ndarray, block_size: int = BLOCK_SIZE
+) -> tuple[int, int, float]:
+    """The pair of a row of ``left`` and a row of ``right`` with the highest cosine.
+
+    Args:
+        left: unit rows, float32 of shape (n, dim).
+        right: unit rows, float32 of shape (m, dim).
+        block_size: rows multiplied at a time.
+
+    Returns:
+        Row of ``left``, row of ``right`` and their cosine; of equal pairs the first in row order.
+        (-1, -1, NaN) where a set is empty.
+    """
+    margin = np.float32(2 * rounding_margin(left.shape[1]))
+    best = np.float32(-2)
+    held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for top in range(0, len(left), block_size):
+        for start in range(0, len(right), block_size):
+            scores = left[top : top + block_size] @ right[start : start + block_size].T
+            if (peak := scores.max()) >= best - margin:
+                best = max(best, peak)
+                i, j = np.nonzero(scores >= best - margin)
+                held.append((i + top, j + start, scores[i, j]))
+    if not held:
+        return -1, -1, float("nan")
+    i, j, score = (np.concatenate(parts) for parts in zip(*held, strict=True))
+    near = score >= best - margin
+    i, j = i[near], j[near]
+    cosine = cosines(left, right, i, j)
+    order = np.lexsort((j, i, -cosine))[0]
+    return int(i[order]), int(j[order]), float(cosine[order])
+
+
+def _screen(
+    embeddings: np.ndarray,
+    others: np.ndarray | None,
+    threshold: float,
+    block_size: int,
+    device: str,
+) -> Screen:
+    if device not in DEVICES:
+        raise UnpromptError(f"device must be one of {', '.join(DEVICES)}, not '{device}'")
+    right = embeddings if others is None else others
+    axes = leading_axes(right)
+    width = choose_width(embeddings, right, axes, threshold)
+    short = shorten(embeddings, axes, width)
+    other_short = short if others is None else shorten(others, axes, width)
+    few = device != "cuda" and len(embeddings) * len(right) <= _FEW
+    if few or importlib.util.find_spec("torch") is None:
+        if device == "cuda":
+            raise MissingExtraError("torch", "train")
+        return FloatScreen(short, other_short, threshold, block_size)
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UnpromptError("torch finds no CUDA device here; leave --device out, or use cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not _integers_are_fast():
+        return FloatScreen(short, other_short, threshold, block_size)
+    return IntegerScreen(short, other_short, threshold, block_size, device)
+
+
+def _integers_are_fast() -> bool:
+    """Whether torch multiplies int8 faster than float32 on this processor.
+
+    With AVX-512 it does, and several times where there is VNNI; elsewhere it may fall back to
+    plain loops. Asked of torch, not tried: a trial on a busy machine goes wrong now and then.
+    """
+    import torch
+
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return wide and torch.backends.mkldnn.is_available()
+
+
+class FloatScreen:
+    """Products of short vectors in float32, by numpy alone."""
+
+    workers = 1  # numpy's products use every core by themselves
+
+    def __init__(self, short: np.ndarray, others: np.ndarray, threshold: float, block_size: int):
+        self.block_size = block_size
+        self._short = short.astype(np.float32)
+        self._others = self._short if others is short else others.astype(np.float32)
+        self._least = np.float32(threshold - rounding_margin(short.shape[1]) - 1e-6)
+
+    def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Screen`."""
+        rows = self._short[top : top + self.block_size]
+        scores = rows @ self._others[left : left + self.block_size].T
+        i, j = _at_least(scores, self._least)
+        return i + top, j + left
+
+
+class IntegerScreen:
+    """Products of int8 codes of the short vectors, by torch, on a processor or on CUDA."""
+
+    def __init__(
+        self,
+        short: np.ndarray,
+        others: np.ndarray,
+        threshold: float,
+        block_size: int,
+        device: str,
+    ):
+        import torch
+
+        self._torch: Any = torch
+        self._on_cpu = device == "cpu"
+        self.workers = cores() if self._on_cpu else 1
+        self.block_size = block_size if self._on_cpu else block_size * _CUDA_BLOCKS
+        self._threshold = threshold
+        self._step = max(float(np.abs(half).max()) for half in (short, others)) / 127
+        self._rows, self._row_error = self._blocks(short, device)
+        same = others is short
+        self._columns, self._column_error = (
+            (self._rows, self._row_error) if same else self._blocks(others, device)
+        )
+        self._count, self._other_count = len(short), len(others)
+        self._own = threading.local()
+
+    def _blocks(self, short: np.ndarray, device: str) -> tuple[Any, np.ndarray]:
+        """Codes, filled up with zeros to whole blocks, and the largest error of each block."""
+        codes = encode(short, self._step)
+        blocks = -(-len(codes) // self.block_size)
+        # The kernels want multiples of 8 both ways; zeros add nothing to a product.
+        side = max(-(-self.block_size // 32) * 32, 32)
+        width = -(-short.shape[1] // 8) * 8
+        values = np.zeros((blocks, side, width), np.int8)
+        for block in range(blocks):
+            part = codes.values[block * self.block_size : (block + 1) * self.block_size]
+            values[block, : len(part), : short.shape[1]] = part
+        starts = np.arange(0, len(codes), self.block_size)
+        error = np.maximum.reduceat(codes.error, starts)
+        return self._torch.from_numpy(values).to(device), error
+
+    def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Screen`."""
+        block, other = top // self.block_size, left // self.block_size
+        least = least_product(
+            self._threshold, self._step, self._row_error[block], self._column_error[other]
+        )
+        rows, columns = self._rows[block], self._columns[other].T
+        if self._on_cpu:
+            # Memory that is used again stays in the cache, and needs no new pages.
+            if not hasattr(self._own, "scores"):
+                shape = (rows.shape[0], columns.shape[1])
+                self._own.scores = self._torch.empty(shape, dtype=self._torch.int32)
+                self._own.reached = np.empty(shape, bool)
+            scores = self._torch._int_mm(rows, columns, out=self._own.scores)
+            i, j = _at_least(scores.numpy(), np.int32(least), self._own.reached)
+        else:
+            scores = self._torch._int_mm(rows, columns)
+            i, j = (half.cpu().numpy() for half in (scores >= least).nonzero(as_tuple=True))
+        # Below a product of zero, what fills up the blocks passes too.
+        real = (i < min(self.block_size, self._count - top)) & (
+            j < min(self.block_size, self._other_count - left)
+        )
+        return i[real] + top, j[real] + left
+
+
+def _at_least(
+    scores: np.ndarray, least: np.number, reached: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each score that is at least ``least``; few are.
+
+    Eight answers are looked at together, which is several times faster than `numpy.nonzero`.
+    ``reached`` is room for the answers.
+    """
+    answers = np.greater_equal(scores, least, out=reached).ravel()
+    whole = len(answers) // 8 * 8
+    eights = np.flatnonzero(answers[:whole].view(np.uint64) != 0)
+    which, place = np.nonzero(answers[:whole].reshape(-1, 8)[eights])
+    rest = np.flatnonzero(answers[whole:]) + whole
+    return np.divmod(np.concatenate([eights[which] * 8 + place, rest]), scores.shape[1])
+
+
+def _on_all_cores(
+    task: Callable[[int], NeighbourPairs], items: range, workers: int
+) -> Iterator[NeighbourPairs]:
+    """Results of ``task`` in order; each thread multiplies alone, and torch is left as it was."""
+    if workers == 1:
+        yield from map(task, items)
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield from in_order(task, items, workers, lambda: torch.set_num_threads(1))
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""The bank: known prompts with their embeddings."""

@@ -1,0 +1,398 @@
+"""The bank: known prompts with their embeddings, searched for the ones nearest to an embedding.
+
+In a folder: ``bank.json``, ``prompts.txt`` (a prompt a line), ``embeddings.npy`` (int8, a row a
+prompt, memory-mapped) and, for a large one, ``index.faiss``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.files import atomic_folder, atomic_open
+from unprompt.models.bank.faiss_index import INDEX_FILE, INDEXES, PROBES, build_index, load_index
+from unprompt.models.bank.lines import Lines
+from unprompt.models.calibration import NEIGHBOURS, Calibration, csls
+
+BANK_FOLDER = "bank"
+BANK_FILE = "bank.json"
+PROMPTS_FILE = "prompts.txt"
+ROWS_FILE = "embeddings.npy"
+TEMPERATURE = 0.05
+"""Of the weights of kNN regression, in cosine."""
+
+_BLOCK = 8_192  # rows that are looked at together: as floats they stay in the processor's cache
+# Rows that an index proposes for each that is wanted, and at least.
+_PROPOSED, _LEAST_PROPOSED = 10, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A bank prompt and its cosine to the embedding that was asked for."""
+
+    prompt: str
+    cosine: float
+
+
+class Bank:
+    """Prompts and their embeddings, in int8: 1 byte a dimension.
+
+    Rows are scaled so that their largest value is 127. Their lengths carry nothing, since
+    embeddings are unit vectors, so no scale is kept; the rounding turns a vector by less than
+    1 degree.
+
+    Args:
+        prompts: one a row.
+        rows: int8 of shape (n, dim), as `quantise` makes them; may be memory-mapped.
+        encoder: the target encoder that the embeddings come from.
+        calibration: from the CSLS of a prompt to its expected cosine to the truth, for the model
+            that the bank stands beside.
+        index: a Faiss index that proposes rows, see `unprompt.models.bank.faiss_index`; without
+            one every row is looked at.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        rows: np.ndarray,
+        encoder: str,
+        calibration: Calibration | None = None,
+        index: Any = None,
+    ):
+        if len(prompts) != len(rows):
+            raise UnpromptError(f"bank: {len(prompts)} prompts but {len(rows)} embeddings")
+        if not len(prompts):
+            raise UnpromptError("bank: holds no prompts")
+        self.prompts = prompts
+        self.rows = rows
+        self.encoder = encoder
+        self.calibration = calibration
+        self._index = index
+
+    @classmethod
+    def build(cls, prompts: Sequence[str], embeddings: np.ndarray, encoder: str) -> Bank:
+        """A bank of prompts (those that repeat are kept once) and their embeddings.
+
+        Args:
+            prompts: texts without line breaks; each row must be a line of a file.
+            embeddings: float array of shape (n, dim).
+            encoder: the encoder that made them.
+        """
+        first = {" ".join(prompt.split()): row for row, prompt in reversed([*enumerate(prompts)])}
+        rows = sorted(first.values())
+        texts = [" ".join(prompts[row].split()) for row in rows]
+        return cls(texts, quantise(embeddings[rows]), encoder)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def calibrated(self, calibration: Calibration) -> Bank:
+        """The same bank with another calibration."""
+        return Bank(self.prompts, self.rows, self.encoder, calibration, self._index)
+
+    def exact(self) -> Bank:
+        """The same bank, every row of which is looked at."""
+        return Bank(self.prompts, self.rows, self.encoder, self.calibration)
+
+    def embeddings(self, rows: np.ndarray) -> np.ndarray:
+        """Embeddings of rows, of whatever shape, float32 of norm 1 with ``dim`` as last axis."""
+        chosen = self.rows[rows.ravel()].astype(np.float32)
+        return unit(chosen).reshape(*rows.shape, -1)
+
+    def regress(
+        self,
+        embeddings: np.ndarray,
+        k: int,
+        temperature: float = TEMPERATURE,
+        values: np.ndarray | Bank | None = None,
+    ) -> np.ndarray:
+        """Regress by the nearest: the weighted mean of the nearest prompts' embeddings.
+
+        What the Kaggle competition's kNN solutions did with CLIP's embeddings of a million prompts
+        as ``rows`` and MiniLM's as ``values``.
+
+        Args:
+            embeddings: float array of shape (n, dim), of any norm.
+            k: nearest prompts.
+            temperature: a prompt weighs exp(cosine / temperature); small ones heed the nearest.
+            values: what to average, a row a prompt, or another bank of the same prompts; its own
+                embeddings by default.
+
+        Returns:
+            float32 of shape (n, width of ``values``), of norm 1.
+        """
+        found, scores = self.nearest(embeddings, k)
+        weights = np.exp((scores - scores[:, :1]) / temperature)
+        rows = self if values is None else values
+        chosen = rows.embeddings(found) if isinstance(rows, Bank) else rows[found]
+        return unit(np.einsum("nk,nkd->nd", weights, chosen).astype(np.float32))
+
+    def search(self, embeddings: np.ndarray, k: int = 1) -> list[list[Match]]:
+        """The ``k`` prompts of highest cosine to each embedding, best first; see `nearest`."""
+        return [
+            [Match(self.prompts[row], float(score)) for row, score in zip(*line, strict=True)]
+            for line in zip(*self.nearest(embeddings, k), strict=True)
+        ]
+
+    def answers(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the ``k`` prompts that answer each embedding best, and their CSLS, best first.
+
+        Of the prompts around an embedding the one that stands out is nearer to the truth than the
+        one of highest cosine, which often is a hub: on the built-in model's 809 test pairs 0.436
+        against 0.421 (benchmarks/RESULTS.md). See `unprompt.models.calibration.csls`.
+
+        Args:
+            embeddings: float array of shape (n, dim), of any norm.
+            k: how many; fewer when the bank is smaller.
+
+        Returns:
+            int64 and float32 arrays of shape (n, k).
+        """
+        found, _ = self.nearest(embeddings, max(k, NEIGHBOURS))
+        near = self.embeddings(found)
+        asked = unit(np.asarray(embeddings, dtype=np.float32))
+        order, scores = _best(csls(asked, near, near[:, :NEIGHBOURS]), k)
+        return np.take_along_axis(found, order, axis=1), scores
+
+    def stand_out(self, embeddings: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """CSLS of answers that were chosen otherwise.
+
+        Args:
+            embeddings: float array of shape (n, dim), of any norm.
+            answers: embeddings of the answers to each, float32 (n, k, dim), norm 1.
+
+        Returns:
+            float32 of shape (n, k).
+        """
+        near = self.embeddings(self.nearest(embeddings, NEIGHBOURS)[0])
+        return csls(unit(np.asarray(embeddings, dtype=np.float32)), answers, near)
+
+    def nearest(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of highest cosine to each embedding, and the cosines, best first.
+
+        Exact over the rounded rows where there is no index; ties go to the earlier row. With an
+        index the cosines are exact, and a few of the rows may be missed.
+
+        Args:
+            embeddings: float array of shape (n, dim), of any norm.
+            k: how many; fewer when the bank is smaller.
+
+        Returns:
+            int64 and float32 arrays of shape (n, k).
+        """
+        asked = unit(np.asarray(embeddings, dtype=np.float32))
+        k = min(k, len(self))
+        if self._index is not None:
+            return self._confirmed(asked, k)
+        found = np.empty((len(asked), 0), dtype=np.int64)
+        scores = np.empty((len(asked), 0), dtype=np.float32)
+        for start in range(0, len(self), _BLOCK):
+            block = self.rows[start : start + _BLOCK].astype(np.float32)
+            rows, values = _best(asked @ block.T / self._norms[start : start + _BLOCK], k)
+            found = np.hstack([found, rows + start])
+            scores = np.hstack([scores, values])
+            order, scores = _best(scores, k)
+            found = np.take_along_axis(found, order, axis=1)
+        return found, scores
+
+    def _confirmed(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best of what the index proposes; where it proposes too few, of every row."""
+        _, proposed = self._index.search(asked, min(len(self), max(_PROPOSED * k, _LEAST_PROPOSED)))
+        proposed.sort(axis=1)
+        scores = np.einsum("nd,nkd->nk", asked, self.embeddings(np.maximum(proposed, 0)))
+        order, scores = _best(np.where(proposed < 0, -2, scores), k)
+        found = np.take_along_axis(proposed, order, axis=1)
+        if (few := (found < 0).any(axis=1)).any():
+            found[few], scores[few] = self.exact().nearest(asked[few], k)
+        return found, scores
+
+    @cached_property
+    def _norms(self) -> np.ndarray:
+        """Lengths of the rows, float32 (n,); 1 for a row of zeros, as in `unit`."""
+        starts = range(0, len(self), _BLOCK)
+        blocks = (self.rows[start : start + _BLOCK].astype(np.float32) for start in starts)
+        norms = np.concatenate([np.linalg.norm(block, axis=1) for block in blocks])
+        return np.where(norms == 0, np.float32(1), norms)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """Unit rows, block by block."""
+        for start in range(0, len(self), _BLOCK):
+            yield unit(self.rows[start : start + _BLOCK].astype(np.float32))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``bank.json``, ``prompts.txt`` and ``embeddings.npy`` into a model's folder.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        folder = Path(folder) / BANK_FOLDER
+        with atomic_open(folder / ROWS_FILE, "wb") as file:
+            np.save(file, np.asarray(self.rows))
+        with atomic_open(folder / PROMPTS_FILE) as file:
+            file.writelines(f"{prompt}\n" for prompt in self.prompts)
+        self.save_head(folder.parent)
+
+    def save_head(self, folder: str | Path) -> None:
+        """Write ``bank.json`` alone, with the calibration, where the other files stand already.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        _write_head(Path(folder) / BANK_FOLDER, self.encoder, self.calibration)
+
+    @classmethod
+    def load(cls, folder: str | Path, probes: int = PROBES) -> Bank:
+        """A bank's folder, or that of the model that it stands in; the files are memory-mapped.
+
+        Args:
+            folder: where ``bank.json`` is, or the folder above.
+            probes: cells of its index, where it has one, that are looked into for an embedding.
+
+        Raises:
+            ModelNotFoundError: the folder holds none.
+            UnpromptError: its files are damaged or do not belong together.
+        """
+        folder = Path(folder)
+        if not (folder / BANK_FILE).is_file():
+            folder = folder / BANK_FOLDER
+        try:
+            stated = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
+            prompts = Lines(folder / PROMPTS_FILE)
+            rows = np.load(folder / ROWS_FILE, mmap_mode="r")
+        except FileNotFoundError as error:
+            raise ModelNotFoundError(f"{error.filename} is missing: {folder} is no bank") from None
+        except (ValueError, EOFError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+        index = load_index(folder / INDEX_FILE, probes)
+        try:
+            calibration = Calibration(**stated["calibration"]) if stated["calibration"] else None
+            if index is not None and index.ntotal != len(rows):
+                raise UnpromptError(f"{INDEX_FILE} holds {index.ntotal} rows, not {len(rows)}")
+            return cls(prompts, rows, stated["encoder"], calibration, index)
+        except (KeyError, TypeError, ValueError, UnpromptError) as error:
+            raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
+
+
+def write_bank(
+    folder: str | Path,
+    blocks: Iterable[tuple[Sequence[str], np.ndarray]],
+    encoder: str,
+    index: str = "flat",
+    seed: int = 0,
+) -> Bank:
+    """Write a bank block by block, so that it may be larger than memory.
+
+    Args:
+        folder: the bank's; must be new or empty.
+        blocks: distinct prompts without line breaks, and their embeddings, float (n, dim).
+        encoder: the encoder that made them.
+        index: ``flat`` looks at every row; ``sq8`` and ``pq`` are Faiss indexes for large banks.
+        seed: of the index's sample.
+
+    Returns:
+        The bank, memory-mapped.
+
+    Raises:
+        OutputError: the folder is not empty or cannot be written.
+        MissingExtraError: the index needs faiss, which is not installed.
+        UnpromptError: there are no prompts, no such index, or too few prompts for it.
+    """
+    if index not in INDEXES:
+        raise UnpromptError(f"index '{index}': must be one of {', '.join(INDEXES)}")
+    with atomic_folder(folder) as temporary:
+        count, dim = 0, 0
+        with (
+            (temporary / ROWS_FILE).open("wb") as rows,
+            atomic_open(temporary / PROMPTS_FILE) as lines,
+        ):
+            for prompts, embeddings in blocks:
+                if not dim:
+                    dim = embeddings.shape[1]
+                    _write_shape(rows, 0, dim)
+                rows.write(quantise(embeddings).tobytes())
+                lines.writelines(f"{prompt}\n" for prompt in prompts)
+                count += len(prompts)
+            rows.seek(0)
+            _write_shape(rows, count, dim)
+        if not count:
+            raise UnpromptError("bank: holds no prompts")
+        _write_head(temporary, encoder, None)
+        if index != "flat":
+            written = Bank.load(temporary)
+            build_index(
+                index,
+                written.rows,
+                written._blocks,
+                temporary / INDEX_FILE,
+                seed,
+            )
+            del written
+    return Bank.load(folder)
+
+
+def recall(bank: Bank, k: int = 10, queries: int = 200, seed: int = 0) -> float:
+    """Share of the true ``k`` nearest prompts that a bank with an index finds.
+
+    Asked for are embeddings at a cosine of about 0.7 to a prompt of the bank, as predicted ones
+    are: a bank finds its own rows more easily than that.
+
+    Args:
+        bank: with an index or without, where it is 1.
+        k: nearest prompts.
+        queries: embeddings that are asked for.
+        seed: of the draw.
+    """
+    random = np.random.default_rng(seed)
+    rows = bank.embeddings(random.integers(len(bank), size=queries))
+    noise = unit(random.normal(size=rows.shape).astype(np.float32))
+    asked = rows + noise
+    found, true = bank.nearest(asked, k)[0], bank.exact().nearest(asked, k)[0]
+    hits = sum(len(set(f) & set(t)) for f, t in zip(found.tolist(), true.tolist(), strict=True))
+    return hits / true.size
+
+
+def _write_head(folder: Path, encoder: str, calibration: Calibration | None) -> None:
+    with atomic_open(folder / BANK_FILE) as file:
+        stated = asdict(calibration) if calibration else None
+        json.dump({"encoder": encoder, "calibration": stated}, file, indent=2)
+        file.write("\n")
+
+
+def _write_shape(file: Any, count: int, dim: int) -> None:
+    """The head of an .npy file; numpy leaves room in it for the first axis to grow."""
+    head = {"descr": "|i1", "fortran_order": False, "shape": (count, dim)}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of the ``k`` largest values of each row, best first, and the values.
+
+    Of equal ones the earlier goes first. Sorts only what is no smaller than the k-th.
+    """
+    count = scores.shape[1]
+    k = min(k, count)
+    least = np.partition(scores, count - k, axis=1)[:, count - k]
+    best = np.empty((len(scores), k), dtype=np.int64)
+    for row, line in enumerate(scores):
+        columns = np.flatnonzero(line >= least[row])
+        best[row] = columns[np.argsort(-line[columns], kind="stable")[:k]]
+    return best, np.take_along_axis(scores, best, axis=1)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; a row of zeros, which has no direction, stays as it is."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.where(norms == 0, 1, norms)
+
+
+def quantise(embeddings: np.ndarray) -> np.ndarray:
+    """Float rows of any length to int8 rows whose largest absolute value is 127."""
+    largest = np.abs(embeddings).max(axis=1, keepdims=True)
+    return np.rint(embeddings * (127 / np.where(largest == 0, 1, largest))).astype(np.int8)

@@ -1,0 +1,1 @@
+"""The decoder: prompt embedding to prompt text."""

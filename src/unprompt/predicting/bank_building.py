@@ -1,0 +1,172 @@
+"""A bank from a list of prompts of any length: read, encoded and written block by block."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress, islice
+from pathlib import Path
+
+import numpy as np
+
+from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
+from unprompt.errors import MissingExtraError, TableError
+from unprompt.files import atomic_folder
+from unprompt.models.bank.bank import BANK_FOLDER, Bank, write_bank
+from unprompt.pairs.prompt_file import stream_lines
+from unprompt.pairs.table import stream
+from unprompt.predicting.knn_model import KEYS_FOLDER, save_knn
+from unprompt.predicting.public_weights import advice
+from unprompt.progress import track
+
+_BLOCK = 16_384
+_TABLES = (".parquet", ".jsonl")
+
+
+def build_bank(
+    source: str | Path,
+    folder: str | Path,
+    index: str = "flat",
+    encoder: str = DEFAULT_ENCODER,
+    precision: str = "auto",
+    progress: bool = False,
+) -> Bank:
+    """Write the bank of a file's prompts; those that repeat, but for white space, are kept once.
+
+    Embeddings pass through the cache of `unprompt.encoding.encode`, so a killed call that is made
+    again encodes only what is missing.
+
+    Args:
+        source: a pairs table (``.parquet``, ``.jsonl``, or its folder), or a text file, a prompt a
+            line.
+        folder: the bank's; must be new or empty.
+        index: ``flat``, ``sq8`` or ``pq``, as `unprompt.models.bank.bank.write_bank`.
+        encoder: the target encoder.
+        precision: as `unprompt.encoding.load_encoder`.
+        progress: show a bar.
+
+    Raises:
+        TableError: the source cannot be read, or holds no prompts.
+        OutputError: the folder is not empty or cannot be written.
+        UnpromptError: as `unprompt.models.bank.bank.write_bank`; the encoder cannot be had.
+    """
+    distinct = _distinct(source)
+    return _write(distinct, folder, load_encoder(encoder, precision=precision), index, progress)
+
+
+def build_knn(
+    source: str | Path,
+    folder: str | Path,
+    clip: str,
+    index: str = "flat",
+    encoder: str = DEFAULT_ENCODER,
+    precision: str = "auto",
+    device: str = "cpu",
+    progress: bool = False,
+) -> Bank:
+    """Write the model of `unprompt.predicting.knn_model`: a bank that is searched by image.
+
+    Args:
+        source: of the prompts, as in `build_bank`.
+        folder: the model's; must be new or empty.
+        clip: its text tower makes the keys: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
+        index: as in `build_bank`; of both the texts and the keys.
+        encoder: the target encoder.
+        precision: as `unprompt.encoding.load_encoder`.
+        device: for the text tower.
+        progress: show bars.
+
+    Returns:
+        Its bank of prompts.
+
+    Raises:
+        ModelNotFoundError: the CLIP cannot be had.
+        UnpromptError: as `build_bank`; ``clip`` has no text tower.
+    """
+    distinct = _distinct(source)
+    values, keys = load_encoder(encoder, precision=precision), _text_tower(clip, device)
+    with atomic_folder(folder) as temporary:
+        _write(distinct, temporary / BANK_FOLDER, values, index, progress)
+        _write(distinct, temporary / KEYS_FOLDER, keys, index, progress)
+        save_knn(temporary)
+    return Bank.load(folder)
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """The prompts of a file, each once; iterating reads the file again.
+
+    Attributes:
+        prompts: reads all of them.
+        first: bool of each: no earlier one equals it.
+    """
+
+    prompts: Callable[[], Iterator[str]]
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.first.sum())
+
+    def __iter__(self) -> Iterator[str]:
+        return compress(self.prompts(), self.first)
+
+
+def _distinct(source: str | Path) -> _Distinct:
+    prompts = _reader(Path(source))
+    found = _Distinct(prompts, _first_of_each(prompts()))
+    if not len(found):
+        raise TableError(f"{source}: holds no prompts; a bank needs one at least")
+    return found
+
+
+def _write(
+    distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index: str, progress: bool
+) -> Bank:
+    """Write the bank of an encoder's embeddings, block by block."""
+    prompts = iter(distinct)
+    blocks = iter(lambda: list(islice(prompts, _BLOCK)), [])
+    embedded = ((block, encode(block, encoder)) for block in blocks)
+    tracked = track(embedded, "Encoding", -(-len(distinct) // _BLOCK), progress)
+    return write_bank(folder, tracked, encoder.name, index)
+
+
+def _text_tower(clip: str, device: str) -> TextEncoder:
+    try:
+        from unprompt.models.text_towers import create_text_tower
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    with advice(clip):
+        return create_text_tower(clip, device)
+
+
+def _reader(source: Path) -> Callable[[], Iterator[str]]:
+    """Reads the prompts from the start each time it is called, white space made single spaces."""
+    is_table = source.suffix.lower() in _TABLES or source.is_dir()
+    return partial(_table_prompts if is_table else _text_prompts, source)
+
+
+def _table_prompts(source: Path) -> Iterator[str]:
+    for batch in stream(source, ["prompt"]):
+        yield from filter(None, (" ".join(prompt.split()) for prompt in batch.prompts))
+
+
+def _text_prompts(source: Path) -> Iterator[str]:
+    return filter(None, (" ".join(line.split()) for line in stream_lines(source)))
+
+
+def _first_of_each(prompts: Iterator[str]) -> np.ndarray:
+    """Bool of each prompt: no earlier one equals it.
+
+    Told by 64-bit hashes, 8 bytes a prompt; that two of ten million differing prompts share one
+    has a chance of 3 in a million.
+    """
+    hashes = array("Q")
+    for prompt in prompts:
+        digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        hashes.append(int.from_bytes(digest, "little"))
+    first = np.zeros(len(hashes), dtype=bool)
+    first[np.unique(np.array(hashes, dtype=np.uint64), return_index=True)[1]] = True
+    return first

@@ -1,0 +1,66 @@
+"""The prompts of a bank nearest to a text or to an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from unprompt.encoding import encode
+from unprompt.errors import UnpromptError
+from unprompt.images import IMAGE_SUFFIXES, open_rgb
+from unprompt.models.bank.bank import PROBES, Bank, Match
+from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
+
+
+def search_bank(
+    bank: Bank | str | Path,
+    query: str | Path,
+    top_k: int = 5,
+    model: str | Path = BUILTIN,
+    probes: int = PROBES,
+) -> list[Match]:
+    """Search a bank by text or by image.
+
+    Args:
+        bank: a bank, its folder, a model's folder, or ``builtin``.
+        query: an image where it names a file that is there, or ends as an image's name does; else
+            text.
+        top_k: prompts to give.
+        model: the embedder, for an image.
+        probes: cells of a Faiss index to look into.
+
+    Returns:
+        The nearest prompts, best first.
+
+    Raises:
+        ModelNotFoundError: there is no such bank or model, or the encoder cannot be had.
+        UnreadableImageError: the file is no image, or not there.
+        UnpromptError: the model predicts embeddings of another encoder than the bank's.
+    """
+    if not isinstance(bank, Bank):
+        bank = Bank.load(builtin_folder() if str(bank) == BUILTIN else bank, probes)
+    return bank.search(_embedded(query, bank.encoder, model), top_k)[0]
+
+
+def _embedded(query: str | Path, encoder: str, model: str | Path) -> np.ndarray:
+    """The query's embedding, (1, dim)."""
+    if not _is_image(query):
+        return encode([str(query)], encoder)
+    embedder = load_model(model)
+    if embedder.encoder != encoder:
+        raise UnpromptError(
+            f"model {model} predicts embeddings of {embedder.encoder}, but the bank holds those "
+            f"of {encoder}; name a bank that fits"
+        )
+    preprocessing = embedder.preprocessing
+    pixels = preprocessing(open_rgb(query, at_least=preprocessing.least_side))
+    return embedder.run(pixels[None])[0]
+
+
+def _is_image(query: str | Path) -> bool:
+    try:
+        path = Path(query)
+        return path.suffix.lower() in IMAGE_SUFFIXES or path.is_file()
+    except (OSError, ValueError):  # too long for a name, or not one at all
+        return False

@@ -1,0 +1,199 @@
+"""Several models as one: each predicts an embedding, and the answer is their weighted mean."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unprompt.errors import UnpromptError
+from unprompt.files import atomic_open
+from unprompt.models.bank.bank import unit
+from unprompt.predicting.embedding_model import (
+    ENSEMBLE_FILE,
+    EmbeddingModel,
+    ImagePreprocessing,
+    load_model,
+    read_json,
+)
+
+
+@dataclass(frozen=True)
+class JointPreprocessing:
+    """Each model's own preprocessing, laid end to end.
+
+    Attributes:
+        parts: of the models, in their order.
+    """
+
+    parts: tuple[ImagePreprocessing, ...]
+
+    @property
+    def size(self) -> int:
+        """The largest of the models' input sizes, in pixels."""
+        return max(part.size for part in self.parts)
+
+    @property
+    def least_side(self) -> int:
+        """See `ImagePreprocessing.least_side`; what the most demanding model needs."""
+        return max(part.least_side for part in self.parts)
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """The pixels of every model, uint8 of `shape`."""
+        return np.concatenate([part(image).ravel() for part in self.parts])
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Of one image's pixels: all values in a row."""
+        return (sum(math.prod(shape) for shape in self._shapes),)
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [
+            part.shape if isinstance(part, JointPreprocessing) else (3, part.size, part.size)
+            for part in self.parts
+        ]
+
+    def split(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """A batch of joint pixels as each model takes it, uint8 (batch, 3, size, size).
+
+        A model that is itself an ensemble takes (batch, values).
+        """
+        shapes = self._shapes
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        return [
+            block.reshape(len(pixels), *shape)
+            for block, shape in zip(np.split(pixels, ends, axis=1), shapes, strict=True)
+        ]
+
+
+class EnsembleModel:
+    """Models of one target encoder behind the face of one `EmbeddingModel`.
+
+    Each prediction is brought to norm 1 before it is weighted: a model that is sure of itself does
+    not outvote the others (worth 0.004 to the competition's first places).
+
+    Args:
+        models: two or more; embedders and captioners may be mixed.
+        weights: one each, not negative; equal by default.
+        name: what answers call it.
+        folder: its own, where its bank may stand; without one it borrows the first model's bank.
+
+    Raises:
+        UnpromptError: the models' target encoders differ, or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[EmbeddingModel],
+        weights: Sequence[float] | None = None,
+        name: str = "",
+        folder: Path | None = None,
+    ):
+        encoders = {model.encoder for model in models}
+        if len(encoders) > 1:
+            raise UnpromptError(
+                f"an ensemble's models must share one target encoder; these have "
+                f"{', '.join(sorted(encoders))}"
+            )
+        self.weights = (
+            np.full(len(models), 1 / len(models)) if weights is None else np.array(weights)
+        )
+        if len(self.weights) != len(models) or (self.weights < 0).any() or not self.weights.any():
+            raise UnpromptError(
+                f"an ensemble of {len(models)} models needs as many weights, none negative and "
+                f"not all 0; these are {[*map(float, self.weights)]}"
+            )
+        self.models = list(models)
+        self.name = name or " + ".join(model.name for model in models)
+        self.encoder = encoders.pop()
+        self.folder = folder or models[0].folder
+        self.borrows = folder is None
+        self.preprocessing = JointPreprocessing(tuple(model.preprocessing for model in models))
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `EmbeddingModel.run`; the features are those of all models, each of norm 1."""
+        outputs = [
+            model.run(own)[:2]
+            for model, own in zip(self.models, self.preprocessing.split(pixels), strict=True)
+        ]
+        predictions = np.stack([embeddings for embeddings, _ in outputs])
+        features = np.concatenate([unit(features) for _, features in outputs], axis=1)
+        return combine(predictions, self.weights), features
+
+
+def combine(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of directions.
+
+    Args:
+        predictions: float32 of shape (models, n, dim), of any norm.
+        weights: of shape (models,).
+
+    Returns:
+        float32 of shape (n, dim), norm 1.
+    """
+    return unit(np.einsum("m,mnd->nd", weights, unit(predictions))).astype(np.float32)
+
+
+def save_ensemble(models: Sequence[str], weights: np.ndarray, folder: str | Path) -> None:
+    """Write an ensemble as a model folder: which models, and how much each counts.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    with atomic_open(Path(folder) / ENSEMBLE_FILE) as file:
+        stated = {"models": list(models), "weights": [round(float(w), 4) for w in weights]}
+        json.dump(stated, file, indent=2)
+        file.write("\n")
+
+
+def load_ensemble(folder: Path, name: str, device: str | None = None) -> EnsembleModel:
+    """The ensemble that a folder states; folders of models are relative to the current one.
+
+    Raises:
+        ModelNotFoundError: one of its models is not there.
+        UnpromptError: the file is damaged.
+    """
+    stated: Any = read_json(folder / ENSEMBLE_FILE)
+    try:
+        names, weights = [*map(str, stated["models"])], [*map(float, stated["weights"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnpromptError(f"{folder / ENSEMBLE_FILE} is damaged: {error!r}") from error
+    return EnsembleModel([load_model(one, device) for one in names], weights, name, folder)
+
+
+def load_models(
+    names: Sequence[str | Path],
+    weights: Sequence[float] | None = None,
+    device: str | None = None,
+) -> EmbeddingModel:
+    """The model of that name, or an ensemble of several; raises as `load_model` and the ensemble.
+
+    Args:
+        names: one or more, as `load_model` takes them.
+        weights: of several models, one each; equal by default.
+        device: for models that run on torch.
+    """
+    if len(names) == 1:
+        if weights is not None:
+            raise UnpromptError("weights are for several models; this is one")
+        return load_model(names[0], device)
+    return EnsembleModel([load_model(name, device) for name in names], weights)
+
+
+def shares_of(text: str) -> list[float]:
+    """The numbers of a list such as ``0.3,0.7``.
+
+    Raises:
+        UnpromptError: one is no number.
+    """
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UnpromptError(f"weights '{text}': must be numbers, as 0.3,0.7") from None

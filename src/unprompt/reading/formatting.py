@@ -1,0 +1,113 @@
+"""Readings as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unprompt.reading.result import Reading, Settings
+
+_EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
+
+
+class Shown(NamedTuple):
+    """What is printed of one file: ``text`` on standard output, ``note`` on standard error."""
+
+    text: str | None
+    note: str | None
+    failed: bool
+
+
+def show(
+    path: Path,
+    reading: Reading | None,
+    problem: str | None,
+    as_json: bool = False,
+    everything: bool = False,
+    named: bool = False,
+) -> Shown:
+    """Put one file's answer into the form of the command line.
+
+    Args:
+        path: the file.
+        reading: what it says, if anything.
+        problem: why it could not be read, None where it could.
+        as_json: one JSON object on one line; otherwise text.
+        everything: also settings, further prompts and, in JSON, every raw text.
+        named: begin a text with a line that names the file.
+    """
+    note = f"unprompt: {problem}" if problem is not None else None
+    if as_json:
+        return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
+    if reading is None or (reading.prompt is None and not everything):
+        return Shown(None, note or f"{path}: no prompt found", problem is not None)
+    text = to_text(reading, everything)
+    if named:
+        text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
+    return Shown(text, note, problem is not None)
+
+
+def to_json(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:
+    """One JSON object on one line: ``file``, the keys of `Reading.to_dict`, ``error``."""
+    plain = reading.to_dict(raw) if reading else dict(_EMPTY)
+    return json.dumps({"file": file, **plain, "error": error}, ensure_ascii=False, allow_nan=False)
+
+
+def to_text(reading: Reading, everything: bool = False) -> str:
+    """The prompt alone, or with ``everything`` all that was found, one item a line."""
+    return "\n".join(_lines(reading)) if everything else reading.prompt or ""
+
+
+def visible(text: str) -> str:
+    """``text`` for a terminal: control characters, which could command it, are spelled out.
+
+    Line breaks and tabs stay. Bidirectional marks are spelled out too, since they could make a
+    line read otherwise than it is.
+    """
+    return "".join(
+        char
+        if char in "\n\t" or (char.isprintable() or (char.isspace() and char not in "\r\v\f\x85"))
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _lines(reading: Reading) -> Iterator[str]:
+    yield from _block("prompt", reading.prompt)
+    yield from _block("negative prompt", reading.negative_prompt)
+    name = " ".join(part for part in (reading.generator, reading.version) if part)
+    yield from _block("generator", name or None)
+    for item in fields(Settings):
+        value = getattr(reading.settings, item.name)
+        if item.name == "loras":
+            for lora in value:
+                weight = "" if lora.weight is None else f" ({lora.weight:g})"
+                yield f"lora: {lora.name}{weight}"
+        elif item.name == "other":
+            for key, text in value.items():
+                yield from _block(key, text)
+        elif value is not None:
+            yield from _block(item.name.replace("_", " "), str(value))
+    for prompt in reading.prompts:
+        if prompt.text not in (reading.prompt, reading.negative_prompt):
+            source = f", {prompt.source}" if prompt.source else ""
+            yield from _block(f"also ({prompt.role}{source})", prompt.text)
+    if reading.declares_ai:
+        yield "declares itself AI-generated: yes"
+    for place in reading.where:
+        yield f"found in: {place}"
+    for problem in reading.problems:
+        yield f"problem: {problem}"
+
+
+def _block(label: str, text: str | None) -> Iterator[str]:
+    if text is None:
+        return
+    if "\n" not in text:
+        yield f"{label}: {text}"
+        return
+    yield f"{label}:"
+    yield from (f"    {line}" for line in text.split("\n"))

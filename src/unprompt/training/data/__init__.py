@@ -1,0 +1,1 @@
+"""Training data: images, sampling and augmentation."""

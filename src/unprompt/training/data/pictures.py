@@ -1,0 +1,223 @@
+"""A table's images as they are trained on: decoded whenever they are asked for, or once and kept.
+
+Raw pixels read from disk cost a small part of what decoding does (a PNG of 512 px decodes in
+about 8 ms). The price is disk: 150 kB an image at 224 px, where 100,000 images take 15 GB. Kept or
+not, the pixels are the same to the bit, so that whether there was room for them changes no run.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from unprompt.errors import TableError
+from unprompt.models.fingerprint import fingerprint
+from unprompt.models.preprocessing import Preprocessing
+from unprompt.pairs.table import PairsTable
+from unprompt.parallel import cores
+from unprompt.training.data.chunk_cache import (
+    Arrays,
+    fingerprint_of_images,
+    in_chunks,
+    missing,
+    readable,
+)
+
+KIND = "pictures"
+"""Folder of the cache that holds them."""
+
+CHUNK = 256
+"""Pictures that are held in memory until they are written: 40 to 150 MB."""
+
+MARGIN = 1.3
+"""Shorter side of a picture that crops are cut from, at most, as a multiple of the input's: at
+this one a crop of 60 % of the area need not be enlarged."""
+
+
+class _Kept:
+    """Where the pixels of each row lie.
+
+    Args:
+        chunks: the folder of each `CHUNK` rows.
+
+    Attributes:
+        failures: for each row why it cannot be decoded, or an empty string.
+    """
+
+    def __init__(self, chunks: list[Path]):
+        shapes = [np.load(chunk / "shapes.npy") for chunk in chunks]
+        self.failures = [str(line) for chunk in chunks for line in np.load(chunk / "failures.npy")]
+        self._files = [chunk / "pixels.npy" for chunk in chunks]
+        self._shapes = np.concatenate(shapes)
+        counts = [shape.prod(axis=1) for shape in shapes]
+        # Pixels are the end of a file, after numpy's header.
+        headers = [
+            file.stat().st_size - count.sum()
+            for file, count in zip(self._files, counts, strict=True)
+        ]
+        self._offsets = np.concatenate(
+            [head + n.cumsum() - n for head, n in zip(headers, counts, strict=True)]
+        )
+
+    def read(self, row: int) -> np.ndarray:
+        """The pixels of one row, uint8, by a plain read, which keeps no file open.
+
+        Raises:
+            FileNotFoundError: the cache was deleted.
+            TableError: a file of it was cut off.
+        """
+        pixels = np.empty(self._shapes[row], np.uint8)
+        file = self._files[row // CHUNK]
+        with file.open("rb", buffering=0) as handle:
+            handle.seek(int(self._offsets[row]))
+            if handle.readinto(pixels.data) != pixels.size:
+                raise TableError(f"{file} is cut off; delete its folder")
+        return pixels
+
+
+class Pictures:
+    """The images of a table as they are trained on.
+
+    Args:
+        table: the pairs.
+        preprocessing: the model's input.
+        whole: whether the model gets whole pictures, exactly as an evaluation would take them;
+            otherwise they are for crops, with a shorter side of `MARGIN` times the input's at most.
+    """
+
+    def __init__(self, table: PairsTable, preprocessing: Preprocessing, whole: bool):
+        self._table = table
+        self._preprocessing = preprocessing
+        self._whole = whole
+        self._side = preprocessing.least_side if whole else math.ceil(MARGIN * preprocessing.size)
+        self._kept: _Kept | None = None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def keep(self, progress: bool = False) -> Self:
+        """Decode all images that were not decoded before, in threads, and keep their pixels.
+
+        They lie in `unprompt.files.cache_dir`, under a name made of the images and of what is done
+        to them. A killed call goes on from where it was.
+
+        Args:
+            progress: show a bar.
+
+        Raises:
+            OutputError: the cache cannot be written.
+        """
+        # Pillow decodes and scales outside of Python's lock.
+        with ThreadPoolExecutor(max(4, cores())) as pool:
+
+            def make(rows: range) -> Arrays:
+                made = list(pool.map(self._decoded, rows))
+                return {
+                    "pixels": np.concatenate([pixels.reshape(-1) for pixels, _ in made]),
+                    "shapes": np.array([pixels.shape for pixels, _ in made], np.int64),
+                    "failures": np.array([failure for _, failure in made]),
+                }
+
+            chunks = in_chunks(KIND, self._key, len(self), make, "Decoding images", progress, CHUNK)
+            places = [place for place, _ in chunks]
+        self._kept = _Kept(places)
+        return self
+
+    def bytes_to_keep(self) -> int:
+        """What `keep` would add to the disk: exact for whole pictures of which none is kept.
+
+        Pictures for crops are counted by the table's columns ``width`` and ``height``, and as
+        squares where it has none.
+        """
+        if not len(self):
+            return 0
+        lacking = missing(KIND, self._key, len(self), CHUNK)
+        if self._whole:
+            return lacking * 3 * self._preprocessing.size**2
+        sides = np.full((len(self), 2), self._side, float)
+        if self._table.has("width") and self._table.has("height"):
+            sides = np.array([self._table.column(name) for name in ("width", "height")], float).T
+            sides *= np.minimum(1, self._side / sides.min(axis=1, keepdims=True).clip(min=1))
+        return round(lacking * 3 * float(sides.prod(axis=1).mean()))
+
+    @property
+    def readable(self) -> np.ndarray:
+        """The rows whose images can be decoded, int64; for pictures that are kept.
+
+        Raises:
+            TableError: none can.
+        """
+        if self._kept is None:
+            raise ValueError("these pictures are not kept; call keep()")
+        return readable(self._table.name, self._kept.failures)
+
+    def pixels(self, row: int) -> np.ndarray:
+        """The whole picture of one row, counted from 0, as the model takes it.
+
+        Returns:
+            uint8 of shape (3, size, size).
+
+        Raises:
+            TableError: it cannot be decoded.
+        """
+        if not self._whole:
+            raise ValueError("these pictures are not whole; take image()")
+        kept = self._read(row)
+        return self._preprocessing(self._decode(row)) if kept is None else kept
+
+    def image(self, row: int) -> Image.Image:
+        """The picture of one row, counted from 0, in RGB, for crops.
+
+        Raises:
+            TableError: it cannot be decoded.
+        """
+        if self._whole:
+            raise ValueError("these pictures are whole; take pixels()")
+        kept = self._read(row)
+        return self._decode(row) if kept is None else Image.fromarray(kept)
+
+    def _read(self, row: int) -> np.ndarray | None:
+        """The pixels of one row as they are kept, or None where they are not.
+
+        The cache can be deleted at any time. An image that could not be decoded is tried again, for
+        an error that names this table and not that of the run which kept the others.
+        """
+        if self._kept is None or self._kept.failures[row]:
+            return None
+        with suppress(FileNotFoundError):
+            return self._kept.read(row)
+        return None
+
+    def _decode(self, row: int) -> Image.Image:
+        image = self._table.open_image(row, self._side)
+        return image if self._whole else shrunk(image, self._side)
+
+    def _decoded(self, row: int) -> tuple[np.ndarray, str]:
+        """Pixels to keep, uint8, as `pixels` or `image` will give them; and why there are none."""
+        try:
+            image = self._decode(row)
+        except TableError as error:
+            return np.empty((0, 0, 0), np.uint8), str(error)
+        return self._preprocessing(image) if self._whole else np.asarray(image), ""
+
+    @cached_property
+    def _key(self) -> str:
+        images = fingerprint_of_images(self._table)
+        return fingerprint(asdict(self._preprocessing), self._whole, self._side, images)
+
+
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """The image with its shorter side of at most ``side`` pixels, never enlarged."""
+    scale = side / min(image.size)
+    if scale >= 1:
+        return image
+    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -1,0 +1,1 @@
+"""Every way to fit the head of an embedder."""

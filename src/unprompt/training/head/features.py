@@ -1,0 +1,91 @@
+"""A frozen backbone's features of a table's images: computed once, kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unprompt.errors import UnpromptError
+from unprompt.models.embedder import Embedder
+from unprompt.models.fingerprint import fingerprint
+from unprompt.pairs.table import PairsTable
+from unprompt.predicting.embedding_model import TorchModel, embed_images
+from unprompt.training.data.chunk_cache import (
+    Arrays,
+    fingerprint_of_images,
+    in_chunks,
+    readable,
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the images of a table that could be decoded.
+
+    Attributes:
+        values: float32 of shape (n, width).
+        rows: the table's rows that they belong to, int64, ascending.
+        failures: a line for each image that could not be decoded.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    failures: list[str]
+
+
+def features_of(
+    model: Embedder, table: PairsTable, batch_size: int = 64, progress: bool = False
+) -> Features:
+    """The backbone's features of a table's images, without augmentation.
+
+    They are kept in `unprompt.files.cache_dir`, under a name made of the backbone's weights, the
+    preprocessing and the images, so that a second call, in whatever run, only reads them.
+
+    Args:
+        model: its backbone counts, and its head does not. It runs on a GPU where there is one,
+            and is left in the mode and on the device that it was in and on.
+        table: the pairs.
+        batch_size: images a batch.
+        progress: show a bar.
+
+    Raises:
+        TableError: no image can be decoded.
+        OutputError: the cache cannot be written.
+    """
+    name = fingerprint(
+        asdict(model.architecture.backbone),
+        asdict(model.preprocessing),
+        model.preprocessing.least_side,
+        model.backbone,
+        fingerprint_of_images(table),
+    )
+    training, device = model.training, model.mean.device
+    model.eval()
+    frozen = TorchModel(model, "frozen backbone", Path())
+
+    def make(rows: range) -> Arrays:
+        model.to("cuda" if torch.cuda.is_available() else device)
+        # As `evaluate` and `predict` open them.
+        at_least = model.preprocessing.least_side
+        openers = (partial(table.open_image, row, at_least) for row in rows)
+        values = np.zeros((len(rows), model.backbone.dim), np.float32)
+        failures = [""] * len(rows)
+        for place, output in enumerate(embed_images(frozen, openers, batch_size)):
+            if isinstance(output, UnpromptError):
+                failures[place] = str(output)
+            else:
+                values[place] = output[1]
+        return {"features": values, "failures": np.array(failures)}
+
+    try:
+        chunks = list(in_chunks("features", name, len(table), make, "Features", progress))
+    finally:
+        model.to(device).train(training)
+    failures = [str(line) for chunk, _ in chunks for line in np.load(chunk / "failures.npy")]
+    rows = readable(table.name, failures)
+    values = np.concatenate([np.load(chunk / "features.npy") for chunk, _ in chunks])
+    return Features(values[rows], rows, [line for line in failures if line])

@@ -1,0 +1,137 @@
+"""A head pre-trained from prompts alone, which makes CLIP's image tower a zero-shot embedder.
+
+CLIP's two towers put an image and the text that describes it near one another. A head that maps
+CLIP's features of a prompt to its prompt embedding therefore maps CLIP's features of the image
+there too, without having seen one: the 7th place of the Kaggle competition started from such a
+head. Prompts cost nothing, so there can be a million of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from unprompt.encoding import encode
+from unprompt.errors import UnpromptError
+from unprompt.evaluating.metrics import cosines
+from unprompt.models.backbones import BackboneConfig, create_backbone
+from unprompt.models.embedder import Embedder, EmbedderConfig
+from unprompt.models.heads import HeadConfig, create_head
+from unprompt.models.text_towers import create_text_tower
+from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.table import load
+from unprompt.predicting.public_weights import advice
+from unprompt.training.head.gradient import train_head
+from unprompt.training.head.linear_probe import best_ridge
+
+HELD_OUT = 0.05
+"""Share of the prompts that the head is scored on and not fitted to."""
+
+
+@dataclass(frozen=True)
+class TextHead:
+    """A head fitted from prompts alone.
+
+    Attributes:
+        embedder: the image tower with that head.
+        cosine: mean cosine on the prompts held out, from text to prompt embedding.
+        prompts: how many it was fitted to.
+    """
+
+    embedder: Embedder
+    cosine: float
+    prompts: int
+
+
+def pretrain(
+    backbone: str,
+    prompts: list[str],
+    head: HeadConfig | None = None,
+    noise: float = 0.0,
+    epochs: int = 20,
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2",
+    device: str = "cpu",
+    seed: int = 0,
+    progress: bool = False,
+) -> TextHead:
+    """Fit a head from a text tower's features of prompts to their prompt embeddings.
+
+    Text features and prompt embeddings are kept on disk, so that a second call is quick.
+
+    Args:
+        backbone: image and text tower: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
+        prompts: distinct prompts are taken once each.
+        head: linear by default, which is fitted in closed form (the ridge penalty by its score on
+            held-out prompts); an ``mlp`` is trained by gradient. Features are brought to unit norm.
+        noise: standard deviation, in each dimension, of Gaussian noise on the text features. Texts
+            and images lie in two separate cones of the shared space; noise makes the head less
+            particular about which (CapDec; Nukrai et al. 2022, arXiv 2211.00575).
+        epochs: passes, for an ``mlp``.
+        encoder: the target encoder.
+        device: ``cpu`` or ``cuda``.
+        seed: of what is held out, of order and of noise.
+        progress: show bars.
+
+    Raises:
+        ModelNotFoundError: the model cannot be had.
+        UnpromptError: it has no text tower, one of another width than the image tower's, or there
+            are fewer than 40 distinct prompts.
+    """
+    prompts = list(dict.fromkeys(prompts))
+    if len(prompts) < 2 / HELD_OUT:
+        raise UnpromptError(f"{len(prompts)} distinct prompts are too few to fit a head to")
+    with advice(backbone):
+        tower = create_text_tower(backbone, device)
+    features = encode(prompts, tower, progress=progress)
+    embeddings = encode(prompts, encoder, precision="fp32", progress=progress)
+    settings = replace(head or HeadConfig(), normalise=True)
+    images = create_backbone(BackboneConfig(backbone))
+    if images.dim != features.shape[1]:
+        raise UnpromptError(
+            f"'{backbone}': its image features are {images.dim} wide and its text features "
+            f"{features.shape[1]}, so they share no space; name a CLIP as hf_clip/…"
+        )
+    order = np.random.default_rng(seed).permutation(len(prompts))
+    held_out, known = np.split(order, [round(HELD_OUT * len(order))])
+    module = create_head(settings, images.dim, embeddings.shape[1]).to(device)
+    if settings.kind == "linear":
+        _, _, weight, bias = best_ridge(
+            features[known], embeddings[known], features[held_out], embeddings[held_out], noise
+        )
+        set_linear(module, weight, bias)
+    else:
+        pairs = features[known], embeddings[known]
+        train_head(module, *pairs, epochs, noise=noise, seed=seed, progress=progress)
+    with torch.inference_mode():
+        module.eval()
+        values = torch.from_numpy(features[held_out]).to(device)
+        cosine = cosines(module(values).cpu().numpy(), embeddings[held_out]).mean()
+    config = EmbedderConfig(images.config, settings, embeddings.shape[1], encoder)
+    embedder = Embedder(config, images)
+    embedder.head.load_state_dict(module.state_dict())
+    return TextHead(embedder.eval(), float(cosine), len(known))
+
+
+def prompts_of(path: str | Path) -> list[str]:
+    """Prompts of a pairs table (Parquet or JSON lines), or of a text file, one a line.
+
+    Raises:
+        TableError: the file is not there or cannot be read.
+    """
+    if Path(path).suffix in (".parquet", ".jsonl"):
+        return load(path, columns=["prompt"]).prompts
+    return read_lines(path)
+
+
+def set_linear(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Set the last layer, which is linear, of a head."""
+    assert isinstance(head, nn.Sequential)  # noqa: S101 - what create_head builds
+    layer = head[-1]
+    assert isinstance(layer, nn.Linear)  # noqa: S101 - likewise
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))

@@ -1,0 +1,179 @@
+"""Averages of fine-tuned models' weights: model soups, and WiSE-FT.
+
+Models that were fine-tuned from the same start lie in one basin, and their average often scores
+better than any of them, above all where the test differs from the training data: uniform and
+greedy soups (Wortsman et al. 2022, arXiv 2203.05482); between the start and its fine-tuned model,
+WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903). An average costs what one model costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unprompt.errors import UnpromptError
+from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
+from unprompt.models.embedder import Embedder
+from unprompt.pairs.table import PairsTable
+from unprompt.predicting.embedding_model import TorchModel
+from unprompt.training.data.pictures import Pictures
+
+SHARES = tuple(np.linspace(0, 1, 11).round(1).tolist())
+"""Shares of the second model that `interpolate` tries."""
+
+
+@dataclass(frozen=True)
+class Soup:
+    """An average of models.
+
+    Attributes:
+        model: with the averaged weights.
+        weights: the share of each model that was given, summing to 1.
+        tried: what was measured on the way: weights and mean cosine, in the order of trial.
+    """
+
+    model: Embedder = field(repr=False)
+    weights: list[float]
+    tried: list[tuple[list[float], Score]] = field(default_factory=list)
+
+    @property
+    def score(self) -> Score | None:
+        """Of the soup, where it was measured."""
+        return next((score for weights, score in self.tried if weights == self.weights), None)
+
+
+def average(folders: Sequence[str | Path], weights: Sequence[float] | None = None) -> Soup:
+    """The weighted average of models' weights and running statistics.
+
+    Args:
+        folders: of embedders, or hub repositories.
+        weights: of each, relative to one another; equal by default.
+
+    Raises:
+        ModelNotFoundError: one is not there.
+        UnpromptError: their architectures differ, or the weights do not fit.
+    """
+    weights = [1.0] * len(folders) if weights is None else list(weights)
+    if len(weights) != len(folders):
+        raise UnpromptError(f"{len(weights)} weights for {len(folders)} models; give one for each")
+    if not weights or not np.isfinite(weights).all() or sum(weights) <= 0:
+        raise UnpromptError("the weights must be finite, with a sum above 0")
+    shares = [weight / sum(weights) for weight in weights]
+    model = Embedder.from_pretrained(folders[0])
+    mixed = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in _floats(model)}
+    for folder, share in zip(folders, shares, strict=True):
+        other = Embedder.from_pretrained(folder)
+        _check_alike(model, other, folders[0], folder)
+        for name, value in _floats(other):
+            mixed[name] += share * value.double()
+    return Soup(_with(model, mixed), shares)
+
+
+def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val") -> Soup:
+    """The greedy soup: each model, the best first, stays in the average if the score rises.
+
+    Args:
+        folders: of embedders, or hub repositories.
+        table: pairs with prompt embeddings, for the score.
+        split: of the table.
+
+    Raises:
+        ModelNotFoundError: a model is not there.
+        TableError: no pair of the split can be used.
+        UnpromptError: their architectures differ.
+    """
+    held_out, count = table.of_split(split), len(folders)
+    tried = [_measured(folders, _shares([place], count), held_out) for place in range(count)]
+    first, *others = sorted(range(count), key=lambda place: -tried[place][1].mean)
+    chosen, best = [first], tried[first][1].mean
+    for place in others:
+        shares = _shares([*chosen, place], count)
+        tried.append(_measured(folders, shares, held_out))
+        if tried[-1][1].mean > best:
+            chosen, best = [*chosen, place], tried[-1][1].mean
+    shares = _shares(chosen, count)
+    return Soup(_mixed(folders, shares), shares, tried)
+
+
+def interpolate(
+    start: str | Path, tuned: str | Path, table: PairsTable, split: str = "val"
+) -> Soup:
+    """WiSE-FT: the best point on the line from one model to another; see `SHARES`.
+
+    Args:
+        start: the model before fine-tuning: with the fitted head, or a zero-shot one.
+        tuned: after.
+        table: pairs with prompt embeddings, for the score.
+        split: of the table.
+
+    Raises:
+        ModelNotFoundError: a model is not there.
+        TableError: no pair of the split can be used.
+        UnpromptError: their architectures differ.
+    """
+    ends, held_out = [start, tuned], table.of_split(split)
+    tried = [_measured(ends, [1 - share, share], held_out) for share in SHARES]
+    weights, _ = max(tried, key=lambda item: item[1].mean)
+    return Soup(_mixed(ends, weights), weights, tried)
+
+
+def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
+    """Mean cosine of a model on a table, whose pictures are decoded once and kept on disk."""
+    pictures = Pictures(table, model.preprocessing, whole=True).keep()
+    rows = pictures.readable
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = TorchModel(model.to(device).eval(), "soup", Path())
+    batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
+    outputs = [loaded.run(np.stack([pictures.pixels(row) for row in batch])) for batch in batches]
+    model.to("cpu")
+    predicted = np.concatenate([output[0] for output in outputs])
+    values = cosines(predicted, table.embeddings[rows])
+    groups = np.array(table.column("group"))[rows] if table.has("group") else None
+    return mean_with_interval(values, groups)
+
+
+def _measured(
+    folders: Sequence[str | Path], shares: list[float], held_out: PairsTable
+) -> tuple[list[float], Score]:
+    return shares, score(_mixed(folders, shares), held_out)
+
+
+def _mixed(folders: Sequence[str | Path], shares: Sequence[float]) -> Embedder:
+    """The average; models without a share in it are not read."""
+    taken = [place for place, share in enumerate(shares) if share]
+    return average([folders[place] for place in taken], [shares[place] for place in taken]).model
+
+
+def _shares(chosen: list[int], count: int) -> list[float]:
+    return [(place in chosen) / len(chosen) for place in range(count)]
+
+
+def _floats(model: Embedder) -> list[tuple[str, torch.Tensor]]:
+    return [(n, value) for n, value in model.state_dict().items() if value.is_floating_point()]
+
+
+def _with(model: Embedder, mixed: dict[str, torch.Tensor]) -> Embedder:
+    state = model.state_dict()
+    model.load_state_dict(state | {name: v.to(state[name].dtype) for name, v in mixed.items()})
+    return model
+
+
+def _check_alike(one: Embedder, other: Embedder, first: str | Path, second: str | Path) -> None:
+    shapes = [{name: value.shape for name, value in _floats(model)} for model in (one, other)]
+    if (
+        shapes[0] != shapes[1]
+        or one.architecture.head.normalise != other.architecture.head.normalise
+    ):
+        raise UnpromptError(
+            f"{second} is not of the architecture of {first}; only models that were fine-tuned "
+            "from one start can be averaged"
+        )
+    if one.preprocessing != other.preprocessing:
+        raise UnpromptError(
+            f"{second} takes other input than {first} ({other.preprocessing} and "
+            f"{one.preprocessing}), so their average would take neither"
+        )

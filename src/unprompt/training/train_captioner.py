@@ -1,0 +1,284 @@
+"""Fine-tuning a captioner in the same recipe, run folder and trainer as an embedder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from unprompt.errors import RecipeError, TableError
+from unprompt.evaluating.evaluation import Evaluation, evaluate
+from unprompt.files import atomic_open
+from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
+from unprompt.models.coca.freezing import TOWERS, freeze
+from unprompt.models.coca.losses import IGNORED
+from unprompt.models.coca.open_clip import from_open_clip
+from unprompt.models.preprocessing import Preprocessing
+from unprompt.pairs.table import PairsTable
+from unprompt.predicting.captioner_model import CaptionModel, Search
+from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.data.decode_once import keep_pictures
+from unprompt.training.data.sampling import Draws
+from unprompt.training.parameter_groups import by_decay, create_optimiser
+from unprompt.training.recipe import Captioner, Data, Recipe
+from unprompt.training.resources import first_process_first
+from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
+from unprompt.training.trainer_arguments import steps_per_epoch, training_arguments
+
+# Linear layers that LoRA adapts: queries, keys and values of every attention.
+_ADAPTED = ("qkv", "query", "key_value")
+
+# AdamW as open_clip sets it for models with a vision transformer (open_clip_train.params).
+_BETAS, _EPSILON = (0.9, 0.98), 1e-6
+
+
+def train_captioner(
+    recipe: Recipe, table: PairsTable, folder: Path, progress: bool = False
+) -> dict[str, Evaluation]:
+    """Run a captioner's recipe, or go on with it where an earlier call was stopped.
+
+    Args:
+        recipe: with a ``captioner`` section.
+        table: pairs with splits.
+        folder: the run folder, claimed; gets ``checkpoints/``, ``model/`` and ``scores.json``.
+        progress: show bars.
+
+    Returns:
+        Evaluations on ``val`` and, where there is one, ``test``: cosine between the embeddings of
+        captions and prompts. ``scores.json`` also has the share of exact matches and the loss.
+    """
+    settings = recipe.captioner
+    if settings is None:
+        raise RecipeError("captioner: the recipe has no such section")
+    model, processor = build_captioner(settings)
+    preprocessing = processor.preprocessing
+    learner = adapted(model, settings.lora_rank) if settings.lora_rank else model
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
+    val = CaptionDataset(table.of_split("val"), preprocessing)
+    trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
+    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures, progress)
+    with first_process_first():
+        checkpoint = last_checkpoint(folder / "checkpoints")
+    go_on(trainer, checkpoint)
+    with first_process_first() as is_first:
+        if not is_first:
+            return {}
+        trained: Any = trainer.accelerator.unwrap_model(trainer.model)
+        if settings.lora_rank:
+            trained = trained.merge_and_unload()
+        trained.save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
+        return _measure(recipe, settings, table, folder, progress)
+
+
+def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, CoCaProcessor]:
+    """The captioner that a recipe starts from, frozen as it says.
+
+    Raises:
+        RecipeError: the settings exclude each other, or name what is not there.
+        ModelNotFoundError: there is no such model.
+    """
+    library, _, name = settings.model.partition("/")
+    if not settings.model:
+        try:
+            model: Any = CoCaForConditionalGeneration(CoCaConfig(**settings.arguments))
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"captioner.arguments: {error}") from error
+    elif library == "open_clip":
+        model = from_open_clip(name, settings.pretrained)
+    else:
+        model = CoCaForConditionalGeneration.from_pretrained(settings.model)
+    model.config.update(
+        {
+            "caption_weight": settings.caption_weight,
+            "contrastive_weight": settings.contrastive_weight,
+        }
+    )
+    for tower, blocks in settings.freeze.items():
+        if tower not in TOWERS:
+            raise RecipeError(f"captioner.freeze.{tower}: must be one of {', '.join(TOWERS)}")
+        try:
+            freeze(model, tower, None if blocks < 0 else blocks)
+        except ValueError as error:
+            raise RecipeError(f"captioner.freeze.{tower}: {error}") from error
+    if Path(settings.model).is_dir() and (Path(settings.model) / "processor_config.json").exists():
+        return model, CoCaProcessor.from_pretrained(settings.model)
+    return model, CoCaProcessor.from_config(model.config)
+
+
+def adapted(model: CoCaForConditionalGeneration, rank: int) -> nn.Module:
+    """The model with LoRA matrices of a rank as all that learns (Hu et al. 2021)."""
+    import peft
+
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_ADAPTED))
+    return peft.get_peft_model(model, config)
+
+
+class CaptionDataset(Dataset[dict[str, Any]]):
+    """The items of a `PairsDataset` with ``prompt``, the text, besides."""
+
+    def __init__(
+        self, table: PairsTable, preprocessing: Preprocessing, settings: Data | None = None
+    ):
+        self.table = table
+        self._pairs = PairsDataset(table, preprocessing, settings)
+        self.pictures = self._pairs.pictures
+        self._prompts = table.prompts
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        item = self._pairs[index]
+        return item | {"prompt": self._prompts[item["row"]]}
+
+
+class Collator:
+    """Pairs to a batch: normalised pixels, and prompts padded to the batch's longest."""
+
+    def __init__(self, processor: CoCaProcessor, preprocessing: Preprocessing):
+        self._processor = processor
+        self._mean, self._std = (
+            torch.tensor(values)[:, None, None]
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+
+    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Any]:
+        """``pixel_values``, ``input_ids``, ``attention_mask`` and ``labels`` of the pairs whose
+        image could be read, their ``row`` s, and the ``failure`` s of the others.
+
+        Raises:
+            TableError: no image of the batch could be read.
+        """  # noqa: D205
+        failures = [pair["failure"] for pair in pairs if pair["failure"]]
+        pairs = [pair for pair in pairs if not pair["failure"]]
+        if not pairs:
+            raise TableError(f"no image of a whole batch can be read: {failures[0]}, for one")
+        text = self._processor(
+            text=[pair["prompt"] for pair in pairs], padding=True, return_tensors="pt"
+        )
+        pixels = torch.stack([pair["pixels"] for pair in pairs]).float() / 255
+        labels = text["input_ids"].masked_fill(text["attention_mask"] == 0, IGNORED)
+        return {
+            "pixel_values": (pixels - self._mean) / self._std,
+            "input_ids": text["input_ids"],
+            "attention_mask": text["attention_mask"],
+            "labels": labels,
+            "row": [pair["row"] for pair in pairs],
+            "failure": failures,
+        }
+
+
+class CaptionerTrainer(RunTrainer):
+    """Minimises CoCa's losses; keeps the checkpoint with the lowest loss on validation."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        train: CaptionDataset,
+        val: CaptionDataset,
+        collator: Collator,
+    ):
+        self._rates = recipe.optimiser
+        self._table = train.table
+        draws = Draws(train.table, recipe.data, recipe.seed)
+        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(draws)))
+        arguments.metric_for_best_model = "eval_loss"
+        arguments.greater_is_better = False
+        arguments.prediction_loss_only = True
+        super().__init__(recipe, model, train, val, draws, arguments, data_collator=collator)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """CoCa's own."""
+        rows = inputs["row"]
+        inputs = {key: value for key, value in inputs.items() if key not in ("row", "failure")}
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if model.training:
+            self.check_finite(found[0] if return_outputs else found, rows, self._table)
+        return found
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The recipe's; matrices decay, while biases, norms and other vectors do not."""
+        if self.optimizer is None:
+            network: Any = self.model
+            rate, decay = self._rates.learning_rate, self._rates.weight_decay
+            groups = by_decay(network.parameters(), rate, decay, "captioner")
+            epsilon = _EPSILON if self._rates.name == "adamw" else None
+            self.optimizer = create_optimiser(groups, self._rates, _BETAS, epsilon)
+        return self.optimizer
+
+
+def token_loss(model: CoCaForConditionalGeneration, batches: Iterable[dict[str, Any]]) -> float:
+    """Mean cross-entropy, in nats, over every token of every prompt."""
+    total, tokens = 0.0, 0
+    with torch.inference_mode():
+        for batch in batches:
+            batch = {
+                key: value.to(model.device)
+                for key, value in batch.items()
+                if isinstance(value, torch.Tensor)
+            }
+            count = int((batch["labels"][:, 1:] != IGNORED).sum())
+            total += model(**batch).caption_loss.item() * count
+            tokens += count
+    return total / max(1, tokens)
+
+
+def exact_matches(captions: list[str], prompts: list[str], processor: CoCaProcessor) -> float:
+    """Share of captions that are the prompt, word for word as the tokenizer spells it."""
+    spelled = processor.batch_decode(processor(text=prompts)["input_ids"], skip_special_tokens=True)
+    pairs = zip(captions, spelled, strict=True)
+    return sum(caption == prompt for caption, prompt in pairs) / max(1, len(prompts))
+
+
+class _Written(CaptionModel):
+    """Remembers what it wrote while it was evaluated."""
+
+    texts: list[str]
+
+    def embed(self, prompts: list[str]) -> np.ndarray:
+        self.texts += prompts
+        return super().embed(prompts)
+
+
+def _measure(
+    recipe: Recipe, settings: Captioner, table: PairsTable, folder: Path, progress: bool
+) -> dict[str, Evaluation]:
+    search = Search(settings.num_beams)
+    scores, report = {}, {}
+    for split in ("val", "test"):
+        if split not in set(table.column("split")):
+            continue
+        writer = _Written.load(folder / "model", str(folder / "model"), search=search)
+        writer.texts = []
+        evaluation = scores[split] = evaluate(writer, table, split, progress=progress)
+        dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
+        batches = DataLoader(
+            dataset,
+            recipe.schedule.batch_size,
+            collate_fn=Collator(writer.processor, writer.preprocessing),
+        )
+        matches = exact_matches(writer.texts, evaluation.pairs.prompts, writer.processor)
+        report[split] = evaluation.to_dict() | {
+            "exact_match": round(matches, 4),
+            "token_loss": round(token_loss(writer.model, batches), 4),
+        }
+    with atomic_open(folder / "scores.json") as file:
+        json.dump(report, file, indent=2)
+        file.write("\n")
+    return scores

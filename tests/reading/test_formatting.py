@@ -1,0 +1,95 @@
+"""Readings as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from unprompt.reading import Lora, Prompt, Reading, Settings
+from unprompt.reading.formatting import to_json, to_text, visible
+from unprompt.reading.result import as_float, as_int, changed
+
+READING = Reading(
+    "a fox\nin snow",
+    "dog",
+    "ComfyUI",
+    "1.0",
+    Settings(seed=2**64, width=4, height=8, loras=(Lora("x", 0.5), Lora("y")), other={"a": "b"}),
+    (Prompt("a fox\nin snow"), Prompt("dog", "negative"), Prompt("face", "detailer", "node 3")),
+    where=("PNG tEXt prompt",),
+    declares_ai=True,
+    problems=("cut",),
+)
+
+
+def test_json_has_the_same_keys_with_and_without_a_reading() -> None:
+    full, empty = json.loads(to_json("x.png", READING)), json.loads(to_json("x.png", None, "why"))
+    assert full.keys() == empty.keys()
+    assert full["settings"]["seed"] == 2**64
+    assert full["settings"]["loras"] == [
+        {"name": "x", "weight": 0.5},
+        {"name": "y", "weight": None},
+    ]
+    assert (empty["prompt"], empty["error"], full["error"]) == (None, "why", None)
+    assert "raw" not in full
+    assert json.loads(to_json("x.png", READING, raw=True))["raw"] == []
+
+
+def test_text() -> None:
+    assert to_text(READING) == "a fox\nin snow"
+    assert to_text(Reading(None)) == ""
+    assert to_text(READING, everything=True).split("\n") == [
+        "prompt:",
+        "    a fox",
+        "    in snow",
+        "negative prompt: dog",
+        "generator: ComfyUI 1.0",
+        "seed: 18446744073709551616",
+        "width: 4",
+        "height: 8",
+        "lora: x (0.5)",
+        "lora: y",
+        "a: b",
+        "also (detailer, node 3): face",
+        "declares itself AI-generated: yes",
+        "found in: PNG tEXt prompt",
+        "problem: cut",
+    ]
+    assert READING.settings.size == (4, 8)
+    assert Settings().size is None
+
+
+def test_terminals_are_not_commanded() -> None:
+    assert visible("\x1b[31m猫 é\n\tx\r\x07\u202e") == "\\x1b[31m猫 é\n\tx\\r\\x07\\u202e"
+
+
+def test_numbers() -> None:
+    values = [" 7 ", "7.0", 7, 7.0, "x", "", True, None, 7.5, float("inf"), 1 << 200, "9" * 99]
+    assert [as_int(v) for v in values] == [
+        7,
+        7,
+        7,
+        7,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert [as_float(v) for v in ("7", 7, True, "x", float("nan"), "1" * 500, 10**400)] == [
+        7.0, 7.0, None, None, None, None, None,
+    ]  # fmt: skip
+
+
+def test_a_changed_copy_is_as_dataclasses_make_it() -> None:
+    reading = Reading("a fox", settings=Settings(seed=5))
+    copy = changed(reading, prompt="a wolf")
+    assert copy == replace(reading, prompt="a wolf")
+    assert reading.prompt == "a fox"
+    with pytest.raises(FrozenInstanceError):
+        copy.prompt = "a dog"  # type: ignore[misc]
