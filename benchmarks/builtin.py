@@ -84,7 +84,7 @@ def known_of(embedder: Embedder, table: PairsTable) -> Known:
     features = np.zeros((len(table), embedder.backbone.dim), np.float32)
     splits = np.array(table.column("split"))
     for split in ("train", "val", "test"):
-        found = features_of(embedder, table.of_split(split), progress=True)
+        found = features_of(embedder, table.of_split(split))
         if found.failures:
             raise SystemExit("\n".join(found.failures))
         features[splits == split] = found.values

@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from unprompt.progress import track
+from unprompt.progress import progress_bars, track
 
 
 class Terminal(io.StringIO):
@@ -27,8 +27,8 @@ def shown(
     items: Iterable[int], total: int | Callable[[], int] | None = None, show: bool = True
 ) -> str:
     """What a terminal gets while ``items`` pass, which must be 0, 1, 2."""
-    with redirect_stderr(Terminal()) as terminal:
-        assert list(track(items, "Encoding", total, show)) == [0, 1, 2]
+    with redirect_stderr(Terminal()) as terminal, progress_bars(show):
+        assert list(track(items, "Encoding", total)) == [0, 1, 2]
     return terminal.getvalue()
 
 
@@ -69,10 +69,26 @@ def test_not_where_it_is_switched_off():
     assert shown([0, 1, 2], show=False) == ""
 
 
+def test_python_code_shows_none_unless_it_asks():
+    with redirect_stderr(Terminal()) as terminal:
+        assert list(track([1, 2], "Encoding")) == [1, 2]
+        with progress_bars(), progress_bars(False):
+            assert list(track([1, 2], "Encoding")) == [1, 2]
+    assert terminal.getvalue() == ""
+
+
+def test_only_the_first_process_of_torchrun_draws(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    assert shown([0, 1, 2]) == ""
+    monkeypatch.setenv("RANK", "0")
+    assert "3/3" in shown([0, 1, 2])
+
+
 def test_not_into_logs_and_pipes_and_never_to_standard_output(
     capsys: pytest.CaptureFixture[str],
 ):
-    assert list(track([1, 2], "Encoding")) == [1, 2]
+    with progress_bars():
+        assert list(track([1, 2], "Encoding")) == [1, 2]
     assert capsys.readouterr() == ("", "")
 
 
@@ -81,7 +97,8 @@ def test_an_error_passes_and_the_bar_goes_away():
         yield 1
         raise ValueError("bad item")
 
-    with redirect_stderr(Terminal()) as terminal, pytest.raises(ValueError, match="bad item"):
+    shows = redirect_stderr(Terminal())
+    with shows as terminal, progress_bars(), pytest.raises(ValueError, match="bad item"):
         list(track(failing(), "Encoding"))
     # Erases its line, and gives the cursor back.
     assert terminal.getvalue().endswith("\x1b[2K")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unprompt.pairs.table import Pair, PairsTable
     from unprompt.predicting.answer import Answer
     from unprompt.predicting.predictor import Predictor, predict
+    from unprompt.progress import progress_bars
     from unprompt.reading import Reading, read, write_prompt
     from unprompt.training.run import train
 
@@ -38,6 +39,7 @@ _HOMES = {
     "encode": "unprompt.encoding",
     "evaluate": "unprompt.evaluating.evaluation",
     "predict": "unprompt.predicting.predictor",
+    "progress_bars": "unprompt.progress",
     "read": "unprompt.reading",
     "train": "unprompt.training.run",
     "write_prompt": "unprompt.reading",
@@ -55,6 +57,7 @@ __all__ = [
     "encode",
     "evaluate",
     "predict",
+    "progress_bars",
     "read",
     "train",
     "write_prompt",

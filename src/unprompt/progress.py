@@ -1,27 +1,51 @@
-"""One progress bar for every long step: on standard error, and only where a person looks."""
+"""Progress bars of long steps, drawn on standard error only where a person looks."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
+_shown: ContextVar[bool] = ContextVar("progress bars are shown", default=False)
+
+
+@contextmanager
+def progress_bars(show: bool = True) -> Iterator[None]:
+    """Show the progress bar of every long step inside the ``with`` block, or hide them all.
+
+    The command line shows bars, and Python code shows none unless it asks for them:
+
+    >>> import unprompt
+    >>> with unprompt.progress_bars():  # doctest: +SKIP
+    ...     unprompt.harvest("folder", "pairs.parquet")
+    """
+    token = _shown.set(show)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
 
 def track(
-    items: Iterable[Item],
-    description: str,
-    total: int | Callable[[], int] | None = None,
-    show: bool = True,
+    items: Iterable[Item], description: str, total: int | Callable[[], int] | None = None
 ) -> Iterator[Item]:
     """Yield ``items`` while a bar on standard error shows count, rate and time left.
 
-    Nothing is drawn when ``show`` is false or standard error is not a terminal, so logs and pipes
-    stay clean. ``total`` defaults to the length of ``items`` where it has one; a function that
-    counts them is called only where the bar is drawn.
+    The bar appears inside `progress_bars` and where standard error is a terminal, so logs and
+    pipes stay clean. Of the processes of torchrun, only the first draws it.
+
+    Args:
+        items: what is yielded.
+        description: what the bar calls the step.
+        total: how many items there are; by default their length, where they have one. A function
+            that counts them is called only if the bar is drawn.
     """
-    if not show or not sys.stderr.isatty():
+    if not _shown.get() or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield from items
         return
     from rich.console import Console
@@ -39,7 +63,7 @@ def track(
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Items a second of late."""
+        """Items per second over the last few seconds."""
 
         def render(self, task: Task) -> Text:
             mean = task.completed / task.elapsed if task.elapsed else 0.0

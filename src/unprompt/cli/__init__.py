@@ -13,6 +13,7 @@ import typer
 
 import unprompt
 from unprompt.errors import UnpromptError
+from unprompt.progress import progress_bars
 
 app = typer.Typer(
     name="unprompt",
@@ -63,12 +64,14 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Options that stand before the verb."""
+    context.with_resource(progress_bars())
 
 
 def main() -> None:

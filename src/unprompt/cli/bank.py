@@ -70,9 +70,9 @@ def build(
 
     settings = (index, encoder, precision)
     if clip:
-        built = build_knn(source, output, clip, *settings, device, progress=True)
+        built = build_knn(source, output, clip, *settings, device)
     else:
-        built = build_bank(source, output, *settings, progress=True)
+        built = build_bank(source, output, *settings)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)
     if index != "flat":
         share = recall(built, k=10)

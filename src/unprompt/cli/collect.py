@@ -76,7 +76,6 @@ def compose(
         wordnet=wordnet,
         completer=completer,
         description=description,
-        progress=True,
     )
     typer.echo(f"{output}: {n:,} prompts", err=True)
     if diversity or against:
@@ -177,7 +176,6 @@ def generate(
         format=image_format,
         shard_size=shard_size,
         share=(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))),
-        progress=True,
     )
     typer.echo(str(result), err=True)
     for name, reason in result.failed.items():
@@ -268,7 +266,7 @@ def download(
     if urls is not None and preset is None:
         raise typer.BadParameter(f"--urls needs a preset, and '{source}' is none; see --list")
     if preset is not None and preset.format == "zip parts":
-        result = download_parts(preset, output, limit=limit, progress=True)
+        result = download_parts(preset, output, limit=limit)
     else:
         path = Path(source)
         if preset is not None:

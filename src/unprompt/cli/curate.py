@@ -79,7 +79,7 @@ def filter_(
         max_aspect=max_aspect,
         images=images,
     )
-    report = filter_pairs(table, None if dry_run else output, rules, progress=True)
+    report = filter_pairs(table, None if dry_run else output, rules)
     typer.echo(str(report), err=True)
 
 
@@ -144,7 +144,7 @@ def dedup(
         device=device,
         encoder=encoder,
     )
-    done = run_dedup(source, output, options, progress=True)
+    done = run_dedup(source, output, options)
     typer.echo("\n".join(done.lines), err=True)
     for line in done.failed:
         typer.echo(f"unprompt: {line}", err=True)
@@ -179,8 +179,8 @@ def split(
     from unprompt.curating.split import split_by_group
     from unprompt.pairs.table import load, save
 
-    pairs = embedded(load(table), encoder, progress=True)
-    done = split_by_group(pairs, val, test, threshold, seed, folds, progress=True)
+    pairs = embedded(load(table), encoder)
+    done = split_by_group(pairs, val, test, threshold, seed, folds)
     save(done.table, output)
     typer.echo(str(done), err=True)
 
@@ -210,7 +210,7 @@ def convert(
     """
     from unprompt.pairs.convert import convert as run
 
-    done = run(source, target, to, source_format, progress=True)
+    done = run(source, target, to, source_format)
     typer.echo(str(done), err=True)
     for line in done.failed:
         typer.echo(f"unprompt: {line}", err=True)

@@ -54,5 +54,5 @@ def embed(
     """
     from unprompt.curating.encode import embed as run
 
-    count = run(source, output, encoder, backend, precision, progress=True)
+    count = run(source, output, encoder, backend, precision)
     typer.echo(f"{output}: {count:,} embeddings", err=True)

@@ -51,7 +51,7 @@ def ensemble(
     if fit:
         pairs = load(fit)
         weights = fit_weights(
-            [evaluate(one, pairs, split, None, batch_size, progress=True) for one in loaded.models]
+            [evaluate(one, pairs, split, None, batch_size) for one in loaded.models]
         )
     save_ensemble(models, weights, output)
     for name, weight in zip(models, weights, strict=True):

@@ -103,8 +103,8 @@ def evaluate(
         reference = None
         if baselines and name == model:
             train = pairs.of_split("train")
-            reference = reference_of(predictor.model, train, batch_size, progress=True)
-        scores = run(predictor.model, pairs, wanted, reference, batch_size, progress=True)
+            reference = reference_of(predictor.model, train, batch_size)
+        scores = run(predictor.model, pairs, wanted, reference, batch_size)
         return with_words(scores, predictor) if words and form is not Form.kaggle else scores
 
     scores = measure(model)
@@ -166,7 +166,7 @@ def calibrate(
     from unprompt.pairs.table import load
 
     pairs = load(table)
-    made = calibrate_folder(model, pairs, None if split == "all" else split, device, progress=True)
+    made = calibrate_folder(model, pairs, None if split == "all" else split, device)
     typer.echo(f"estimated cosine of a bank's answer: {made.bank}", err=True)
     if made.decoder:
         taken = "they answer" if made.decoder_preferred else "the bank answers better"

@@ -157,9 +157,10 @@ def predict(
         if shown and (draw := drawing(os.environ)):
             answers = with_thumbnails(answers, file, draw)
         written = write_answers(answers, file, form, encoder)
-        show = len(first) > batch_size and not watch
+        if len(first) > batch_size and not watch:
+            written = track(written, "Predicting", lambda: sum(1 for _ in found()))
         try:
-            for _ in track(written, "Predicting", lambda: sum(1 for _ in found()), show):
+            for _ in written:
                 if watch:
                     file.flush()
         except KeyboardInterrupt:

@@ -109,7 +109,7 @@ def harvest(
     from unprompt.collecting.harvest import harvest as run
     from unprompt.reading.formatting import visible
 
-    result = run(folder, output, captions, workers, progress=True)
+    result = run(folder, output, captions, workers)
     typer.echo(f"{result.pairs} pairs written to {output}", err=True)
     for generator, count in result.generators.items():
         typer.echo(f"  {count:>8}  {visible(generator)}", err=True)

@@ -73,7 +73,7 @@ def train(
     if find_lr:
         from unprompt.training.lr_finder import find_learning_rate
 
-        search = find_learning_rate(stated, progress=True)
+        search = find_learning_rate(stated)
         drawn = Path(stated.output) / "learning-rate.png"
         search.plot(drawn)
         typer.echo(f"{drawn}: loss over learning rate", err=True)
@@ -86,7 +86,7 @@ def train(
         return
     from unprompt.training.run import train as run
 
-    finished = run(stated, fresh=fresh, progress=True)
+    finished = run(stated, fresh=fresh)
     for scores in finished.scores.values():
         show(scores)
     typer.echo(f"model: {finished.model}", err=True)
@@ -151,7 +151,6 @@ def pretrain(
         noise,
         epochs,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        progress=True,
     )
     fitted.embedder.save_pretrained(output)
     typer.echo(
@@ -263,7 +262,7 @@ def export(
             taken = "they answer" if decoder.preferred else "the bank answers better"
             typer.echo(f"its texts measured on held-out pairs: {taken}", err=True)
         return
-    made = run(model, output, prompts, calibrate, half, progress=True, int8=bool(int8))
+    made = run(model, output, prompts, calibrate, half, int8=bool(int8))
     bank, rounded = made.bank, made.rounded
     typer.echo(f"{output}: the model, and a bank of {len(bank):,} prompts", err=True)
     if rounded:

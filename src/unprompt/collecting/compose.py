@@ -38,7 +38,6 @@ def write_composed(
     completer: Completes | None = None,
     description: str = "",
     chunk: int = CHUNK,
-    progress: bool = False,
 ) -> None:
     """Write ``n`` distinct prompts to a text file, one a line.
 
@@ -57,7 +56,6 @@ def write_composed(
         description: says which model and settings complete them; work noted under another
             description is discarded.
         chunk: prompts between two notes.
-        progress: show a bar.
 
     Raises:
         UnpromptError: as `compose`, or completions repeat without end.
@@ -66,7 +64,7 @@ def write_composed(
     path = Path(path)
     if completer is None:
         prompts = compose(n, seed, style, wordnet=wordnet)
-        write_lines(track(prompts, "composing", total=n, show=progress), path)
+        write_lines(track(prompts, "composing", total=n), path)
         return
     header = {"n": n, "seed": seed, "style": style, "wordnet": wordnet}
     notes = path.with_name(f".{path.name}.partial")
@@ -75,7 +73,7 @@ def write_composed(
     chunks = _complete_chunks(n, seed, beginnings, completer, chunk, done, notes)
     prompts = (prompt for new in chunks for prompt in new)
     rest = n - sum(len(new) for _, new in done)
-    done += [(0, list(track(prompts, "completing", total=rest, show=progress)))]
+    done += [(0, list(track(prompts, "completing", total=rest)))]
     write_lines((prompt for _, new in done for prompt in new), path)
     notes.unlink(missing_ok=True)
 

@@ -143,7 +143,6 @@ def generate(
     format: str = "png",
     shard_size: int | None = None,
     share: tuple[int, int] = (0, 1),
-    progress: bool = False,
 ) -> Generation:
     """Make images of prompts and write them with a pairs table into a folder.
 
@@ -168,7 +167,6 @@ def generate(
             can be added at the end of the list only.
         share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in a process of its
             own; the last process to finish completes the table.
-        progress: show a bar.
 
     Raises:
         UnpromptError: no prompts, a number below 1, or the folder was made with other settings.
@@ -215,7 +213,7 @@ def generate(
         rows.update((row["id"], row) for row in packed)
 
     made = 0
-    for job, image in track(drawn(), "generating", total=missing, show=progress):
+    for job, image in track(drawn(), "generating", total=missing):
         if isinstance(image, UnpromptError):
             failed[job.id] = str(image)
             continue

@@ -63,7 +63,6 @@ def harvest(
     output: str | Path,
     captions: bool = True,
     workers: int | None = None,
-    progress: bool = False,
 ) -> Harvest:
     """Read every image of a folder tree and write those with prompts as a pairs table.
 
@@ -76,7 +75,6 @@ def harvest(
         output: the Parquet file to write; its images stay where they are.
         captions: also take plain ``.txt`` files beside images for prompts, as not exact.
         workers: processes, as `unprompt.parallel.by_processes`.
-        progress: show a bar on standard error.
 
     Raises:
         UnreadableImageError: ``folder`` is not a folder.
@@ -92,7 +90,7 @@ def harvest(
     writer = PairsWriter(output, folder)  # now: a wrong name is told before everything is read
     journal = output.with_name(output.name + ".harvest.jsonl")
     try:
-        resumed = _read_all(folder, journal, captions, workers, progress)
+        resumed = _read_all(folder, journal, captions, workers)
     except OSError as error:
         raise OutputError(f"cannot write {journal}: {error.strerror or error}") from error
     result = _write(folder, writer, journal, resumed)
@@ -104,9 +102,7 @@ def _files(folder: Path) -> Iterator[Path]:
     return find_images([folder], recursive=True)
 
 
-def _read_all(
-    folder: Path, journal: Path, captions: bool, workers: int | None, progress: bool
-) -> int:
+def _read_all(folder: Path, journal: Path, captions: bool, workers: int | None) -> int:
     """Append a journal entry for every file that has none, and tell how many had one."""
     known = _read_journal(journal)
     resumed = 0
@@ -126,7 +122,7 @@ def _read_all(
     with journal.open("a+b") as log:
         _end_line(log)
         lines = by_processes(task, missing(), workers)
-        for line in track(lines, "Harvesting", lambda: sum(1 for _ in missing()), progress):
+        for line in track(lines, "Harvesting", lambda: sum(1 for _ in missing())):
             log.write(line)
     return resumed
 

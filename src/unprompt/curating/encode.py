@@ -20,7 +20,6 @@ _ROWS = 65_536
 def with_embeddings(
     table: PairsTable,
     encoder: str = DEFAULT_ENCODER,
-    progress: bool = False,
     precision: str = "auto",
 ) -> PairsTable:
     """The table with an embedding in every row: itself where it has them all already.
@@ -28,7 +27,6 @@ def with_embeddings(
     Args:
         table: the pairs.
         encoder: hub id or path.
-        progress: show a bar.
         precision: as `unprompt.encoding.load_encoder`.
 
     Raises:
@@ -36,7 +34,7 @@ def with_embeddings(
     """
     if table.has("embedding") or not len(table):
         return table
-    embeddings = encode(table.prompts, encoder, precision=precision, progress=progress)
+    embeddings = encode(table.prompts, encoder, precision=precision)
     return table.with_columns({"embedding": embeddings})
 
 
@@ -46,7 +44,6 @@ def embed(
     encoder: str = DEFAULT_ENCODER,
     backend: str = "auto",
     precision: str = "auto",
-    progress: bool = False,
 ) -> int:
     """Encode every prompt of a file, and write the embeddings.
 
@@ -62,7 +59,6 @@ def embed(
         encoder: hub id or path.
         backend: as in `unprompt.encoding.load_encoder`.
         precision: likewise.
-        progress: show a bar.
 
     Returns:
         How many prompts there were.
@@ -83,13 +79,13 @@ def embed(
     loaded = load_encoder(encoder, backend, precision)
     if output.suffix.lower() == ".npy":
         prompts = load(source, ["prompt"]).prompts if is_table else read_lines(source)
-        embeddings = encode(prompts, loaded, progress=progress)
+        embeddings = encode(prompts, loaded)
         with atomic_open(output, "wb") as file:
             np.save(file, embeddings)
         return len(prompts)
     head = next(stream(source, ["id"], batch_size=1), None)
     with PairsWriter(output, head.root if head else None) as writer:
         for batch in stream(source, batch_size=_ROWS):
-            embeddings = encode(batch.prompts, loaded, progress=progress)
+            embeddings = encode(batch.prompts, loaded)
             writer.write(batch.with_columns({"embedding": embeddings}))
         return writer.rows

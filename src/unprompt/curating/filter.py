@@ -122,16 +122,13 @@ Filter = Callable[[PairsTable, np.ndarray, "pl.Series"], np.ndarray]
 are to be dropped, bool of shape (n,)."""
 
 
-def filter_pairs(
-    source: str | Path, output: str | Path | None, rules: Rules, progress: bool = False
-) -> FilterReport:
+def filter_pairs(source: str | Path, output: str | Path | None, rules: Rules) -> FilterReport:
     """Copy the rows of a table that fulfil the rules; the table streams, whatever its size.
 
     Args:
         source: a pairs table; a prompt that is null counts as blank.
         output: the table to write, or None for a report alone.
         rules: what is kept.
-        progress: show a bar.
 
     Raises:
         UnpromptError: a rule that makes no sense, such as a broken regular expression.
@@ -147,7 +144,7 @@ def filter_pairs(
         first = load(source)
     writer = PairsWriter(output, first.root) if output is not None else nullcontext()
     with writer as open_writer:
-        for table in track(chain([first], batches), "Filtering", show=progress):
+        for table in track(chain([first], batches), "Filtering"):
             kept = table.where(_apply(filters, table, report))
             if open_writer is not None and len(kept):
                 open_writer.write(kept)

@@ -97,7 +97,6 @@ def deduplicate_images(
     table: PairsTable,
     max_distance: int = MAX_DISTANCE,
     keep: str = "first",
-    progress: bool = False,
 ) -> ImageDuplicates:
     """Find near-duplicate images, exactly: those whose hashes differ in few bits.
 
@@ -105,7 +104,6 @@ def deduplicate_images(
         table: pairs whose images are there.
         max_distance: most bits of 64 that may differ, 0 to 31.
         keep: ``first`` or ``central``, as in `deduplicate`.
-        progress: show a bar.
 
     Raises:
         UnpromptError: a wrong distance or rule.
@@ -117,7 +115,7 @@ def deduplicate_images(
     hashes: list[np.ndarray] = []
     rows: list[int] = []
     failed: dict[int, str] = {}
-    for row in track(range(len(table)), "Hashing images", show=progress):
+    for row in track(range(len(table)), "Hashing images"):
         try:
             hashes.append(perceptual_hash(table.open_image(row, at_least=_SIDE)))
             rows.append(row)

@@ -122,7 +122,6 @@ def find_overlap(
     against_prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
     device: str = "auto",
-    progress: bool = False,
 ) -> Overlap:
     """Find the rows of one set that are near-duplicate to any row of another, exactly.
 
@@ -134,7 +133,6 @@ def find_overlap(
         against_prompts: the other set's prompts where ``against`` is an array.
         block_size: as in `deduplicate`.
         device: as in `deduplicate`.
-        progress: show a bar.
 
     Raises:
         TableError: embeddings are missing, of different widths, zero or not finite.
@@ -153,7 +151,7 @@ def find_overlap(
     theirs = fold(against, against_prompts, name=other_name)
     match = np.full(len(ours), -1, np.int64)
     cosine = np.full(len(ours), -1, np.float32)
-    pairs = search(ours.vectors, threshold, theirs.vectors, block_size, progress, device)
+    pairs = search(ours.vectors, threshold, theirs.vectors, block_size, device)
     for found in pairs:
         _keep_best(match, cosine, found)
     if prompts is not None and against_prompts is not None:

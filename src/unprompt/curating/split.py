@@ -73,7 +73,6 @@ def split_by_group(
     folds: int | None = None,
     *,
     block_size: int = BLOCK_SIZE,
-    progress: bool = False,
 ) -> GroupSplit:
     """Split a table so that near-duplicate prompts are never on both sides.
 
@@ -98,7 +97,6 @@ def split_by_group(
         folds: number of cross-validation folds, at least 2; ``val`` is then not used, all rows
             but those of test get a ``fold``, and ``split`` is that of fold 0.
         block_size: as in `deduplicate`.
-        progress: show a bar.
 
     Raises:
         TableError: the table has no embeddings, or one is zero or not finite.
@@ -111,7 +109,7 @@ def split_by_group(
         raise UnpromptError(f"{table.name}: has no rows to split")
     embeddings, prompts = table.embeddings, table.prompts
     items = fold(embeddings, prompts, name=table.name)
-    found = search(items.vectors, threshold, block_size=block_size, progress=progress)
+    found = search(items.vectors, threshold, block_size=block_size)
     label = components(len(items), found)[items.item_of]
     _, first, group = np.unique(label, return_index=True, return_inverse=True)
 

@@ -52,7 +52,6 @@ def encode(
     encoder: str | TextEncoder = DEFAULT_ENCODER,
     backend: str = "auto",
     cache: bool = True,
-    progress: bool = False,
     precision: str = "auto",
     device: str | None = None,
 ) -> np.ndarray:
@@ -66,7 +65,6 @@ def encode(
             are its own).
         backend: as in `load_encoder`.
         cache: read and write ``embeddings/`` in `unprompt.files.cache_dir`.
-        progress: show a bar.
         precision: as in `load_encoder`; ``fp32`` for figures that others shall reproduce.
         device: as in `load_encoder`.
 
@@ -93,7 +91,7 @@ def encode(
 
     pending: list[int] = []
     committed = time.monotonic()
-    stream = track(encoder.stream(wanted), "Encoding", total=len(wanted), show=progress)
+    stream = track(encoder.stream(wanted), "Encoding", total=len(wanted))
     for index, vector in stream:
         row = int(missing[index])
         found[row] = vector

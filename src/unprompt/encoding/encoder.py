@@ -94,15 +94,12 @@ class PromptEncoder:
 
         return TorchNetwork(self.layout, self.precision, self.device)
 
-    def encode(
-        self, texts: Sequence[str], batch_size: int = 256, progress: bool = False
-    ) -> np.ndarray:
+    def encode(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
         """Encode texts, without the cache.
 
         Args:
             texts: prompts; the empty string is one too.
             batch_size: prompts in a batch, at most; long ones come in smaller batches.
-            progress: show a bar.
 
         Returns:
             float32 of shape (n, dim), rows of norm 1, in the order of ``texts``.
@@ -113,7 +110,7 @@ class PromptEncoder:
         texts = checked(texts)
         result = np.empty((len(texts), self.dim), dtype=np.float32)
         encoded = self.stream(texts, batch_size)
-        for row, vector in track(encoded, "Encoding", total=len(texts), show=progress):
+        for row, vector in track(encoded, "Encoding", total=len(texts)):
             result[row] = vector
         return result
 

@@ -87,7 +87,6 @@ def calibrate_folder(
     table: PairsTable,
     split: str | None = "val",
     device: str | None = None,
-    progress: bool = False,
     model: EmbeddingModel | None = None,
 ) -> Calibrated:
     """Measure the answers of a model's folder and keep in it how far its scores can be trusted.
@@ -100,7 +99,6 @@ def calibrate_folder(
         table: held-out pairs, which the model has not learned from.
         split: of the table; None takes all of it.
         device: for models that run on torch.
-        progress: show a bar.
         model: of that folder, where it is loaded already.
 
     Raises:
@@ -115,7 +113,7 @@ def calibrate_folder(
     model = model or load_model(folder, device)
     if isinstance(model, Captioner):
         raise UnpromptError(f"model {folder} writes prompts and estimates no cosine of them")
-    evaluation = evaluate(model, table, split, progress=progress)
+    evaluation = evaluate(model, table, split)
     bank = bank_for(model)
     of_bank, banked = calibrate(bank, evaluation)
     bank = bank.calibrated(of_bank)

@@ -137,15 +137,13 @@ class Reference:
     features: np.ndarray = field(repr=False)
 
 
-def reference_of(
-    model: EmbeddingModel, train: PairsTable, batch_size: int = 32, progress: bool = False
-) -> Reference:
+def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 32) -> Reference:
     """The baselines' knowledge, from the pairs of a training split.
 
     Raises:
         TableError: there are no pairs, or no image of them can be decoded.
     """
-    known = _predict(model, train, batch_size, "Baselines", progress)
+    known = _predict(model, train, batch_size, "Baselines")
     return Reference(_true_embeddings(train.take(known.rows), model.encoder), known.features)
 
 
@@ -155,7 +153,6 @@ def evaluate(
     split: str | None = "test",
     reference: Reference | None = None,
     batch_size: int = 32,
-    progress: bool = False,
 ) -> Evaluation:
     """Measure mean cosine between predicted and true prompt embeddings.
 
@@ -167,14 +164,13 @@ def evaluate(
             the prompt of a random pair, and the mean embedding of the ten pairs whose backbone
             features are nearest (cosine). No baselines without it.
         batch_size: images a batch.
-        progress: show a bar.
 
     Raises:
         TableError: the split is not there, or no image of it can be decoded.
     """
     chosen = table.of_split(split) if split else table
     started = time.perf_counter()
-    told = _predict(model, chosen, batch_size, "Evaluating", progress)
+    told = _predict(model, chosen, batch_size, "Evaluating")
     seconds = time.perf_counter() - started
     chosen = chosen.take(told.rows)
     true = _true_embeddings(chosen, model.encoder)
@@ -239,12 +235,10 @@ class _Predictions:
     failures: list[str]
 
 
-def _predict(
-    model: EmbeddingModel, table: PairsTable, batch_size: int, what: str, progress: bool
-) -> _Predictions:
+def _predict(model: EmbeddingModel, table: PairsTable, batch_size: int, what: str) -> _Predictions:
     at_least = model.preprocessing.least_side
     openers = (partial(table.open_image, row, at_least) for row in range(len(table)))
-    outputs = track(embed_images(model, openers, batch_size), what, len(table), progress)
+    outputs = track(embed_images(model, openers, batch_size), what, len(table))
     told = {}
     failures = []
     for row, output in enumerate(outputs):

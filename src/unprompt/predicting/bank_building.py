@@ -32,7 +32,6 @@ def build_bank(
     index: str = "flat",
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
-    progress: bool = False,
 ) -> Bank:
     """Write the bank of a file's prompts; those that repeat, but for white space, are kept once.
 
@@ -46,7 +45,6 @@ def build_bank(
         index: ``flat``, ``sq8`` or ``pq``, as `unprompt.models.bank.bank.write_bank`.
         encoder: the target encoder.
         precision: as `unprompt.encoding.load_encoder`.
-        progress: show a bar.
 
     Raises:
         TableError: the source cannot be read, or holds no prompts.
@@ -54,7 +52,7 @@ def build_bank(
         UnpromptError: as `unprompt.models.bank.bank.write_bank`; the encoder cannot be had.
     """
     distinct = _distinct(source)
-    return _write(distinct, folder, load_encoder(encoder, precision=precision), index, progress)
+    return _write(distinct, folder, load_encoder(encoder, precision=precision), index)
 
 
 def build_knn(
@@ -65,7 +63,6 @@ def build_knn(
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
     device: str = "cpu",
-    progress: bool = False,
 ) -> Bank:
     """Write the model of `unprompt.predicting.knn_model`: a bank that is searched by image.
 
@@ -77,7 +74,6 @@ def build_knn(
         encoder: the target encoder.
         precision: as `unprompt.encoding.load_encoder`.
         device: for the text tower.
-        progress: show bars.
 
     Returns:
         Its bank of prompts.
@@ -89,8 +85,8 @@ def build_knn(
     distinct = _distinct(source)
     values, keys = load_encoder(encoder, precision=precision), _text_tower(clip, device)
     with atomic_folder(folder) as temporary:
-        _write(distinct, temporary / BANK_FOLDER, values, index, progress)
-        _write(distinct, temporary / KEYS_FOLDER, keys, index, progress)
+        _write(distinct, temporary / BANK_FOLDER, values, index)
+        _write(distinct, temporary / KEYS_FOLDER, keys, index)
         save_knn(temporary)
     return Bank.load(folder)
 
@@ -122,14 +118,12 @@ def _distinct(source: str | Path) -> _Distinct:
     return found
 
 
-def _write(
-    distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index: str, progress: bool
-) -> Bank:
+def _write(distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index: str) -> Bank:
     """Write the bank of an encoder's embeddings, block by block."""
     prompts = iter(distinct)
     blocks = iter(lambda: list(islice(prompts, _BLOCK)), [])
     embedded = ((block, encode(block, encoder)) for block in blocks)
-    tracked = track(embedded, "Encoding", -(-len(distinct) // _BLOCK), progress)
+    tracked = track(embedded, "Encoding", -(-len(distinct) // _BLOCK))
     return write_bank(folder, tracked, encoder.name, index)
 
 

@@ -58,7 +58,6 @@ def export(
     prompts: str | Path | None = None,
     held_out: str | Path | None = None,
     half: bool = True,
-    progress: bool = False,
     int8: bool = False,
 ) -> Exported:
     """Write an ONNX model with its bank.
@@ -69,7 +68,6 @@ def export(
         prompts: text file, one prompt a line, for the bank; the model's own bank otherwise.
         held_out: pairs table whose split ``val`` calibrates the bank's estimates.
         half: store the weights as float16.
-        progress: show bars.
         int8: run the convolutions in 8 bits, their ranges measured on pictures of the split
             ``train`` of ``held_out``; see `unprompt.models.quantise`.
 
@@ -94,7 +92,7 @@ def export(
     else:
         lines = read_lines(prompts)
         encoder = embedder.architecture.encoder
-        bank = Bank.build(lines, encode(lines, encoder, progress=progress), encoder)
+        bank = Bank.build(lines, encode(lines, encoder), encoder)
     pairs = None if held_out is None else load(held_out)
     # Whatever can be refused has been by now, so that no half of a model is left.
     ranges = _pictures(embedder, pairs) if int8 and pairs is not None else None

@@ -81,7 +81,7 @@ class RateSearch:
             figure.savefig(temporary, dpi=120, format="png")
 
 
-def find_learning_rate(recipe: Recipe, steps: int = STEPS, progress: bool = False) -> RateSearch:
+def find_learning_rate(recipe: Recipe, steps: int = STEPS) -> RateSearch:
     """Try rising learning rates on the recipe's model and data, and throw the model away.
 
     Everything but the rate is the recipe's: the head that is fitted first, the batch, the loss,
@@ -91,7 +91,6 @@ def find_learning_rate(recipe: Recipe, steps: int = STEPS, progress: bool = Fals
         recipe: the run.
         steps: from the lowest rate to the highest; the search ends earlier when the smoothed loss
             has risen above where it began.
-        progress: show bars.
 
     Raises:
         RecipeError: a learning rate of the recipe is 0, or the recipe is a captioner's.
@@ -105,11 +104,11 @@ def find_learning_rate(recipe: Recipe, steps: int = STEPS, progress: bool = Fals
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(recipe, output=folder, optimiser=replace(rates, ema=0.0))
         transformers.set_seed(recipe.seed)
-        trainer = start(trial, prepare(trial, Path(folder), progress), progress=progress)
-        return _search(trainer, rates, steps, progress)
+        trainer = start(trial, prepare(trial, Path(folder)))
+        return _search(trainer, rates, steps)
 
 
-def _search(trainer: EmbedderTrainer, rates: Optimiser, steps: int, progress: bool) -> RateSearch:
+def _search(trainer: EmbedderTrainer, rates: Optimiser, steps: int) -> RateSearch:
     optimiser = trainer.create_optimizer()
     peaks = [float(group["lr"]) for group in optimiser.param_groups]
     model = trainer.accelerator.prepare(trainer.model)
@@ -118,7 +117,7 @@ def _search(trainer: EmbedderTrainer, rates: Optimiser, steps: int, progress: bo
     factors: list[float] = []
     losses: list[float] = []
     mean = 0.0
-    for step in track(range(steps), "Learning rate", show=progress):
+    for step in track(range(steps), "Learning rate"):
         factor = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = factor * peak

@@ -65,7 +65,7 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
 
-def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
+def train(recipe: Recipe, fresh: bool = False) -> Run:
     """Run a recipe, or go on with it where an earlier call was stopped.
 
     Under torchrun every process calls this, and all return the same.
@@ -73,7 +73,6 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     Args:
         recipe: the run.
         fresh: discard what an earlier call left in the run folder.
-        progress: show bars.
 
     Raises:
         RecipeError: the run folder holds the run of another recipe.
@@ -91,12 +90,12 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
             _claim(folder, recipe, fresh)
         transformers.set_seed(recipe.seed)
         # A decoder learns from texts alone, which need no table.
-        table = None if recipe.decoder else prepare(recipe, folder, progress and is_first)
+        table = None if recipe.decoder else prepare(recipe, folder)
         if is_first:
             note_call(folder, table or Path(recipe.data.table))
     with explained(recipe), freed_memory_kept():
         try:
-            scores = _train(recipe, table, folder, progress)
+            scores = _train(recipe, table, folder)
         except TableError as error:
             # One of a decoding process brings its traceback as text; the last line is the message.
             raise TableError(str(error).strip().rpartition("TableError: ")[2]) from error
@@ -106,62 +105,53 @@ def train(recipe: Recipe, fresh: bool = False, progress: bool = False) -> Run:
     return Run(folder, folder / "model", scores, _failures(folder, scores))
 
 
-def _train(
-    recipe: Recipe, table: PairsTable | None, folder: Path, progress: bool
-) -> dict[str, Evaluation]:
+def _train(recipe: Recipe, table: PairsTable | None, folder: Path) -> dict[str, Evaluation]:
     if table is None:
         from unprompt.training.train_decoder import train_decoder
 
-        train_decoder(recipe, folder, progress)
+        train_decoder(recipe, folder)
         return {}
     if recipe.captioner is not None:
         from unprompt.training.train_captioner import train_captioner
 
-        return train_captioner(recipe, table, folder, progress)
-    return _train_embedder(recipe, table, folder, progress)
+        return train_captioner(recipe, table, folder)
+    return _train_embedder(recipe, table, folder)
 
 
-def _train_embedder(
-    recipe: Recipe, table: PairsTable, folder: Path, progress: bool
-) -> dict[str, Evaluation]:
+def _train_embedder(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
     if not recipe.schedule.epochs:
         with first_process_first() as is_first:
-            return _fit_only(recipe, table, folder, progress) if is_first else {}
+            return _fit_only(recipe, table, folder) if is_first else {}
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
-    trainer = start(recipe, table, fit=checkpoint is None, progress=progress)
+    trainer = start(recipe, table, fit=checkpoint is None)
     go_on(trainer, checkpoint)
     with first_process_first() as is_first:
         if is_first:
             best = Embedder.from_pretrained(trainer.best_checkpoint())
             best.save_pretrained(folder / "model")
-            return _measure(folder, table, progress)
+            return _measure(folder, table)
     return {}
 
 
-def _fit_only(
-    recipe: Recipe, table: PairsTable, folder: Path, progress: bool
-) -> dict[str, Evaluation]:
+def _fit_only(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
     """The model with its fitted head and nothing else learned."""
     model = build(recipe, dim=table.embeddings.shape[1])
-    _prepare_head(model, table.of_split("train"), table.of_split("val"), recipe, progress)
+    _prepare_head(model, table.of_split("train"), table.of_split("val"), recipe)
     model.save_pretrained(folder / "model")
     known = table.of_split("train")
-    found = features_of(model, known, progress=progress)  # the head was fitted on these
+    found = features_of(model, known)  # the head was fitted on these
     reference = Reference(known.embeddings[found.rows], found.values)
-    return _measure(folder, table, progress, reference)
+    return _measure(folder, table, reference)
 
 
-def start(
-    recipe: Recipe, table: PairsTable, fit: bool = True, progress: bool = False
-) -> EmbedderTrainer:
+def start(recipe: Recipe, table: PairsTable, fit: bool = True) -> EmbedderTrainer:
     """A trainer before its first step, with what the recipe does before it.
 
     Args:
         recipe: the run.
         table: pairs with embeddings and splits; see `prepare`.
         fit: fit or train the head first, where the recipe says so.
-        progress: show bars.
 
     Raises:
         TableError: a split is missing, or none of its images can be decoded.
@@ -173,22 +163,20 @@ def start(
     with first_process_first() as is_first:
         # The other processes get the head when their models are made equal.
         if fit and is_first:
-            _prepare_head(model, known, unseen, recipe, progress)
+            _prepare_head(model, known, unseen, recipe)
     prepare_to_learn(model, recipe)
     train, val = PairsDataset(known, crops, recipe.data), PairsDataset(unseen, model.preprocessing)
     trainer = EmbedderTrainer(recipe, model, train, val)
-    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures, progress)
+    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures)
     return trainer
 
 
-def _prepare_head(
-    model: Embedder, train: PairsTable, val: PairsTable, recipe: Recipe, progress: bool
-) -> None:
+def _prepare_head(model: Embedder, train: PairsTable, val: PairsTable, recipe: Recipe) -> None:
     """The first half of LP-FT, where the recipe asks for it; begins the log."""
     schedule = recipe.schedule
     log: dict[str, float] = {}
     if schedule.probe:
-        log["probe_penalty"], log["probe_cosine"] = fit_head(model, train, val, progress)
+        log["probe_penalty"], log["probe_cosine"] = fit_head(model, train, val)
         sys.stderr.write(f"fitted head: cosine on val {log['probe_cosine']:.4f}\n")
     if schedule.head_epochs:
         log["head_cosine"] = learn_head(
@@ -198,7 +186,6 @@ def _prepare_head(
             schedule.head_epochs,
             learning_rate=recipe.optimiser.head_learning_rate,
             seed=recipe.seed,
-            progress=progress,
         )
         sys.stderr.write(f"trained head: cosine on val {log['head_cosine']:.4f}\n")
     if log:
@@ -222,7 +209,7 @@ def prepare_to_learn(model: Embedder, recipe: Recipe) -> None:
         checkpoint_gradients(model.backbone)
 
 
-def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
+def prepare(recipe: Recipe, folder: Path) -> PairsTable:
     """The recipe's pairs with prompt embeddings, groups and splits; kept in the run folder.
 
     A table that already has splits keeps them; rows of no split are left out.
@@ -234,7 +221,7 @@ def prepare(recipe: Recipe, folder: Path, progress: bool = False) -> PairsTable:
     if path.exists():
         return load(path)
     data = recipe.data
-    table = with_embeddings(load(data.table), recipe.model.encoder, progress, precision="fp32")
+    table = with_embeddings(load(data.table), recipe.model.encoder, precision="fp32")
     if data.fold is not None:
         table = _held_out(table, data.fold)
     elif not any(table.column("split")):
@@ -350,14 +337,14 @@ def _failures(folder: Path, scores: dict[str, Evaluation]) -> list[str]:
 
 
 def _measure(
-    folder: Path, table: PairsTable, progress: bool, reference: Reference | None = None
+    folder: Path, table: PairsTable, reference: Reference | None = None
 ) -> dict[str, Evaluation]:
     model = load_model(folder / "model")
     known = table.of_split("train")
-    reference = reference or reference_of(model, known, progress=progress)
+    reference = reference or reference_of(model, known)
     held = set(table.column("split"))
     scores = {
-        split: evaluate(model, table, split, reference, progress=progress)
+        split: evaluate(model, table, split, reference)
         for split in ("val", "test")
         if split in held
     }

@@ -38,16 +38,13 @@ _ADAPTED = ("qkv", "query", "key_value")
 _BETAS, _EPSILON = (0.9, 0.98), 1e-6
 
 
-def train_captioner(
-    recipe: Recipe, table: PairsTable, folder: Path, progress: bool = False
-) -> dict[str, Evaluation]:
+def train_captioner(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
     """Run a captioner's recipe, or go on with it where an earlier call was stopped.
 
     Args:
         recipe: with a ``captioner`` section.
         table: pairs with splits.
         folder: the run folder, claimed; gets ``checkpoints/``, ``model/`` and ``scores.json``.
-        progress: show bars.
 
     Returns:
         Evaluations on ``val`` and, where there is one, ``test``: cosine between the embeddings of
@@ -64,7 +61,7 @@ def train_captioner(
     train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
     val = CaptionDataset(table.of_split("val"), preprocessing)
     trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
-    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures, progress)
+    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures)
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
     go_on(trainer, checkpoint)
@@ -76,7 +73,7 @@ def train_captioner(
             trained = trained.merge_and_unload()
         trained.save_pretrained(folder / "model")
         processor.save_pretrained(folder / "model")
-        return _measure(recipe, settings, table, folder, progress)
+        return _measure(recipe, settings, table, folder)
 
 
 def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, CoCaProcessor]:
@@ -257,7 +254,7 @@ class _Written(CaptionModel):
 
 
 def _measure(
-    recipe: Recipe, settings: Captioner, table: PairsTable, folder: Path, progress: bool
+    recipe: Recipe, settings: Captioner, table: PairsTable, folder: Path
 ) -> dict[str, Evaluation]:
     search = Search(settings.num_beams)
     scores, report = {}, {}
@@ -266,7 +263,7 @@ def _measure(
             continue
         writer = _Written.load(folder / "model", str(folder / "model"), search=search)
         writer.texts = []
-        evaluation = scores[split] = evaluate(writer, table, split, progress=progress)
+        evaluation = scores[split] = evaluate(writer, table, split)
         dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(
             dataset,

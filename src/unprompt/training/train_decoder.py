@@ -47,7 +47,7 @@ _MEASURED = 400
 """Held-out texts that are written and encoded again when a run has ended."""
 
 
-def train_decoder(recipe: Recipe, folder: Path, progress: bool = False) -> dict[str, Any]:
+def train_decoder(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Run a decoder's recipe, or go on with it where an earlier call was stopped.
 
     Args:
@@ -55,7 +55,6 @@ def train_decoder(recipe: Recipe, folder: Path, progress: bool = False) -> dict[
             pairs table, whose prompts are taken; ``data.val`` is the share held out.
         folder: the run folder, claimed; gets ``texts.parquet``, ``checkpoints/``, ``model/`` and
             ``scores.json``.
-        progress: show bars.
 
     Returns:
         What ``scores.json`` holds, see `measure`.
@@ -67,7 +66,7 @@ def train_decoder(recipe: Recipe, folder: Path, progress: bool = False) -> dict[
     settings = recipe.decoder
     if settings is None:
         raise RecipeError("decoder: the recipe has no such section")
-    texts, embeddings, held = _texts(recipe, folder, progress)
+    texts, embeddings, held = _texts(recipe, folder)
     blur = Blur.of(embeddings[~held], settings)
     if (folder / "tokenizer.json").exists():
         tokenizer = load_tokenizer(folder)
@@ -361,9 +360,7 @@ def measure(
     return scores
 
 
-def _texts(
-    recipe: Recipe, folder: Path, progress: bool
-) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _texts(recipe: Recipe, folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Texts, embeddings (float32) and which are held out; kept in the run folder."""
     path = folder / TEXTS_FILE
     if not path.exists():
@@ -374,7 +371,7 @@ def _texts(
         count = max(1, round(recipe.data.val * len(texts)))
         if len(texts) - count < 2:
             raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")
-        embeddings = encode(texts, recipe.model.encoder, progress=progress).astype(np.float16)
+        embeddings = encode(texts, recipe.model.encoder).astype(np.float16)
         held = np.zeros(len(texts), dtype=bool)
         held[np.random.default_rng(recipe.seed).permutation(len(texts))[:count]] = True
         columns = {

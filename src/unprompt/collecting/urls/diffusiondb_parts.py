@@ -31,9 +31,7 @@ IMAGES_PER_PART = 1000
 _WAIT = 60
 
 
-def download_parts(
-    preset: Preset, folder: str | Path, *, limit: int | None = None, progress: bool = False
-) -> Download:
+def download_parts(preset: Preset, folder: str | Path, *, limit: int | None = None) -> Download:
     """Fetch the parts of a data set one by one, and write the pairs table of their images.
 
     A part appears whole or not at all, so a call after a killed one, or one that could not get
@@ -43,7 +41,6 @@ def download_parts(
         preset: its ``list`` is the address of a part, with the part's number, from 1, to be put in.
         folder: where ``part-000001/`` and so on, and ``pairs.parquet`` go.
         limit: only so many pairs.
-        progress: show a bar.
 
     Raises:
         UnpromptError: a limit below 1.
@@ -58,7 +55,7 @@ def download_parts(
     missing = [number for number in numbers if not _place(folder, number).is_dir()]
     sizes = {n: min(IMAGES_PER_PART, wanted - IMAGES_PER_PART * (n - 1)) for n in missing}
     reasons: Counter[str] = Counter()
-    for number in track(missing, "downloading parts", show=progress):
+    for number in track(missing, "downloading parts"):
         try:
             _fetch(preset.list.format(number), _place(folder, number))
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:

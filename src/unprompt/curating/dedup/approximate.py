@@ -32,7 +32,6 @@ def approximate_search(
     threshold: float,
     probes: int = PROBES,
     seed: int = 0,
-    progress: bool = False,
 ) -> Iterator[NeighbourPairs]:
     """Yield most pairs with cosine at or above ``threshold``; every one that is given is right.
 
@@ -44,7 +43,6 @@ def approximate_search(
         threshold: lowest cosine that counts, above 0 and at most 1.
         probes: cells looked into for each row.
         seed: of the cells.
-        progress: show a bar.
 
     Raises:
         MissingExtraError: faiss is not installed.
@@ -61,7 +59,7 @@ def approximate_search(
     if on_gpu:
         index = faiss.index_cpu_to_all_gpus(index)
     starts = range(0, len(vectors), _BATCH)
-    for start in track(starts, "Searching near-duplicates", show=progress):
+    for start in track(starts, "Searching near-duplicates"):
         rows = vectors[start : start + _BATCH]
         if on_gpu:
             first, second = _nearest(index, rows, vectors, threshold)

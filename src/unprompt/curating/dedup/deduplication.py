@@ -190,7 +190,6 @@ def deduplicate(
     max_pairs: int = MAX_PAIRS,
     device: str = "auto",
     approximate: bool = False,
-    progress: bool = False,
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
 
@@ -208,7 +207,6 @@ def deduplicate(
         device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
         approximate: search by Faiss IVF instead, for five million rows and more; pairs are missed,
             and ``recall`` tells how many.
-        progress: show a bar.
 
     Raises:
         TableError: the table has no embeddings, or one is zero or not finite.
@@ -224,9 +222,9 @@ def deduplicate(
         raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
     folded = fold(items, prompts, keep, name)
     if approximate:
-        found = approximate_search(folded.vectors, threshold, progress=progress)
+        found = approximate_search(folded.vectors, threshold)
     else:
-        found = search(folded.vectors, threshold, None, block_size, progress, device)
+        found = search(folded.vectors, threshold, None, block_size, device)
     pairs = collect(found, max_pairs)
     recall = measure_recall(folded.vectors, threshold, pairs) if approximate else None
     return Deduplication(threshold, threshold, keep, folded, pairs, prompts, recall)

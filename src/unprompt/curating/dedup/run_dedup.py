@@ -44,14 +44,13 @@ class Done:
     failed: list[str] = field(default_factory=list)
 
 
-def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = False) -> Done:
+def run_dedup(source: Path, output: Path | None, how: Dedup) -> Done:
     """Remove near-duplicates from a table or a text file, and write what is kept.
 
     Args:
         source: a pairs table, or a text file with one prompt a line.
         output: what to write, of the same kind; None for the counts alone.
         how: threshold, rule and the rest.
-        progress: show bars.
 
     Raises:
         UnpromptError: options that exclude each other, or as `deduplicate`.
@@ -61,23 +60,23 @@ def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = Fa
     table = _read(source)
     done = Done()
     if how.distance is not None:
-        pictures = deduplicate_images(table, how.distance, how.keep, progress)
+        pictures = deduplicate_images(table, how.distance, how.keep)
         done.failed = list(pictures.failed.values())
         done.lines = _told(pictures.found, f"{how.distance} of {HASH_BITS} bits")
         group = np.full(len(table), -1)
         group[pictures.rows] = pictures.rows[pictures.found.group_of]
         kept = pictures.kept
     elif how.against is not None:
-        table = embedded(table, how.encoder, progress)
-        other = embedded(_read(how.against), how.encoder, progress)
-        overlap = find_overlap(table, other, how.threshold, device=how.device, progress=progress)
+        table = embedded(table, how.encoder)
+        other = embedded(_read(how.against), how.encoder)
+        overlap = find_overlap(table, other, how.threshold, device=how.device)
         kept, group = overlap.kept, None
         done.lines = [
             f"{len(overlap.removed):,} of {len(table):,} rows are near-duplicate to "
             f"{how.against} at {how.threshold}; {len(kept):,} kept"
         ]
     else:
-        table = embedded(table, how.encoder, progress)
+        table = embedded(table, how.encoder)
         low = how.threshold if how.report is None else max(how.threshold - REPORTED_BELOW, 0.05)
         searched = deduplicate(
             table,
@@ -85,7 +84,6 @@ def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = Fa
             how.keep,
             device=how.device,
             approximate=how.approximate,
-            progress=progress,
         )
         found = searched.rethreshold(how.threshold)
         if how.report is not None:
@@ -97,9 +95,9 @@ def run_dedup(source: Path, output: Path | None, how: Dedup, progress: bool = Fa
     return done
 
 
-def embedded(table: PairsTable, encoder: str | None, progress: bool = False) -> PairsTable:
+def embedded(table: PairsTable, encoder: str | None) -> PairsTable:
     """The table with embeddings, computed where it has none."""
-    return with_embeddings(table, encoder or DEFAULT_ENCODER, progress)
+    return with_embeddings(table, encoder or DEFAULT_ENCODER)
 
 
 def _check(output: Path | None, how: Dedup, is_text: bool) -> None:

@@ -59,7 +59,6 @@ def search(
     threshold: float,
     others: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
-    progress: bool = False,
     device: str = "auto",
 ) -> Iterator[NeighbourPairs]:
     """Yield all pairs with cosine at or above ``threshold``, exactly, block row by block row.
@@ -70,7 +69,6 @@ def search(
         others: a second set of shape (m, dim); without it each pair within ``embeddings`` is
             given once, with ``first < second``.
         block_size: rows multiplied at a time; bounds the memory, never changes the answer.
-        progress: show a bar.
         device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
 
     Yields:
@@ -106,7 +104,7 @@ def search(
 
     tops = range(0, len(embeddings), block)
     rows = _on_all_cores(block_row, tops, screen.workers)
-    yield from track(rows, "Searching near-duplicates", len(tops), show=progress)
+    yield from track(rows, "Searching near-duplicates", len(tops))
 
 
 def highest(

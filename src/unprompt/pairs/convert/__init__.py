@@ -77,7 +77,6 @@ def convert(
     target: str | Path,
     to: str | None = None,
     source_format: str | None = None,
-    progress: bool = False,
 ) -> Conversion:
     """Read pairs in one format and write them in another, streaming.
 
@@ -87,7 +86,6 @@ def convert(
         to: a name of `FORMATS`; by default what the target's ending says: ``.parquet`` pairs,
             ``.csv`` or ``.tsv`` openclip-csv, ``submission.csv`` kaggle-submission.
         source_format: a name of `FORMATS`; by default what the source looks like.
-        progress: show a bar.
 
     Raises:
         UnpromptError: a format is not known, or cannot be told.
@@ -103,7 +101,7 @@ def convert(
     spool = None if points else Path(tempfile.mkdtemp(prefix="unprompt-"))
     try:
         batches = reading.read(source, spool or target.parent / f"{target.stem}_images")
-        writing.write(_watched(batches, writing, done, progress), target, done.failed)
+        writing.write(_watched(batches, writing, done), target, done.failed)
     finally:
         if spool:
             shutil.rmtree(spool)
@@ -135,9 +133,9 @@ def read_pairs(source: str | Path, source_format: str | None = None) -> PairsTab
 
 
 def _watched(
-    batches: Iterator[PairsTable], writing: Format, done: Conversion, progress: bool
+    batches: Iterator[PairsTable], writing: Format, done: Conversion
 ) -> Iterator[PairsTable]:
-    for table in track(batches, "Converting", show=progress):
+    for table in track(batches, "Converting"):
         done.rows += len(table)
         for name in table.data.column_names:
             column = table.data.column(name)

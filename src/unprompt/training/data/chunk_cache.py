@@ -33,7 +33,6 @@ def in_chunks(
     count: int,
     make: Callable[[range], Arrays],
     description: str,
-    progress: bool = False,
     size: int | None = None,
 ) -> Iterator[tuple[Path, range]]:
     """Make what is missing of a result of ``count`` rows, and yield each chunk.
@@ -44,7 +43,6 @@ def in_chunks(
         count: rows of the whole.
         make: from the rows of a chunk, counted from 0, to its arrays.
         description: what the bar says.
-        progress: show a bar.
         size: rows of a chunk; `CHUNK` by default.
 
     Yields:
@@ -53,7 +51,7 @@ def in_chunks(
     Raises:
         OutputError: the cache cannot be written.
     """
-    for chunk, rows in track(_chunks(kind, key, count, size), description, show=progress):
+    for chunk, rows in track(_chunks(kind, key, count, size), description):
         if not (chunk / _WHOLE).exists():
             _sweep(chunk)
             for name, array in make(rows).items():

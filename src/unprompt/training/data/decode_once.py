@@ -78,9 +78,7 @@ def choose(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> Choice
     )
 
 
-def keep_pictures(
-    recipe: Recipe, steps: int, train: Pictures, val: Pictures, progress: bool = False
-) -> None:
+def keep_pictures(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> None:
     """Choose, say so on standard error, and decode what is to be kept.
 
     Under torchrun the first process does it for those on its machine.
@@ -93,7 +91,7 @@ def keep_pictures(
         lines = [choice.line]
         try:
             for pictures in choice.kept:
-                pictures.keep(progress and is_first)
+                pictures.keep()
         except OutputError as error:
             if recipe.data.decode_once is True:
                 raise

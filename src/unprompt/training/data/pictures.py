@@ -103,14 +103,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self._table)
 
-    def keep(self, progress: bool = False) -> Self:
+    def keep(self) -> Self:
         """Decode all images that were not decoded before, in threads, and keep their pixels.
 
         They lie in `unprompt.files.cache_dir`, under a name made of the images and of what is done
         to them. A killed call goes on from where it was.
-
-        Args:
-            progress: show a bar.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -126,7 +123,7 @@ class Pictures:
                     "failures": np.array([failure for _, failure in made]),
                 }
 
-            chunks = in_chunks(KIND, self._key, len(self), make, "Decoding images", progress, CHUNK)
+            chunks = in_chunks(KIND, self._key, len(self), make, "Decoding images", CHUNK)
             places = [place for place, _ in chunks]
         self._kept = _Kept(places)
         return self

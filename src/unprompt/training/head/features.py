@@ -37,9 +37,7 @@ class Features:
     failures: list[str]
 
 
-def features_of(
-    model: Embedder, table: PairsTable, batch_size: int = 64, progress: bool = False
-) -> Features:
+def features_of(model: Embedder, table: PairsTable, batch_size: int = 64) -> Features:
     """The backbone's features of a table's images, without augmentation.
 
     They are kept in `unprompt.files.cache_dir`, under a name made of the backbone's weights, the
@@ -50,7 +48,6 @@ def features_of(
             and is left in the mode and on the device that it was in and on.
         table: the pairs.
         batch_size: images a batch.
-        progress: show a bar.
 
     Raises:
         TableError: no image can be decoded.
@@ -82,7 +79,7 @@ def features_of(
         return {"features": values, "failures": np.array(failures)}
 
     try:
-        chunks = list(in_chunks("features", name, len(table), make, "Features", progress))
+        chunks = list(in_chunks("features", name, len(table), make, "Features"))
     finally:
         model.to(device).train(training)
     failures = [str(line) for chunk, _ in chunks for line in np.load(chunk / "failures.npy")]

@@ -26,7 +26,6 @@ def train_head(
     weight_decay: float = 0.05,
     noise: float = 0.0,
     seed: int = 0,
-    progress: bool = False,
 ) -> list[float]:
     """Minimise 1 - cosine between the head's output and the true prompt embeddings.
 
@@ -44,7 +43,6 @@ def train_head(
         weight_decay: of weight matrices; biases and norms have none.
         noise: standard deviation of the Gaussian noise that each showing of a row gets.
         seed: of order and noise.
-        progress: show a bar.
 
     Returns:
         The mean loss of each epoch.
@@ -65,7 +63,7 @@ def train_head(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head.train()
-        for epoch in track(range(epochs), "Head", show=progress):
+        for epoch in track(range(epochs), "Head"):
             total, batches = torch.zeros((), device=device), 0
             for rows in _batches(len(features), batch_size, seed, epoch):
                 x = torch.from_numpy(features[rows]).to(device, torch.float32)

@@ -22,9 +22,7 @@ STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties that are tried, as multiples of the features' mean variance."""
 
 
-def fit_head(
-    model: Embedder, train: PairsTable, val: PairsTable, progress: bool = False
-) -> tuple[float, float]:
+def fit_head(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float, float]:
     """Set the linear head by ridge regression from frozen features to prompt embeddings.
 
     Fine-tuning from a random head distorts pretrained features before the head has learned;
@@ -41,16 +39,16 @@ def fit_head(
         RecipeError: the head is neither linear nor of classes.
     """
     if isinstance(model.head, ClassesHead):
-        known = features_of(model, train, progress=progress)
+        known = features_of(model, train)
         rows = train.take(known.rows)
         sources = [source or "unknown" for source in rows.column("source")]
         fit = learn(model.head, known.values, unit(rows.embeddings), sources, rows.prompts)
-        return fit.penalty, _score(model, val, features_of(model, val, progress=progress))
+        return fit.penalty, _score(model, val, features_of(model, val))
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
     if model.architecture.head.kind != "linear" or not isinstance(layer, nn.Linear):
         raise RecipeError("schedule.probe fits a linear head; set model.head.kind=linear")
-    known = features_of(model, train, progress=progress)
-    unseen = features_of(model, val, progress=progress)
+    known = features_of(model, train)
+    unseen = features_of(model, val)
     strength, score, weight, bias = best_ridge(
         known.values,
         train.embeddings[known.rows],
@@ -71,7 +69,6 @@ def learn_head(
     batch_size: int = 1024,
     learning_rate: float = 1e-3,
     seed: int = 0,
-    progress: bool = False,
 ) -> float:
     """Train the head, of whatever kind, by gradient on the frozen backbone's features.
 
@@ -85,13 +82,12 @@ def learn_head(
         batch_size: pairs a step.
         learning_rate: peak.
         seed: of the order.
-        progress: show bars.
 
     Returns:
         The mean cosine on the validation split.
     """
-    known = features_of(model, train, progress=progress)
-    unseen = features_of(model, val, progress=progress)
+    known = features_of(model, train)
+    unseen = features_of(model, val)
     targets = unit(train.embeddings[known.rows])
     device = model.mean.device
     train_head(
@@ -102,7 +98,6 @@ def learn_head(
         batch_size,
         learning_rate,
         seed=seed,
-        progress=progress,
     )
     model.head.to(device)
     return _score(model, val, unseen)

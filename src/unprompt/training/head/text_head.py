@@ -56,7 +56,6 @@ def pretrain(
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2",
     device: str = "cpu",
     seed: int = 0,
-    progress: bool = False,
 ) -> TextHead:
     """Fit a head from a text tower's features of prompts to their prompt embeddings.
 
@@ -74,7 +73,6 @@ def pretrain(
         encoder: the target encoder.
         device: ``cpu`` or ``cuda``.
         seed: of what is held out, of order and of noise.
-        progress: show bars.
 
     Raises:
         ModelNotFoundError: the model cannot be had.
@@ -86,8 +84,8 @@ def pretrain(
         raise UnpromptError(f"{len(prompts)} distinct prompts are too few to fit a head to")
     with advice(backbone):
         tower = create_text_tower(backbone, device)
-    features = encode(prompts, tower, progress=progress)
-    embeddings = encode(prompts, encoder, precision="fp32", progress=progress)
+    features = encode(prompts, tower)
+    embeddings = encode(prompts, encoder, precision="fp32")
     settings = replace(head or HeadConfig(), normalise=True)
     images = create_backbone(BackboneConfig(backbone))
     if images.dim != features.shape[1]:
@@ -105,7 +103,7 @@ def pretrain(
         set_linear(module, weight, bias)
     else:
         pairs = features[known], embeddings[known]
-        train_head(module, *pairs, epochs, noise=noise, seed=seed, progress=progress)
+        train_head(module, *pairs, epochs, noise=noise, seed=seed)
     with torch.inference_mode():
         module.eval()
         values = torch.from_numpy(features[held_out]).to(device)
