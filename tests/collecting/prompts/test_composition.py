@@ -89,5 +89,5 @@ def test_the_verb_writes_the_prompts(tmp_path: Path) -> None:
 
 
 def _words(name: str) -> list[str]:
-    file = files("unprompt.pairs").joinpath("words", f"{name}.txt")
+    file = files("unprompt.collecting.prompts").joinpath("words", f"{name}.txt")
     return file.read_text(encoding="utf-8").splitlines()
