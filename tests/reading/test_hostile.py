@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz_reading import mutate_bytes, mutate_chunks, mutate_text
 from tests.reading import making
+from tests.reading.mutations import mutate_bytes, mutate_chunks, mutate_text
 from unprompt.errors import UnreadableImageError
 from unprompt.reading import read, read_fields
 from unprompt.reading.carrier import MAX_TEXT, MAX_TOTAL

@@ -1,7 +1,7 @@
 """Captions are open_clip's own, token for token.
 
 Its `generate` works only in an environment of its own, so that its captions are recorded:
-``python benchmarks/coca.py record`` makes the environment and writes them again.
+``python tests/models/coca/open_clip_peer.py`` makes the environment and writes them again.
 """
 
 import json
@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from benchmarks.coca import EXACT, IMAGES, RECORD, compared
-
-SCRIPT = RECORD.parents[3] / "benchmarks" / "coca.py"
+from tests.models.coca import open_clip_peer
+from tests.models.coca.open_clip_peer import EXACT, IMAGES, RECORD, compared
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -29,6 +28,6 @@ def test_the_record_is_what_open_clip_writes(monkeypatch, tmp_path):
     """Makes the environment on the first call, about 2 GB of downloads; minutes."""
     monkeypatch.delenv("UNPROMPT_CACHE")  # the environment outlives the test
     file = tmp_path / "record.json"
-    command = [sys.executable, str(SCRIPT), "record", "--threads", "1", "--output", str(file)]
+    command = [sys.executable, open_clip_peer.__file__, "--threads", "1", "--output", str(file)]
     subprocess.run(command, check=True)
     assert json.loads(file.read_text()) == json.loads(RECORD.read_text())

@@ -1,6 +1,6 @@
 """The built-in model with its convolutions in 8 bits beside the same in float32.
 
-Run: python benchmarks/int8.py [--run runs/int8] [--rounds 5]
+Run: python experiments/int8.py [--run runs/int8] [--rounds 5]
 
 Both are exported from the same weights. The split of ../shared/pairs is that of
 recipes/builtin.yaml, kept in the run folder; ranges are measured on pictures of its training part,

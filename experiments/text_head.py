@@ -7,7 +7,7 @@ locked, with a projection, and a small text transformer, contrastively on the tr
 images of groups that neither the pair nor the heads have seen. Last, the whole is fine-tuned on
 images from the head that prompts gave, and from a random one.
 
-    python benchmarks/text_head.py [--pair FOLDER] [--steps 600] [--tune 100] [--threads 1]
+    python experiments/text_head.py [--pair FOLDER] [--steps 600] [--tune 100] [--threads 1]
 
 A killed call goes on from the last hundred steps of the pair, and from the last checkpoint of a
 fine-tuning.

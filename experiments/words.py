@@ -1,6 +1,6 @@
 """What the built-in model's answers in words are worth by each route, and their scores with them.
 
-Run: python benchmarks/words.py [--run runs/builtin] [--pairs 809] [--routes ROUTE...]
+Run: python experiments/words.py [--run runs/builtin] [--pairs 809] [--routes ROUTE...]
 
 RUN is the folder of `unprompt train recipes/builtin.yaml`, or will be; the test split is measured
 on. Pictures are embedded once; each route words the same embeddings.

@@ -6,7 +6,7 @@ out whole, and of the others whole groups of near-duplicate prompts: both are sc
 point's recipe is that of FIELD.md, section 1: a random split chooses its checkpoint, AdamW at 1e-4
 to 1e-6 over everything, a linear head from random weights, no warm-up, no average, no augmentation.
 
-    python benchmarks/ablation.py [--runs FOLDER] [--steps 100] [--seeds 0 1 2] [--only NAME ...]
+    python experiments/ablation.py [--runs FOLDER] [--steps 100] [--seeds 0 1 2] [--only NAME ...]
 
 Runs that are finished are not run again; a killed one goes on from where it was. The last lines
 are the table of what is there.

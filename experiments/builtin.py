@@ -1,6 +1,6 @@
 """How well heads transfer to sources that they have not seen: leave one source out.
 
-Run: python benchmarks/builtin.py [--run runs/builtin] [--folds runs/leave_one_out]
+Run: python experiments/builtin.py [--run runs/builtin] [--folds runs/leave_one_out]
 
 Every head stands on the same frozen backbone (recipes/builtin.yaml) and is fitted again for each
 source of ../shared/pairs on all the others; the two sets of AI-Horde styles, which share their

@@ -1,6 +1,6 @@
 """Does fine-tuning the last blocks help on sources never seen, against the frozen backbone?
 
-Run: python benchmarks/finetune.py [--run runs/builtin] [--folds runs/finetune] [--steps 150]
+Run: python experiments/finetune.py [--run runs/builtin] [--folds runs/finetune] [--steps 150]
 
 Both begin from the head of classes fitted in closed form (recipes/builtin.yaml, no memory). Tuned
 are the last two stages and the last convolution (with --head-rate the head's linear map too),
