@@ -53,7 +53,7 @@ def test_few_answers_say_no_more_than_their_mean():
 
 def test_equal_signs_make_one_knot():
     curve = fit_calibration(np.ones(90), np.linspace(0, 0.6, 90))
-    assert curve.signs == (1.0,)
+    assert curve.inputs == (1.0,)
     assert curve(5) == curve(1) == pytest.approx(curve.expected[0])
 
 

@@ -86,11 +86,11 @@ def test_models_that_cannot_be_averaged(models, recipe, pairs, tmp_path):
         average(models, [1, 2])
     with pytest.raises(UnpromptError, match="a sum above 0"):
         average(models, [0, 0, 0])
-    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 8
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 8
     build(recipe, pairs.embeddings.shape[1]).save_pretrained(tmp_path / "wide")
     with pytest.raises(UnpromptError, match=r"wide is not of the architecture of .*fitted"):
         average([models[0], tmp_path / "wide"])
-    recipe.model.head.kind, recipe.model.size = "linear", 64
+    recipe.model.head.type, recipe.model.size = "linear", 64
     build(recipe, pairs.embeddings.shape[1]).save_pretrained(tmp_path / "large")
     with pytest.raises(UnpromptError, match="large takes other input than"):
         average([models[0], tmp_path / "large"])

@@ -66,7 +66,7 @@ recipes = st.builds(
         ),
         size=st.none() | st.integers(1, 999),
         mean=st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3),
-        head=st.builds(Head, kind=st.sampled_from(["linear", "mlp"]), dropout=st.floats(0, 0.9)),
+        head=st.builds(Head, type=st.sampled_from(["linear", "mlp"]), dropout=st.floats(0, 0.9)),
     ),
     optimiser=st.builds(Optimiser, learning_rate=st.floats(0, 1)),
     schedule=st.builds(Schedule, epochs=st.floats(0.1, 100), max_steps=st.just(-1)),
@@ -205,7 +205,7 @@ def test_a_value_out_of_range_names_its_key(write, override):
 
 
 def test_values_that_exclude_each_other(write):
-    message = refused(write(TABLE), ["schedule.probe=true", "model.head.kind=mlp"])
+    message = refused(write(TABLE), ["schedule.probe=true", "model.head.type=mlp"])
     assert "schedule.probe fits a linear head" in message
     assert "nothing would be learned" in refused(write(TABLE), ["loss.cosine=0"])
     message = refused(write(TABLE + "captioner: {}\n"), ["optimiser.ema=0.9"])

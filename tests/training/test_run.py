@@ -203,7 +203,7 @@ def test_a_batch_without_one_readable_image_changes_nothing(recipe, damaged):
 
 
 def test_memory_that_runs_out_says_what_to_lower(recipe):
-    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 10**12
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 10**12
     recipe.schedule.batch_size, recipe.schedule.accumulation = 32, 2
     with pytest.raises(TrainingError, match="out of memory") as caught:
         train(recipe)
@@ -230,7 +230,7 @@ def test_a_fold_is_held_out_and_the_others_train(recipe, pairs, tmp_path):
 
 
 def test_a_wide_head_is_trained_first(recipe):
-    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 32
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 32
     recipe.schedule.head_epochs, recipe.schedule.max_steps = 40, 1
     recipe.schedule.evaluations = 1
     recipe.optimiser.learning_rate = 0.0
@@ -360,7 +360,7 @@ def test_images_decoded_once_give_the_same_run(recipe, tmp_path, capsys):
 def test_a_start_keeps_its_head_where_the_recipe_names_none(recipe, pairs, tmp_path):
     from unprompt.models.heads import HeadConfig
 
-    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 8
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 8
     before = build(recipe, 12)
     before.save_pretrained(tmp_path / "start")
     recipe.model.head = type(recipe.model.head)()
@@ -369,5 +369,5 @@ def test_a_start_keeps_its_head_where_the_recipe_names_none(recipe, pairs, tmp_p
     assert model.architecture.head == HeadConfig("mlp", 8)
     for name, value in before.head.state_dict().items():
         assert torch.equal(model.head.state_dict()[name], value)
-    recipe.model.head.kind, recipe.model.head.dropout = "linear", 0.5
+    recipe.model.head.type, recipe.model.head.dropout = "linear", 0.5
     assert build(recipe, 12).architecture.head == HeadConfig("linear", dropout=0.5)

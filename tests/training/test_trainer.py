@@ -53,7 +53,7 @@ def test_the_loss_is_one_minus_the_mean_cosine(recipe, pairs):
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_vit"])
 def test_every_parameter_is_in_one_group(recipe, pairs, backbone, kind):
-    recipe.model.backbone, recipe.model.head.kind, recipe.model.head.hidden = backbone, kind, 8
+    recipe.model.backbone, recipe.model.head.type, recipe.model.head.hidden = backbone, kind, 8
     model = build(recipe, 12)
     groups = parameter_groups(model, recipe.optimiser)
     counted = [id(p) for group in groups for p in group["params"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -64,10 +63,6 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Let --write-sidecar replace what it did not write."),
     ] = False,
-    thumbnails: Annotated[
-        bool,
-        typer.Option(help="Show the images where the terminal can: kitty, iTerm2, Konsole, ..."),
-    ] = True,
     bank: options.BankOption = None,
     knn: options.Knn = 0,
     rerank: options.Rerank = False,
@@ -105,7 +100,6 @@ def predict(
     from unprompt.images import find_images
     from unprompt.predicting.answer import Answer
     from unprompt.predicting.output import write_answers
-    from unprompt.predicting.thumbnails import drawing, with_thumbnails
     from unprompt.predicting.watch import new_images
     from unprompt.predicting.write_sidecar import Sidecars, write_sidecars
     from unprompt.progress import track
@@ -153,9 +147,6 @@ def predict(
         if sidecars:
             answers = write_sidecars(answers, counts, overwrite)
         answers = counted(answers)
-        shown = thumbnails and form is Format.text and file.isatty()
-        if shown and (draw := drawing(os.environ)):
-            answers = with_thumbnails(answers, file, draw)
         written = write_answers(answers, file, form, encoder)
         if len(first) > batch_size and not watch:
             written = track(written, "Predicting", lambda: sum(1 for _ in found()))

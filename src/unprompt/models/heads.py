@@ -17,7 +17,7 @@ class HeadConfig:
     """The map from features to the prompt embedding.
 
     Attributes:
-        kind: ``linear``; ``mlp``: Linear → BatchNorm → ReLU → Linear, the wide head of the
+        type: ``linear``; ``mlp``: Linear → BatchNorm → ReLU → Linear, the wide head of the
             Kaggle competition's winner; or ``classes``: see `ClassesHead`.
         hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
         dropout: probability of zeroing a feature before the head, in training.
@@ -27,7 +27,7 @@ class HeadConfig:
         landmarks: how many training pictures a ``classes`` head remembers; see `Memory`.
     """
 
-    kind: Literal["linear", "mlp", "classes"] = "linear"
+    type: Literal["linear", "mlp", "classes"] = "linear"
     hidden: int = 16_384
     dropout: float = 0.0
     normalise: bool = False
@@ -124,12 +124,12 @@ def create_head(config: HeadConfig, width: int, dim: int) -> nn.Module:
         dim: of the prompt embeddings that it gives, before they are brought to unit norm.
 
     Raises:
-        UnpromptError: there is no such kind.
+        UnpromptError: there is no such head.
     """
     first = [UnitNorm()] if config.normalise else []
-    if config.kind == "linear":
+    if config.type == "linear":
         return nn.Sequential(*first, nn.Dropout(config.dropout), nn.Linear(width, dim))
-    if config.kind == "mlp":
+    if config.type == "mlp":
         return nn.Sequential(
             *first,
             nn.Dropout(config.dropout),
@@ -138,6 +138,6 @@ def create_head(config: HeadConfig, width: int, dim: int) -> nn.Module:
             nn.ReLU(),
             nn.Linear(config.hidden, dim),
         )
-    if config.kind == "classes":
+    if config.type == "classes":
         return ClassesHead(config, width, dim)
-    raise UnpromptError(f"head '{config.kind}': must be linear, mlp or classes")
+    raise UnpromptError(f"head '{config.type}': must be linear, mlp or classes")

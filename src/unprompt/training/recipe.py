@@ -155,7 +155,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     for key, fine in _bounds(recipe):
         if not fine:
             raise RecipeError(f"{path}: {key}={OmegaConf.select(values, key)} is out of range")
-    if recipe.schedule.probe and recipe.model.head.kind == "mlp":
+    if recipe.schedule.probe and recipe.model.head.type == "mlp":
         raise RecipeError(
             f"{path}: schedule.probe fits a linear head or one of classes; take one of them, or "
             "schedule.head_epochs instead of schedule.probe"

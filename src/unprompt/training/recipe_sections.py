@@ -63,7 +63,7 @@ class Head:
     """The head of the embedder; see `unprompt.models.heads.HeadConfig`.
 
     Attributes:
-        kind: ``linear``, ``mlp`` or ``classes``. Where it is not said, the head of the embedder
+        type: ``linear``, ``mlp`` or ``classes``. Where it is not said, the head of the embedder
             that the run goes on from is kept, and without one it is ``linear``.
         hidden: width of the ``mlp``'s hidden layer.
         dropout: probability of zeroing a feature before the head, in training.
@@ -72,7 +72,7 @@ class Head:
         landmarks: for ``classes``, how many training pictures the head remembers; 0 for none.
     """
 
-    kind: Literal["linear", "mlp", "classes"] | None = None
+    type: Literal["linear", "mlp", "classes"] | None = None
     hidden: int = 16_384
     dropout: float = 0.0
     usual: str | None = None

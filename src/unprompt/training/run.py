@@ -259,7 +259,7 @@ def build(recipe: Recipe, dim: int, taught: bool = True) -> Embedder:
     """
     settings = recipe.model
     head = HeadConfig(
-        settings.head.kind or "linear",
+        settings.head.type or "linear",
         settings.head.hidden,
         settings.head.dropout,
         landmarks=settings.head.landmarks,
@@ -291,14 +291,14 @@ def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embed
     A recipe that says nothing of the head keeps the one that is there.
     """
     before = Embedder.from_pretrained(builtin_folder() if start == BUILTIN else start)
-    if recipe.model.head.kind is None:
+    if recipe.model.head.type is None:
         head = before.architecture.head
     config = replace(before.architecture, head=head, dim=dim, encoder=recipe.model.encoder)
     size = recipe.model.size or before.preprocessing.size
     model = Embedder(config, before.backbone, replace(before.preprocessing, size=size))
     if config == before.architecture:
         model.head.load_state_dict(before.head.state_dict())
-    elif recipe.model.head.kind == "classes":
+    elif recipe.model.head.type == "classes":
         _teach(model, recipe.model)
     return model.to(memory_format=torch.channels_last)
 

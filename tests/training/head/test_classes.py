@@ -49,7 +49,7 @@ def test_names_are_first_lemmas():
     names = class_names(1000)
     assert len(names) == 1000
     assert names[:3] == ["tench", "goldfish", "great white shark"]
-    with pytest.raises(UnpromptError, match=r"no ImageNet has 7 classes.*model\.head\.kind"):
+    with pytest.raises(UnpromptError, match=r"no ImageNet has 7 classes.*model\.head\.type"):
         class_names(7)
 
 

@@ -87,7 +87,7 @@ def test_a_head_of_classes_is_taught_by_the_recipe_and_fitted_by_the_probe(
     save(real.with_columns({"embedding": embeddings}), tmp_path / "real.parquet")
     real = load(tmp_path / "real.parquet")
     (tmp_path / "usual.txt").write_text("a red circle\n")
-    recipe.model.head.kind = "classes"
+    recipe.model.head.type = "classes"
     recipe.model.head.usual = str(tmp_path / "usual.txt")
     model = build(recipe, dim=384)
     said = encode(["a red circle"], recipe.model.encoder)[0]
@@ -101,15 +101,15 @@ def test_a_head_of_classes_is_taught_by_the_recipe_and_fitted_by_the_probe(
 
 
 def test_a_wide_head_cannot_be_probed(recipe, pairs):
-    recipe.model.head.kind = "mlp"
+    recipe.model.head.type = "mlp"
     recipe.model.head.hidden = 8
     model = build(recipe, pairs.embeddings.shape[1])
-    with pytest.raises(RecipeError, match=r"set model\.head\.kind=linear"):
+    with pytest.raises(RecipeError, match=r"set model\.head\.type=linear"):
         fit_head(model, pairs, pairs)
 
 
 def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pairs):
-    recipe.model.head.kind, recipe.model.head.hidden = "mlp", 32
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 32
     torch.manual_seed(0)
     model = build(recipe, pairs.embeddings.shape[1]).train()
     body = [p.clone() for p in model.backbone.state_dict().values()]

@@ -163,7 +163,7 @@ def class_names(count: int) -> list[str]:
     if subset is None:
         raise UnpromptError(
             f"no ImageNet has {count} classes, so what they are called is not known; take "
-            "model.head.kind=linear"
+            "model.head.type=linear"
         )
     info = ImageNetInfo(subset)
     return [info.index_to_description(place).split(",")[0] for place in range(count)]
@@ -211,7 +211,7 @@ def fit_classes(parts: Parts) -> ClassesFit:
     if len(sources) < 2:
         raise UnpromptError(
             f"every pair is of the source '{sources[0]}'; a classes head is fitted by leaving out "
-            "one source after the other: add pairs of another, or take model.head.kind=linear"
+            "one source after the other: add pairs of another, or take model.head.type=linear"
         )
     moments = {source: _moments(parts, source) for source in sources}
     scores = dict.fromkeys(product(PENALTIES, CONTENT_GAINS, USUAL_GAINS), 0.0)

@@ -45,8 +45,8 @@ def fit_head(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float
         fit = learn(model.head, known.values, unit(rows.embeddings), sources, rows.prompts)
         return fit.penalty, _score(model, val, features_of(model, val))
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
-    if model.architecture.head.kind != "linear" or not isinstance(layer, nn.Linear):
-        raise RecipeError("schedule.probe fits a linear head; set model.head.kind=linear")
+    if model.architecture.head.type != "linear" or not isinstance(layer, nn.Linear):
+        raise RecipeError("schedule.probe fits a linear head; set model.head.type=linear")
     known = features_of(model, train)
     unseen = features_of(model, val)
     strength, score, weight, bias = best_ridge(

@@ -96,7 +96,7 @@ def pretrain(
     order = np.random.default_rng(seed).permutation(len(prompts))
     held_out, known = np.split(order, [round(HELD_OUT * len(order))])
     module = create_head(settings, images.dim, embeddings.shape[1]).to(device)
-    if settings.kind == "linear":
+    if settings.type == "linear":
         _, _, weight, bias = best_ridge(
             features[known], embeddings[known], features[held_out], embeddings[held_out], noise
         )
