@@ -61,9 +61,8 @@ def parity(threads: int, models: int) -> bool:
 def step_products(model: Any, rows: int) -> list[Any]:
     """The layers by whose weights a step of generation multiplies, each with rows to multiply."""
     from unprompt.models.coca.packing import PackedLinear
-    from unprompt.models.coca.panels import PanelLinear
 
-    kinds = torch.nn.Linear, PackedLinear, PanelLinear
+    kinds = torch.nn.Linear, PackedLinear
     layers = [
         layer
         for tower in (model.model.text.blocks, model.model.decoder)

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from unprompt.encoding import DEFAULT_ENCODER, EncoderError, load_encoder, sources
-from unprompt.encoding.encoder_config import read_layout
+from unprompt.encoding.encoder_config import read_encoder_config
 from unprompt.encoding.sources import find_source
 from unprompt.errors import ModelNotFoundError
 
@@ -135,7 +135,7 @@ def test_damaged_or_unsupported_models(
 def test_a_prefix_stands_before_every_prompt(own_folder: Path):
     settings = own_folder / "config_sentence_transformers.json"
     settings.write_text('{"default_prompt_name": "q", "prompts": {"q": "photo of "}}')
-    assert read_layout(own_folder).prefix == "photo of "
+    assert read_encoder_config(own_folder).prefix == "photo of "
     prefixed = load_encoder(str(own_folder), "onnx", "fp32").encode(["a cat"])
     plain = load_encoder(DEFAULT_ENCODER, "onnx", "fp32").encode(["photo of a cat"])
     assert (prefixed == plain).all()

@@ -29,16 +29,13 @@ def embed(
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     backend: Annotated[
         str,
-        typer.Option(
-            help="torch; onnx, which needs no torch; numba, for processors with AVX512-VNNI; auto."
-        ),
+        typer.Option(help="torch; onnx, which needs no torch; auto: the faster one."),
     ] = "auto",
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32: exact. int16: for numba, all but exact. bf16: for torch. int8: the "
-            "fastest, cosine to fp32 about 0.997 (numba) or 0.993 (onnx). auto: the fastest with "
-            "a cosine to fp32 of at least 0.9999."
+            help="fp32: exact. bf16: for torch. int8: the fastest, cosine to fp32 about 0.993. "
+            "auto: the fastest with a cosine to fp32 of at least 0.9999."
         ),
     ] = "auto",
 ) -> None:

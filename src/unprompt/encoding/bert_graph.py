@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unprompt.encoding.encoder_config import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
 from unprompt.encoding.onnx_file import MICROSOFT, model, node
 
 INPUT = "ids"
@@ -19,14 +19,17 @@ OUTPUT = "embeddings"
 
 
 def bert_graph(
-    layout: Layout, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], precision: str
+    config: EncoderConfig,
+    bert: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    precision: str,
 ) -> bytes:
     """The whole encoder up to pooling, for prompts of equal length.
 
     Args:
-        layout: the model; only its pooling and width are used.
-        config: the model's ``config.json``, of a BERT that `bert.read_config` accepts.
-        weights: its tensors by name.
+        config: the encoder; only its pooling and width are used.
+        bert: its ``config.json``, as `onnx_backend.read_bert_config` reads it.
+        weights: its float32 tensors by name.
         precision: ``fp32`` or ``int8``. In int8 the matrices of the linear layers have one scale
             for each output, and what they multiply is quantised on the fly, one scale a batch;
             everything between is float32.
@@ -39,20 +42,20 @@ def bert_graph(
         EncoderError: weights are missing.
     """
     try:
-        graph = _Graph(weights, float(config["layer_norm_eps"]), precision == "int8")
+        graph = _Graph(weights, float(bert["layer_norm_eps"]), precision == "int8")
         hidden = graph.embed()
-        for layer in range(config["num_hidden_layers"]):
+        for layer in range(bert["num_hidden_layers"]):
             prefix = f"encoder.layer.{layer}."
-            hidden = graph.attend(hidden, f"{prefix}attention.", config["num_attention_heads"])
+            hidden = graph.attend(hidden, f"{prefix}attention.", bert["num_attention_heads"])
             hidden = graph.feed_forward(hidden, prefix)
     except KeyError as error:
         raise EncoderError(
-            f"{layout.weights_folder}: the config or the weights have no {error}; download the "
+            f"{config.weights_folder}: the config or the weights have no {error}; download the "
             "model again"
         ) from error
-    graph.pool(hidden, layout.pooling)
+    graph.pool(hidden, config.pooling)
     inputs = {INPUT: ("int32", ("n", "length"))}
-    return model(graph.nodes, graph.constants, inputs, {OUTPUT: ("float32", ("n", layout.dim))})
+    return model(graph.nodes, graph.constants, inputs, {OUTPUT: ("float32", ("n", config.dim))})
 
 
 class _Graph:

@@ -16,7 +16,7 @@ class EncoderError(UnpromptError):
 
 
 @dataclass(frozen=True)
-class Layout:
+class EncoderConfig:
     """What it takes to run one sentence-transformers model.
 
     Attributes:
@@ -70,11 +70,11 @@ def is_whole(folder: Path) -> bool:
     """
     if not (folder / "modules.json").exists():
         return False
-    layout = read_layout(folder)
-    return layout.tokenizer.exists() and bool(layout.weights)
+    config = read_encoder_config(folder)
+    return config.tokenizer.exists() and bool(config.weights)
 
 
-def read_layout(folder: Path) -> Layout:
+def read_encoder_config(folder: Path) -> EncoderConfig:
     """Read a model folder's settings.
 
     Honoured: Transformer, then Pooling (mean or cls), then Normalize or nothing; the result is
@@ -108,7 +108,7 @@ def read_layout(folder: Path) -> Layout:
             f"{weights_folder / 'config.json'}: states no hidden_size or no length limit "
             "(max_position_embeddings); is this a text model?"
         )
-    return Layout(
+    return EncoderConfig(
         folder=folder,
         weights_folder=weights_folder,
         pooling=pooling,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unprompt.encoding.encoder_config import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,8 +27,8 @@ class Batch:
     ids: np.ndarray
 
 
-def load_tokenizer(layout: Layout) -> Tokenizer:
-    """Load the fast tokenizer of a model folder; it cuts to the layout's length, and never pads.
+def load_tokenizer(config: EncoderConfig) -> Tokenizer:
+    """Load the fast tokenizer of a model folder; it cuts to the config's length, and never pads.
 
     Raises:
         EncoderError: the file is damaged.
@@ -36,25 +36,25 @@ def load_tokenizer(layout: Layout) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(layout.tokenizer))
+        tokenizer = Tokenizer.from_file(str(config.tokenizer))
     # The library raises bare Exception on a file that it cannot read.
     except Exception as error:
         raise EncoderError(
-            f"{layout.tokenizer}: cannot be read ({error}); download the model again"
+            f"{config.tokenizer}: cannot be read ({error}); download the model again"
         ) from error
     tokenizer.no_padding()
-    tokenizer.enable_truncation(layout.max_length)
+    tokenizer.enable_truncation(config.max_length)
     return tokenizer
 
 
-def tokenize(tokenizer: Tokenizer, layout: Layout, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, special tokens included, at most ``layout.max_length`` of them.
+def tokenize(tokenizer: Tokenizer, config: EncoderConfig, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, special tokens included, at most ``config.max_length`` of them.
 
     As sentence-transformers does, white space around a text is dropped. Lone surrogates, which
     damaged metadata holds and no tokenizer takes, become U+FFFD.
     """
-    prepared = [layout.prefix + text.strip() for text in texts]
-    if layout.lower_case:
+    prepared = [config.prefix + text.strip() for text in texts]
+    if config.lower_case:
         prepared = [text.lower() for text in prepared]
     prepared = [text if _is_unicode(text) else _mend(text) for text in prepared]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(prepared)]

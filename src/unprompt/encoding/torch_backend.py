@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unprompt.encoding.encoder_config import EncoderError, Layout
+from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
 from unprompt.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MAX_TOKENS_CPU = 4096
 MAX_TOKENS_CUDA = 65_536
 
 
-def load_network(layout: Layout, dtype: torch.dtype | None = None) -> torch.nn.Module:
+def load_network(config: EncoderConfig, dtype: torch.dtype | None = None) -> torch.nn.Module:
     """Load the transformer of a model folder, in evaluation mode.
 
     Raises:
@@ -36,14 +36,14 @@ def load_network(layout: Layout, dtype: torch.dtype | None = None) -> torch.nn.M
     logging.disable_progress_bar()
     try:
         network = AutoModel.from_pretrained(
-            layout.weights_folder,
+            config.weights_folder,
             dtype=dtype or torch.float32,
             local_files_only=True,
             trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise EncoderError(
-            f"{layout.weights_folder}: the weights cannot be loaded ({error})"
+            f"{config.weights_folder}: the weights cannot be loaded ({error})"
         ) from error
     finally:
         if shown:
@@ -69,18 +69,18 @@ class TorchNetwork:
     """Token ids to pooled, not yet normalised embeddings, on torch.
 
     Args:
-        layout: the model.
+        config: the model.
         precision: ``fp32`` or ``bf16``.
         device: a torch device.
     """
 
-    def __init__(self, layout: Layout, precision: str, device: str):
+    def __init__(self, config: EncoderConfig, precision: str, device: str):
         import torch
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         self._device = torch.device(device)
-        self._network: Any = load_network(layout, dtype).to(self._device)
-        self._pooling = layout.pooling
+        self._network: Any = load_network(config, dtype).to(self._device)
+        self._pooling = config.pooling
         self.workers = 1  # torch shares out each product among the cores by itself
         self.max_tokens = MAX_TOKENS_CUDA if self._device.type == "cuda" else MAX_TOKENS_CPU
 

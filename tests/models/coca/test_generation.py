@@ -10,7 +10,7 @@ from transformers.activations import ACT2FN
 
 from tests.models.coca.conftest import BOS, CONFIG, EOS, open_clip_model, our_model, texts
 from unprompt.errors import UnpromptError
-from unprompt.models.coca import CoCaCache, panels
+from unprompt.models.coca import CoCaCache
 from unprompt.models.coca.layers import CrossAttention, Mlp
 from unprompt.models.coca.open_clip import load_open_clip
 from unprompt.models.coca.packing import pack
@@ -266,15 +266,6 @@ def test_rows_of_a_cache_stay():
         CoCaCache().batch_select_indices(torch.tensor([0]))
 
 
-@pytest.fixture(params=["panels", "oneDNN"])
-def layout(request, monkeypatch):
-    if request.param == "oneDNN":
-        monkeypatch.setattr(panels, "is_available", lambda: False)
-    elif not panels.is_available():
-        pytest.skip("panels need AVX-512, numba and a PyTorch with GCC's OpenMP")
-
-
-@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_packed_weights_generate_the_same(model, pixels, activation, beams):
@@ -299,7 +290,6 @@ def test_packed_weights_generate_the_same(model, pixels, activation, beams):
         assert torch.equal(packed.generate(pixels, max_length=14), captions)
 
 
-@pytest.mark.usefixtures("layout")
 @torch.no_grad()
 def test_a_packed_model_steps_on_from_chunks_and_other_rows(model, pixels):
     """One position after several, several after one, rows in another order, new room."""

@@ -44,8 +44,6 @@ class CoCaCache(Cache):
         self._length = 0
         # For each layer of the step under way: where it writes, and all its keys and values.
         self._layers: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        # For each layer, all room for its keys and values; made again when the buffers are.
-        self._rooms: list[KeysValues] = []
         # The beam that wrote each position of each row, (rows, length).
         self._writers: torch.Tensor | None = None
 
@@ -103,27 +101,8 @@ class CoCaCache(Cache):
         new.copy_((pair.detach() if pair.requires_grad else pair).view(new.shape))
         return keys, values
 
-    def room(self, x: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Announce a step of one position a row to a layer, instead of `append`; for one beam.
-
-        Args:
-            x: what the layer is given, (rows, 1, width).
-            layer: its number; layers fill in order.
-
-        Returns:
-            The layer's buffers of keys and values, (rows, heads, capacity, width of a head), and
-            how many positions they hold once the caller has written the last of them.
-        """
-        if layer == 0:
-            self._open(x.shape[0], 1, x.shape[2], x)
-        if not self._rooms:
-            self._rooms = [
-                (keys, values) for buffer in self._buffers for keys, values in buffer.squeeze(5)
-            ]
-        return *self._rooms[layer], self._length
-
-    def _open(self, rows: int, length: int, width: int, like: torch.Tensor) -> None:
-        """Have room for a step of all layers."""
+    def _cut(self, rows: int, length: int, width: int, like: torch.Tensor) -> None:
+        """Cut the buffers for a step, all layers at once: a layer is left with one copy to do."""
         start, end = self._length, self._length + length
         if not self._buffers:
             groups = rows // self.beams
@@ -134,15 +113,9 @@ class CoCaCache(Cache):
         if end > self._buffers[0].shape[4]:
             capacity = max(end, 2 * start, _GROWTH)
             self._buffers = [_grown(buffer, start, capacity) for buffer in self._buffers]
-            self._rooms = []
-        self._length = end
-
-    def _cut(self, rows: int, length: int, width: int, like: torch.Tensor) -> None:
-        """Cut the buffers for a step, all layers at once: a layer is left with one copy to do."""
-        self._open(rows, length, width, like)
-        end, self._layers = self._length, []
+        self._length, self._layers = end, []
         for buffer in self._buffers:
-            new = buffer.narrow(4, end - length, length).permute(0, 2, 5, 4, 1, 3, 6)
+            new = buffer.narrow(4, start, length).permute(0, 2, 5, 4, 1, 3, 6)
             keys, values = buffer.narrow(4, 0, end).flatten(4, 5).unbind(1)
             self._layers += zip(new.unbind(0), keys.unbind(0), values.unbind(0), strict=True)
 
@@ -153,7 +126,6 @@ class CoCaCache(Cache):
             self._writers = self._writers[order]
             return
         self._buffers = [buffer[:, :, order] for buffer in self._buffers]
-        self._rooms = []
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` positions."""
