@@ -24,7 +24,7 @@ from unprompt.files import atomic_open
 from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead, HeadConfig, create_head
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
 from unprompt.training.head.classes import learn, teach
 from unprompt.training.head.features import features_of
@@ -65,7 +65,7 @@ def main() -> None:
     embedder = build(recipe, dim=384).eval()
     known = known_of(embedder, table)
     assert isinstance(embedder.head, ClassesHead)
-    usual = read_lines(str(load_recipe(RECIPE).model.head.usual))
+    usual = prompts_of(str(load_recipe(RECIPE).model.head.usual))
     scores: dict[str, np.ndarray] = {}
     for family in sorted(set(families)):
         path = options.folds / f"{family}.json"

@@ -28,7 +28,7 @@ from unprompt.files import atomic_open
 from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
 from unprompt.progress import track
 from unprompt.training.head.classes import learn, teach
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--head-rate", type=float, default=0.0)
     options = parser.parse_args()
     recipe = load_recipe(RECIPE, ["model.head.usual=null", "model.head.landmarks=0"])
-    usual = read_lines(str(load_recipe(RECIPE).model.head.usual))
+    usual = prompts_of(str(load_recipe(RECIPE).model.head.usual))
     table = some_of(prepare(recipe, options.run))
     families = families_of(table)
     held = np.array(table.column("split")) != "train"

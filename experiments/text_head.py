@@ -34,7 +34,7 @@ from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.head.features import features_of
 from unprompt.training.head.linear_probe import best_ridge
@@ -114,7 +114,7 @@ def of_heads(name: str, table: PairsTable, images: int, others: int) -> Embedder
     row("random training prompt", train.embeddings[random.integers(len(train), size=len(true))])
     row("random head", answers(shared_space))
     seen = sorted(set(train.prompts))
-    unseen = list(dict.fromkeys(p for f in OTHERS for p in read_lines(SHARED / f"prompts/{f}.txt")))
+    unseen = list(dict.fromkeys(p for f in OTHERS for p in prompts_of(SHARED / f"prompts/{f}.txt")))
     unseen = [unseen[place] for place in random.permutation(len(unseen))[:others]]
     fitted = {}
     for title, prompts in (("the training split", seen), ("other sources", unseen)):

@@ -146,9 +146,9 @@ import os, random, signal, sys
 from pathlib import Path
 from unprompt.collecting.generate import generate
 from unprompt.collecting.sketches.sketch import SketchBackend
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 
-prompts, folder = read_lines(sys.argv[1]), Path(sys.argv[2])
+prompts, folder = prompts_of(sys.argv[1]), Path(sys.argv[2])
 size, rng, halfway = int(sys.argv[3]) or None, random.Random(0), 0
 journal = folder / ".journal-0.jsonl"
 count = lambda: journal.read_bytes().count(b'"images/') if journal.exists() else 0

@@ -18,7 +18,7 @@ from unprompt.errors import RecipeError, TableError
 from unprompt.models.decoder.network import DecoderConfig, DecoderModel
 from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.models.decoder.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from unprompt.pairs.prompt_file import write_lines
+from unprompt.pairs.prompt_file import write_prompts
 from unprompt.pairs.table import load, save
 from unprompt.predicting.embedding_model import builtin_folder
 from unprompt.predicting.predictor import Predictor
@@ -44,7 +44,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "prompts.txt"
-    write_lines([*compose(120, style="caption"), "  a cat  on a mat", "a cat on a mat"], path)
+    write_prompts([*compose(120, style="caption"), "  a cat  on a mat", "a cat on a mat"], path)
     return path
 
 

@@ -80,10 +80,10 @@ def compose(
     typer.echo(f"{output}: {n:,} prompts", err=True)
     if diversity or against:
         from unprompt.collecting.prompts.diversity import measure_diversity, to_text
-        from unprompt.pairs.prompt_file import read_lines
+        from unprompt.pairs.prompt_file import prompts_of
 
         files = [output, *(against or [])]
-        typer.echo(to_text([measure_diversity(read_lines(file), str(file)) for file in files]))
+        typer.echo(to_text([measure_diversity(prompts_of(file), str(file)) for file in files]))
 
 
 @app.command()
@@ -146,7 +146,7 @@ def generate(
     """
     from unprompt.collecting.generate import generate as run
     from unprompt.collecting.images.backends import make_backend
-    from unprompt.pairs.prompt_file import read_lines
+    from unprompt.pairs.prompt_file import prompts_of
 
     options: dict[str, Any] = {}
     if backend == "diffusers":
@@ -168,7 +168,7 @@ def generate(
         if model is not None:
             options["model"] = model
     result = run(
-        read_lines(prompts),
+        prompts_of(prompts),
         output,
         make_backend(backend, size=size, **options),
         images_per_prompt=images_per_prompt,

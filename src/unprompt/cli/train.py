@@ -141,8 +141,8 @@ def pretrain(
     import torch
 
     from unprompt.models.heads import HeadConfig
+    from unprompt.pairs.prompt_file import prompts_of
     from unprompt.training.head.text_head import pretrain as run
-    from unprompt.training.head.text_head import prompts_of
 
     fitted = run(
         backbone,

@@ -11,7 +11,7 @@ from typing import Protocol
 from unprompt.collecting.prompts.composition import compose, text_key
 from unprompt.errors import OutputError, UnpromptError
 from unprompt.files import atomic_open
-from unprompt.pairs.prompt_file import write_lines
+from unprompt.pairs.prompt_file import write_prompts
 from unprompt.progress import track
 
 CHUNK = 2048
@@ -64,7 +64,7 @@ def write_composed(
     path = Path(path)
     if completer is None:
         prompts = compose(n, seed, style, wordnet=wordnet)
-        write_lines(track(prompts, "composing", total=n), path)
+        write_prompts(track(prompts, "composing", total=n), path)
         return
     header = {"n": n, "seed": seed, "style": style, "wordnet": wordnet}
     notes = path.with_name(f".{path.name}.partial")
@@ -74,7 +74,7 @@ def write_composed(
     prompts = (prompt for new in chunks for prompt in new)
     rest = n - sum(len(new) for _, new in done)
     done += [(0, list(track(prompts, "completing", total=rest)))]
-    write_lines((prompt for _, new in done for prompt in new), path)
+    write_prompts((prompt for _, new in done for prompt in new), path)
     notes.unlink(missing_ok=True)
 
 

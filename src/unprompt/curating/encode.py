@@ -1,4 +1,4 @@
-"""Prompt embeddings of a pairs table or of a text file."""
+"""Prompt embeddings of a pairs table or of a file of prompts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 from unprompt.encoding import DEFAULT_ENCODER, encode, load_encoder
 from unprompt.errors import OutputError
 from unprompt.files import atomic_open
-from unprompt.pairs.prompt_file import read_lines
-from unprompt.pairs.table import PairsTable, PairsWriter, load, stream
+from unprompt.pairs.prompt_file import is_table, prompts_of
+from unprompt.pairs.table import PairsTable, PairsWriter, stream
 
-_TABLES = (".parquet", ".jsonl")
 _ROWS = 65_536
 """Rows in memory at a time; as many prompts as `PromptEncoder.stream` sorts by length at once."""
 
@@ -51,8 +50,7 @@ def embed(
     made again goes on where it stopped.
 
     Args:
-        source: a pairs table (``.parquet``, ``.jsonl``, or its folder), or else a text file, one
-            prompt a line.
+        source: a pairs table, or any file of `unprompt.pairs.prompt_file.prompts_of`.
         output: ``.npy`` for an array, float32 of shape (n, dim), in the order of the rows or of
             the lines that are not blank; ``.parquet`` for the pairs table with its column
             ``embedding`` (float16) set, replaced where it was there.
@@ -69,8 +67,7 @@ def embed(
         UnpromptError: the encoder cannot be had.
     """
     source, output = Path(source), Path(output)
-    is_table = source.suffix.lower() in _TABLES or source.is_dir()
-    wanted = (".npy", ".parquet") if is_table else (".npy",)
+    wanted = (".npy", ".parquet") if is_table(source) else (".npy",)
     if output.suffix.lower() not in wanted:
         raise OutputError(
             f"{output}: the embeddings of {source.name} go to a file that ends in "
@@ -78,7 +75,7 @@ def embed(
         )
     loaded = load_encoder(encoder, backend, precision)
     if output.suffix.lower() == ".npy":
-        prompts = load(source, ["prompt"]).prompts if is_table else read_lines(source)
+        prompts = prompts_of(source)
         embeddings = encode(prompts, loaded)
         with atomic_open(output, "wb") as file:
             np.save(file, embeddings)

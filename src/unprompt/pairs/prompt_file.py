@@ -1,4 +1,4 @@
-"""Prompts in a plain text file, one a line."""
+"""Prompts of any file that holds some: a table, JSON lines, a CSV file, or plain text."""
 
 from __future__ import annotations
 
@@ -8,34 +8,119 @@ from pathlib import Path
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_open
+from unprompt.pairs.csv_file import header_of, read_csv
+from unprompt.pairs.stored import (
+    column_names,
+    existing,
+    is_json_lines,
+    is_parquet,
+    json_rows,
+    raw_batches,
+)
+
+PROMPT_COLUMNS = ("prompt", "caption", "text", "title")
+"""Names of a column of prompts; the first that a table has is used, in capitals or not."""
+
+_BATCH = 65_536
+_DELIMITERS = {".csv": ",\t;", ".tsv": "\t"}
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """Prompts of a UTF-8 file, one a line, blank lines left out.
+def prompts_of(path: str | Path) -> list[str]:
+    """Every prompt of a file, in its order.
+
+    What the file is decides how it is read:
+
+    - a folder is that of a pairs table: its ``pairs.parquet``;
+    - Parquet, JSON lines (``.jsonl``), CSV and TSV have a column of `PROMPT_COLUMNS`, of which
+      every row is a prompt, also an empty one;
+    - any other file is text in UTF-8: each line that is not blank is a prompt.
 
     Raises:
-        TableError: the file is not there, or is not UTF-8 (names the line).
+        TableError: the file is not there, is damaged, or has no column of prompts; a value of
+            that column is no text. Names the row or line.
     """
+    return list(stream_prompts(path))
+
+
+def stream_prompts(path: str | Path) -> Iterator[str]:
+    """As `prompts_of`, one after the other, for files larger than memory."""
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise TableError(f"{path}, line {line}: not UTF-8; convert the file first") from error
-    return [line.strip("\r") for line in text.split("\n") if line.strip()]
+    if is_table(path):
+        path = existing(path)
+        prompts = _json_prompts(path) if is_json_lines(path) else _parquet_prompts(path)
+    elif (suffix := path.suffix.lower()) in _DELIMITERS:
+        prompts = _csv_prompts(path, _DELIMITERS[suffix])
+    elif suffix == ".json":
+        raise TableError(
+            f"{path}: prompts are not read from .json; write JSON lines (.jsonl) or one prompt a "
+            "line (.txt)"
+        )
+    else:
+        prompts = _lines(path)
+    yield from prompts
 
 
-def stream_lines(path: str | Path) -> Iterator[str]:
-    """As `read_lines`, one after the other, for files larger than memory.
+def is_table(path: str | Path) -> bool:
+    """Whether a path may be a pairs table: Parquet, JSON lines or a folder, but no text or CSV."""
+    path = Path(path)
+    named = path.suffix.lower() in (".parquet", ".jsonl")
+    return named or path.is_dir() or is_parquet(path)
+
+
+def write_prompts(prompts: Iterable[str], path: str | Path) -> None:
+    """Write prompts to a text file, one a line; line breaks inside a prompt become spaces.
 
     Raises:
-        TableError: the file is not there, or is not UTF-8 (names the line).
+        OutputError: the file cannot be written; an old one is intact.
     """
-    path = Path(path)
+    with atomic_open(path) as file:
+        for prompt in prompts:
+            file.write(re.sub(r"\r?\n|\r", " ", prompt) + "\n")
+
+
+def _prompt_column(names: Iterable[str], path: Path) -> str:
+    names = list(names)
+    by_name = {name.lower().strip(): name for name in reversed(names)}
+    for known in PROMPT_COLUMNS:
+        if known in by_name:
+            return by_name[known]
+    raise TableError(
+        f"{path}: has no column of prompts; the columns are {', '.join(names) or 'none'}. Name "
+        f"one of them {', '.join(PROMPT_COLUMNS[:-1])} or {PROMPT_COLUMNS[-1]}, or write one "
+        "prompt a line to a .txt file"
+    )
+
+
+def _parquet_prompts(path: Path) -> Iterator[str]:
+    name = _prompt_column(column_names(path), path)
+    first_row = 1
+    for batch in raw_batches(path, [name], _BATCH):
+        column = batch.column(name)
+        for row, prompt in enumerate(column.to_pylist(), first_row):
+            yield _text(prompt, name, path, row)
+        first_row += len(column)
+
+
+def _json_prompts(path: Path) -> Iterator[str]:
+    name = None
+    for number, row in json_rows(path):
+        name = name or _prompt_column(row, path)
+        yield _text(row.get(name), name, path, number)
+
+
+def _csv_prompts(path: Path, delimiters: str) -> Iterator[str]:
+    name = _prompt_column(header_of(path, delimiters), path)
+    return (row[name] for _, row in read_csv(path, [name], delimiters))
+
+
+def _text(prompt: object, name: str, path: Path, row: int) -> str:
+    if not isinstance(prompt, str):
+        held = "null" if prompt is None else f"{prompt!r}, which is not text"
+        raise TableError(f"{path}, row {row}: column '{name}' is {held}")
+    return prompt
+
+
+def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -49,14 +134,3 @@ def stream_lines(path: str | Path) -> Iterator[str]:
                     yield text.strip("\r\n")
     except OSError as error:
         raise TableError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def write_lines(prompts: Iterable[str], path: str | Path) -> None:
-    """Write prompts one a line, whole or not at all; line breaks inside one become spaces.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    with atomic_open(path) as file:
-        for prompt in prompts:
-            file.write(re.sub(r"\r?\n|\r", " ", prompt) + "\n")

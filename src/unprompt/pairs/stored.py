@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,34 @@ def existing(path: str | Path) -> Path:
 
 def root_of(path: Path) -> Path:
     """The folder that image paths are relative to."""
-    if path.suffix != ".jsonl":
+    if not is_json_lines(path):
         metadata = _parquet(path).schema_arrow.metadata or {}
         if stated := metadata.get(ROOT_KEY):
             return Path(os.path.normpath(path.parent / stated.decode()))
     return path.parent
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether the name of a file says that it holds JSON lines."""
+    return path.suffix.lower() == ".jsonl"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a Parquet file.
+
+    Raises:
+        TableError: the file is not there or damaged.
+    """
+    return list(_parquet(path).schema_arrow.names)
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
@@ -55,7 +79,7 @@ def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Itera
     Raises:
         TableError: the file is damaged; for JSON lines with the row.
     """
-    if path.suffix == ".jsonl":
+    if is_json_lines(path):
         yield from _json_batches(path, columns, batch_size)
         return
     file = _parquet(path)
@@ -68,9 +92,12 @@ def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Itera
         raise TableError(f"{path}: damaged Parquet file ({error})") from error
 
 
-def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
-    rows: list[dict[str, Any]] = []
-    start = 1
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Row number, from 1, and object of each line of a file of JSON lines.
+
+    Raises:
+        TableError: a line is no JSON object.
+    """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -79,12 +106,15 @@ def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[
                 raise TableError(f"{path}, row {number}: not a JSON object ({error})") from error
             if not isinstance(row, dict):
                 raise TableError(f"{path}, row {number}: not a JSON object")
-            rows.append(row)
-            if len(rows) == size:
-                yield _from_rows(rows, columns, path, start)
-                rows, start = [], number + 1
-    if rows:
-        yield _from_rows(rows, columns, path, start)
+            yield number, row
+
+
+def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
+    rows = (row for _, row in json_rows(path))
+    start = 1
+    while batch := list(islice(rows, size)):
+        yield _from_rows(batch, columns, path, start)
+        start += len(batch)
 
 
 def _from_rows(

@@ -16,14 +16,12 @@ from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
 from unprompt.errors import MissingExtraError, TableError
 from unprompt.files import atomic_folder
 from unprompt.models.bank.bank import BANK_FOLDER, Bank, write_bank
-from unprompt.pairs.prompt_file import stream_lines
-from unprompt.pairs.table import stream
+from unprompt.pairs.prompt_file import stream_prompts
 from unprompt.predicting.knn_model import KEYS_FOLDER, save_knn
 from unprompt.predicting.public_weights import advice
 from unprompt.progress import track
 
 _BLOCK = 16_384
-_TABLES = (".parquet", ".jsonl")
 
 
 def build_bank(
@@ -39,8 +37,7 @@ def build_bank(
     again encodes only what is missing.
 
     Args:
-        source: a pairs table (``.parquet``, ``.jsonl``, or its folder), or a text file, a prompt a
-            line.
+        source: any file of `unprompt.pairs.prompt_file.prompts_of`.
         folder: the bank's; must be new or empty.
         index: ``flat``, ``sq8`` or ``pq``, as `unprompt.models.bank.bank.write_bank`.
         encoder: the target encoder.
@@ -111,7 +108,7 @@ class _Distinct:
 
 
 def _distinct(source: str | Path) -> _Distinct:
-    prompts = _reader(Path(source))
+    prompts = partial(_single_spaced, source)
     found = _Distinct(prompts, _first_of_each(prompts()))
     if not len(found):
         raise TableError(f"{source}: holds no prompts; a bank needs one at least")
@@ -136,19 +133,9 @@ def _text_tower(clip: str, device: str) -> TextEncoder:
         return create_text_tower(clip, device)
 
 
-def _reader(source: Path) -> Callable[[], Iterator[str]]:
-    """Reads the prompts from the start each time it is called, white space made single spaces."""
-    is_table = source.suffix.lower() in _TABLES or source.is_dir()
-    return partial(_table_prompts if is_table else _text_prompts, source)
-
-
-def _table_prompts(source: Path) -> Iterator[str]:
-    for batch in stream(source, ["prompt"]):
-        yield from filter(None, (" ".join(prompt.split()) for prompt in batch.prompts))
-
-
-def _text_prompts(source: Path) -> Iterator[str]:
-    return filter(None, (" ".join(line.split()) for line in stream_lines(source)))
+def _single_spaced(source: str | Path) -> Iterator[str]:
+    """Prompts of a file, white space made single spaces; blank ones are left out."""
+    return filter(None, (" ".join(prompt.split()) for prompt in stream_prompts(source)))
 
 
 def _first_of_each(prompts: Iterator[str]) -> np.ndarray:

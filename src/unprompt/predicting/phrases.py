@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unprompt.collecting.prompts.grammar import fix_articles, load_rules
 from unprompt.errors import UnpromptError
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 
 SUBJECT, FLAVOR = "subject", "flavor"
 """The category that begins a prompt where nobody captions, and the one that gives several."""
@@ -62,7 +62,7 @@ def load_phrases(folder: str | Path | None = None) -> Phrases:
             for category, (lists, form) in _OWN.items()
         }
     found = {
-        file.stem: _distinct([" ".join(line.split()) for line in read_lines(file)])
+        file.stem: _distinct([" ".join(line.split()) for line in prompts_of(file)])
         for file in sorted(Path(folder).glob("*.txt"))
     }
     found = {category: phrases for category, phrases in found.items() if phrases}

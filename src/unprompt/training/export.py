@@ -20,7 +20,7 @@ from unprompt.models.decoder.tokenizer import load_tokenizer
 from unprompt.models.embedder import Embedder
 from unprompt.models.embedder_onnx import export_onnx
 from unprompt.models.quantise import PICTURES
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
 from unprompt.predicting.embedding_model import TorchModel, load_model
 from unprompt.predicting.text_sources import bank_for
@@ -90,7 +90,7 @@ def export(
     if prompts is None:
         bank = bank_for(load_model(model))
     else:
-        lines = read_lines(prompts)
+        lines = prompts_of(prompts)
         encoder = embedder.architecture.encoder
         bank = Bank.build(lines, encode(lines, encoder), encoder)
     pairs = None if held_out is None else load(held_out)

@@ -22,7 +22,7 @@ from unprompt.models.backbones import BackboneConfig, create_backbone, load_clas
 from unprompt.models.bank.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import ClassesHead, HeadConfig
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
 from unprompt.training.callbacks import LOG_FILE
@@ -311,7 +311,7 @@ def _teach(model: Embedder, settings: Model) -> None:
         model.architecture.backbone, settings.pretrained, settings.checkpoint
     )
     usual = settings.head.usual
-    teach(model.head, classifier, settings.encoder, read_lines(usual) if usual else ())
+    teach(model.head, classifier, settings.encoder, prompts_of(usual) if usual else ())
 
 
 def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:

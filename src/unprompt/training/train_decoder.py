@@ -35,8 +35,7 @@ from unprompt.models.decoder.tokenizer import (
     texts_of,
     train_tokenizer,
 )
-from unprompt.pairs.prompt_file import read_lines
-from unprompt.pairs.table import load
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.training.parameter_groups import by_decay, create_optimiser
 from unprompt.training.recipe import Decoder, Recipe
 from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
@@ -365,9 +364,7 @@ def _texts(recipe: Recipe, folder: Path) -> tuple[list[str], np.ndarray, np.ndar
     path = folder / TEXTS_FILE
     if not path.exists():
         source = Path(recipe.data.table)
-        is_table = source.suffix.lower() in (".parquet", ".jsonl") or source.is_dir()
-        texts = load(source, ["prompt"]).prompts if is_table else read_lines(source)
-        texts = list(dict.fromkeys(" ".join(text.split()) for text in texts))
+        texts = list(dict.fromkeys(" ".join(text.split()) for text in prompts_of(source)))
         count = max(1, round(recipe.data.val * len(texts)))
         if len(texts) - count < 2:
             raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")

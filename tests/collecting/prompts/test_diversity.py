@@ -7,7 +7,7 @@ from unprompt.collecting.prompts.composition import compose
 from unprompt.collecting.prompts.diversity import measure_diversity, to_text
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
-from unprompt.pairs.prompt_file import read_lines
+from unprompt.pairs.prompt_file import prompts_of
 
 
 def test_figures_are_those_counted_by_hand() -> None:
@@ -42,7 +42,7 @@ def test_a_sample_is_drawn() -> None:
 
 
 def test_composed_prompts_are_as_diverse_as_those_of_people(shared: Path) -> None:
-    people = read_lines(shared / "prompts" / "imagereward_refl_diffusiondb.txt")
+    people = prompts_of(shared / "prompts" / "imagereward_refl_diffusiondb.txt")
     theirs = measure_diversity(people, "people", sample=400)
     ours = measure_diversity(list(compose(2000)), "ours", sample=400)
     assert ours.nearest < theirs.nearest + 0.05

@@ -12,7 +12,7 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import HeadConfig
 from unprompt.models.text_towers import create_text_tower
-from unprompt.training.head.text_head import pretrain, prompts_of
+from unprompt.training.head.text_head import pretrain
 
 PROMPTS = list(compose(120, style="sketch"))
 
@@ -66,9 +66,3 @@ def test_what_cannot_be_fitted(backbone):
     if library == "hf_clip":
         with pytest.raises(UnpromptError, match=r"32 wide .* 16, .* name a CLIP as hf_clip"):
             pretrain(f"hf/{place}", PROMPTS)
-
-
-def test_prompts_come_from_a_text_file_or_a_table(pairs, tmp_path):
-    (tmp_path / "prompts.txt").write_text("one\n\ntwo\n")
-    assert prompts_of(tmp_path / "prompts.txt") == ["one", "two"]
-    assert prompts_of(pairs.name) == pairs.prompts

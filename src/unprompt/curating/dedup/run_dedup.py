@@ -14,7 +14,7 @@ from unprompt.curating.image_checks import HASH_BITS, deduplicate_images
 from unprompt.curating.leakage import find_overlap
 from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import UnpromptError
-from unprompt.pairs.prompt_file import read_lines, write_lines
+from unprompt.pairs.prompt_file import is_table, prompts_of, write_prompts
 from unprompt.pairs.table import PairsTable, load, save
 
 REPORTED_BELOW = 0.15
@@ -55,8 +55,8 @@ def run_dedup(source: Path, output: Path | None, how: Dedup) -> Done:
     Raises:
         UnpromptError: options that exclude each other, or as `deduplicate`.
     """
-    is_text = source.suffix == ".txt"
-    _check(output, how, is_text)
+    is_text = not is_table(source)
+    _check(source, output, how, is_text)
     table = _read(source)
     done = Done()
     if how.distance is not None:
@@ -100,24 +100,24 @@ def embedded(table: PairsTable, encoder: str | None) -> PairsTable:
     return with_embeddings(table, encoder or DEFAULT_ENCODER)
 
 
-def _check(output: Path | None, how: Dedup, is_text: bool) -> None:
+def _check(source: Path, output: Path | None, how: Dedup, is_text: bool) -> None:
     if how.against is not None and (how.distance is not None or how.report or how.mark):
         raise UnpromptError("--against compares prompts; leave out --images, --report and --mark")
     if how.distance is not None and (how.report or how.approximate):
         raise UnpromptError("--report and --approximate are for prompts; leave out --images")
     if is_text and (how.distance is not None or how.mark):
-        raise UnpromptError("a text file has no images and no columns; give a pairs table")
+        raise UnpromptError(f"{source} has no images and no columns; give a pairs table")
     if output is not None and (output.suffix == ".txt") != is_text:
-        kind = "a text file (.txt)" if is_text else "a table (.parquet)"
-        raise UnpromptError(f"{output}: the output must be {kind}, as the input is")
+        wanted = "prompts: a text file (.txt)" if is_text else "a pairs table: one (.parquet)"
+        raise UnpromptError(f"{output}: the output must be as the input is, which is {wanted}")
 
 
 def _read(source: Path) -> PairsTable:
-    if source.suffix != ".txt":
+    if is_table(source):
         return load(source)
     import pyarrow as pa
 
-    prompts = read_lines(source)
+    prompts = prompts_of(source)
     numbers = [str(number) for number in range(1, len(prompts) + 1)]
     columns = {"id": numbers, "file": numbers, "prompt": prompts}
     return PairsTable(
@@ -137,7 +137,7 @@ def _write(
 ) -> None:
     if is_text:
         prompts = table.prompts
-        write_lines((prompts[row] for row in kept), output)
+        write_prompts((prompts[row] for row in kept), output)
         return
     if group is not None:
         values = [None if number < 0 else number for number in group.tolist()]

@@ -10,7 +10,8 @@ from typing import Any
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_open
-from unprompt.pairs.convert.format import Format, batches_of, has_columns, read_csv, rows_of
+from unprompt.pairs.convert.format import Format, batches_of, rows_of
+from unprompt.pairs.csv_file import has_columns, read_csv
 from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
 

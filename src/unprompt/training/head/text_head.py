@@ -9,7 +9,6 @@ head. Prompts cost nothing, so there can be a million of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,8 +21,6 @@ from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.text_towers import create_text_tower
-from unprompt.pairs.prompt_file import read_lines
-from unprompt.pairs.table import load
 from unprompt.predicting.public_weights import advice
 from unprompt.training.head.gradient import train_head
 from unprompt.training.head.linear_probe import best_ridge
@@ -112,17 +109,6 @@ def pretrain(
     embedder = Embedder(config, images)
     embedder.head.load_state_dict(module.state_dict())
     return TextHead(embedder.eval(), float(cosine), len(known))
-
-
-def prompts_of(path: str | Path) -> list[str]:
-    """Prompts of a pairs table (Parquet or JSON lines), or of a text file, one a line.
-
-    Raises:
-        TableError: the file is not there or cannot be read.
-    """
-    if Path(path).suffix in (".parquet", ".jsonl"):
-        return load(path, columns=["prompt"]).prompts
-    return read_lines(path)
 
 
 def set_linear(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
