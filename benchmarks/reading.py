@@ -3,15 +3,13 @@
     python benchmarks/reading.py [--files DIR] [--many 10000] [--rounds 9]
 
 Installs sd-parsers 0.6 (MIT) into a temporary folder. Both readers get the same files in the same
-run. A file counts by the rule of the samples' README: over rows that are not ambiguous, the
-prompt equals the true one, or one of its alternatives, after stripping blanks and commas; for
-null nothing is returned. sd-parsers is taken in its favour: its whole prompt or any one of its
-prompts may be the right one, and its eager mode, which alone knows hidden texts, decides accuracy;
-an answer that takes longer than 5 seconds counts as none.
+run. Only rows that are not ambiguous count. A file is right if the prompt equals the true one or
+one of its alternatives, after stripping blanks and commas; for null, if nothing is returned. For
+sd-parsers the whole prompt or any one of its prompts may be right, and accuracy is measured in its
+eager mode, the only one that reads hidden texts. An answer after more than 5 seconds is wrong.
 
-Times are processor time of the first reading of each file in a fresh process, after a warm-up of
-the modules, the median of several processes; sd-parsers in its default mode, without hidden
-texts, since that is its faster one.
+Times are processor times of the first reading of each file in a fresh process with loaded modules:
+the median of several processes. sd-parsers is timed in its default mode, which is faster.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ def main() -> int:
 
 
 def child(task: str, files: Path, peers: Path) -> Any:
-    """Run one task of `work` in a fresh process and give what it prints."""
+    """Run one task of `work` in a fresh process and return its JSON output."""
     command = [sys.executable, str(HERE), "--work", task, str(files), str(peers)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
@@ -86,7 +84,7 @@ def work(task: str, files: str, peers: str) -> int:
         for path in paths[::7]:
             guarded(lambda path=path: read(path))
         for path in paths:
-            # No guard against hangs here: setting an alarm would be part of what is timed.
+            # Without an alarm against hangs, which would add to the measured time.
             start = time.process_time_ns()
             try:
                 read(path)
@@ -104,7 +102,7 @@ def work(task: str, files: str, peers: str) -> int:
 
 
 def reader(who: str, peers: str, eager: bool) -> Callable[[Path], list[str | None]]:
-    """A function from a file to the prompts it found; the first is the answer."""
+    """A function from a file to the prompts found; the first is the answer."""
     from PIL import Image
 
     Image.init()
@@ -132,7 +130,7 @@ def reader(who: str, peers: str, eager: bool) -> Callable[[Path], list[str | Non
 
 
 def guarded(call: Callable[[], Any]) -> Any:
-    """The answer, or the name of what went wrong: an exception, or 5 seconds without an answer."""
+    """The answer, or the name of the exception; more than 5 seconds is a TimeoutError."""
 
     def stop(*_: object) -> None:
         raise TimeoutError
@@ -189,7 +187,7 @@ def bare(text: str | None) -> str:
 
 
 def speed(rows: list[dict[str, Any]], files: Path, peers: Path, rounds: int) -> None:
-    """Alternate the two, so that a busy machine is busy for both."""
+    """Alternate the readers, so that other load on the machine affects both."""
     runs: dict[str, list[dict[str, int]]] = {"ours": [], "peer": []}
     for _ in range(rounds):
         for who in runs:
@@ -220,7 +218,7 @@ def speed(rows: list[dict[str, Any]], files: Path, peers: Path, rounds: int) -> 
 
 
 def hidden_texts() -> None:
-    """The search for hidden texts beside decoding the image, which it must not exceed."""
+    """Time the search for hidden texts, which must not exceed the time to decode the image."""
     from PIL import Image
 
     from unprompt.reading import read
@@ -256,7 +254,7 @@ def timed(call: Callable[[], Any]) -> float:
 def many_files(
     rows: list[dict[str, Any]], files: Path, folder: Path, peers: Path, many: int
 ) -> None:
-    """`unprompt read DIR` on hard links to the samples: rate, and memory by the number of files."""
+    """Run `unprompt read DIR` on hard links to the samples: files per second and memory."""
     program = str(Path(sys.executable).with_name("unprompt"))
     sources = [folder / f"{number}{Path(row['file']).suffix}" for number, row in enumerate(rows)]
     for row, source in zip(rows, sources, strict=True):
@@ -286,10 +284,10 @@ def many_files(
 
 
 def watched(command: list[str]) -> tuple[float, float, str]:
-    """Seconds that a command takes, of all its processors, and the peak of its memory in MB.
+    """Wall time in seconds, processor time in seconds, and peak memory of a command in text.
 
-    Children count. The proportional set size of all, taken every 100 ms, counts what they share
-    once; beside it stands the resident size of the first, and the largest of its children's.
+    Memory includes children: the proportional set size of all, sampled every 100 ms, which counts
+    shared memory once, and the peak resident size of the first process and of the largest child.
     """
     start, most, busy = time.perf_counter(), 0.0, children_time()
     resident: dict[int, float] = {}
@@ -323,10 +321,10 @@ def family(pid: int) -> list[int]:
 
 
 def memory(pid: int, file: str, key: str) -> float:
-    """A figure of /proc in MB."""
+    """A value of /proc in MB."""
     try:
         lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 

@@ -10,7 +10,7 @@ class UnpromptError(Exception):
     """Base class of every error that unprompt raises on purpose.
 
     Attributes:
-        exit_code: of the command line that meets it.
+        exit_code: exit code of the command line when this error ends it.
     """
 
     exit_code = 2
@@ -21,45 +21,45 @@ class UnreadableImageError(UnpromptError):
 
 
 class TableError(UnpromptError):
-    """A pairs table breaks its schema or points at images that are not there."""
+    """A pairs table breaks its schema or names images that do not exist."""
 
 
 class OutputError(UnpromptError):
-    """A result could not be written; whatever stood there before is untouched."""
+    """A result could not be written; an older file at that place is unchanged."""
 
 
 class RecipeError(UnpromptError):
-    """A training recipe has an unknown key, a wrong type or values that exclude each other."""
+    """A training recipe has an unknown key, a wrong type or contradicting values."""
 
 
 class TrainingError(UnpromptError):
-    """A training run cannot go on; its last checkpoint is intact."""
+    """A training run cannot continue; its last checkpoint is complete."""
 
     exit_code = 1
 
 
 class StoppedError(TrainingError):
-    """A signal stopped a training run, which saved a checkpoint first.
+    """A signal stopped a training run after it saved a checkpoint.
 
     Attributes:
-        step: the last step that was taken.
+        step: the last completed step.
     """
 
     def __init__(self, number: int, step: int):
         self.step = step
-        # As shells count the end of a process by a signal.
+        # The exit code that shells give a process that a signal ended.
         self.exit_code = 128 + number
         super().__init__(
-            f"stopped after step {step} and its checkpoint; the same command goes on from there"
+            f"stopped after step {step}; a checkpoint was saved, run the same command to continue"
         )
 
 
 class ModelNotFoundError(UnpromptError):
-    """A model or an encoder is neither on disk nor can it be downloaded."""
+    """A model or an encoder is not on disk and cannot be downloaded."""
 
 
 class MissingExtraError(UnpromptError):
-    """A feature needs a library of an extra that is not installed."""
+    """A feature needs a library that only an optional extra installs."""
 
     def __init__(self, library: str, extra: str):
         super().__init__(
@@ -71,7 +71,7 @@ def need(extra: str, *libraries: str) -> None:
     """Check that the libraries of an extra are installed, without importing them.
 
     Raises:
-        MissingExtraError: one is not.
+        MissingExtraError: one of them is not installed.
     """
     for library in libraries:
         if find_spec(library) is None:

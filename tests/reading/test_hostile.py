@@ -20,8 +20,8 @@ from tests.reading import making
 from tests.reading.mutations import mutate_bytes, mutate_chunks, mutate_text
 from unprompt.errors import UnreadableImageError
 from unprompt.reading import read, read_fields
-from unprompt.reading.carrier import MAX_TEXT, MAX_TOTAL
 from unprompt.reading.formatting import to_json, to_text
+from unprompt.reading.limits import MAX_TEXT, MAX_TOTAL
 
 QUICK = settings(max_examples=60)
 

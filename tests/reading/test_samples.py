@@ -64,15 +64,15 @@ def test_every_answer_can_be_written(rows: list[tuple[Row, Reading | None]]) -> 
 def test_the_workflow_alone_gives_the_same_as_the_prompt_that_was_run(shared: Path) -> None:
     """ComfyUI files hold both; without the first the second must do."""
     from unprompt.reading import read_fields
-    from unprompt.reading.carrier import Carrier
-    from unprompt.reading.registry import recognise
+    from unprompt.reading.family_registry import ask_families
+    from unprompt.reading.image_texts import ImageTexts
 
     folder = shared / "metadata" / "files" / "comfyui"
     compared = 0
     for path in sorted(folder.glob("comfyanonymous__*.png")):
         fields = read_fields(path)
-        run = recognise(Carrier([f for f in fields if f.name == "prompt"]))
-        drawn = recognise(Carrier([f for f in fields if f.name == "workflow"]))
+        run = ask_families(ImageTexts([f for f in fields if f.name == "prompt"]))
+        drawn = ask_families(ImageTexts([f for f in fields if f.name == "workflow"]))
         if run is None or drawn is None:
             continue
         compared += 1

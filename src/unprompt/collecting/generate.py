@@ -28,7 +28,7 @@ from unprompt.files import atomic_open
 from unprompt.pairs.table import Pair, PairsWriter
 from unprompt.progress import track
 from unprompt.reading.infotext import format_infotext
-from unprompt.reading.writing import write_prompt
+from unprompt.reading.write_image import write_prompt
 
 _SETTINGS = "settings.json"
 _ROWS_AT_ONCE = 1024

@@ -1,9 +1,9 @@
-"""The exact route: the prompt as the image file's own metadata states it."""
+"""The exact route: read the prompt from the metadata of the image file."""
 
-from unprompt.reading.batch import read_many
+from unprompt.reading.read_batch import read_many
+from unprompt.reading.read_image import read, read_fields
 from unprompt.reading.result import Field, Lora, Prompt, Reading, Settings
-from unprompt.reading.source import read, read_fields
-from unprompt.reading.writing import write_prompt
+from unprompt.reading.write_image import write_prompt
 
 __all__ = [
     "Field",

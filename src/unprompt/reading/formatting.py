@@ -1,4 +1,4 @@
-"""Readings as text for people and as JSON for programs."""
+"""Print readings as text for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
 
 
 class Shown(NamedTuple):
-    """What is printed of one file: ``text`` on standard output, ``note`` on standard error."""
+    """The output for one file: ``text`` for standard output, ``note`` for standard error."""
 
     text: str | None
     note: str | None
@@ -29,15 +29,15 @@ def show(
     everything: bool = False,
     named: bool = False,
 ) -> Shown:
-    """Put one file's answer into the form of the command line.
+    """Format the answer for one file as the command line prints it.
 
     Args:
         path: the file.
-        reading: what it says, if anything.
-        problem: why it could not be read, None where it could.
-        as_json: one JSON object on one line; otherwise text.
-        everything: also settings, further prompts and, in JSON, every raw text.
-        named: begin a text with a line that names the file.
+        reading: what the file states, or None.
+        problem: why the file could not be read; None if it could.
+        as_json: print one JSON object on one line instead of text.
+        everything: also print settings, other prompts and, in JSON, every raw text.
+        named: print the file name on a line before the text.
     """
     note = f"unprompt: {problem}" if problem is not None else None
     if as_json:
@@ -57,15 +57,15 @@ def to_json(file: str, reading: Reading | None, error: str | None = None, raw: b
 
 
 def to_text(reading: Reading, everything: bool = False) -> str:
-    """The prompt alone, or with ``everything`` all that was found, one item a line."""
+    """The prompt alone, or with ``everything`` all that was found, one item per line."""
     return "\n".join(_lines(reading)) if everything else reading.prompt or ""
 
 
 def visible(text: str) -> str:
-    """``text`` for a terminal: control characters, which could command it, are spelled out.
+    """``text`` made safe for a terminal: control characters are written as escapes.
 
-    Line breaks and tabs stay. Bidirectional marks are spelled out too, since they could make a
-    line read otherwise than it is.
+    Line breaks and tabs stay. Bidirectional marks are escaped too, because they can change the
+    order in which a line is shown.
     """
     return "".join(
         char

@@ -1,7 +1,7 @@
-"""The A1111 form: prompt, ``Negative prompt:`` lines and one line of ``Key: value`` pairs.
+"""Parse and write the A1111 form: prompt, ``Negative prompt:`` and a line of ``Key: value`` pairs.
 
-Written by AUTOMATIC1111's web UI (modules/infotext_utils.py) and, with small changes, by most
-other programs. This module parses and writes it; which program wrote it is for the families.
+AUTOMATIC1111's web UI (modules/infotext_utils.py) and, with small changes, most other programs
+write it. `families.a1111` decides which program wrote a text.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Infotext:
     """The three parts of a text in A1111 form.
 
     Attributes:
-        prompt: the lines before the negative prompt, as they stood.
-        negative_prompt: None where there is no such line.
-        values: the pairs of the settings line, in order, values unquoted.
-        certain: whether the text is in A1111 form beyond doubt: it has settings or a line of the
-            negative prompt.
+        prompt: the lines before the negative prompt, unchanged.
+        negative_prompt: None if there is no such line.
+        values: the pairs of the settings line in order, without quotes.
+        certain: True if the text has settings or a negative prompt, so that it cannot be any
+            other text.
     """
 
     prompt: str
@@ -45,12 +45,12 @@ class Infotext:
 
 
 def parse_infotext(text: str) -> Infotext:
-    """Split a text in A1111 form; a text of no such form is all prompt.
+    """Split a text in A1111 form; any other text becomes the prompt as a whole.
 
-    The settings begin at the last line that opens with ``Steps: `` and a number, or else are the
-    last of several lines where it holds three pairs and a known key, or none but known keys: a
-    prompt may hold any of them somewhere before. The negative prompt begins at the first line that
-    opens with ``Negative prompt:``; the words inside a line are part of the prompt.
+    The settings start at the last line that begins with ``Steps: `` and a number. Without such a
+    line, the last of several lines holds the settings if it has three pairs and a known key, or
+    only known keys. The negative prompt starts at the first line that begins with
+    ``Negative prompt:``; these words inside a line belong to the prompt.
     """
     text = text.removeprefix("\ufeff").rstrip("\0")
     lines = text.split("\n")
@@ -88,14 +88,15 @@ def _settings_start(lines: list[str]) -> int:
 
 
 def has_settings(text: str) -> bool:
-    """Whether a text is in A1111 form beyond doubt: it has settings or a negative prompt line."""
+    """Whether a text is certainly in A1111 form: it has settings or a negative prompt."""
     return parse_infotext(text).certain
 
 
 def parse_values(text: str) -> dict[str, str]:
     """Parse ``Key: value, Key: value``; a value may be quoted, or a JSON object or array.
 
-    What has no key is passed over up to the next comma; later values of a key win, as with A1111.
+    Text without a key is skipped up to the next comma. Of a repeated key the last value counts,
+    as in A1111.
     """
     values: dict[str, str] = {}
     if len(text) < _SHORT and not ('"' in text or "[" in text or "{" in text):
@@ -137,7 +138,7 @@ def _value(text: str, at: int) -> tuple[str, int]:
 
 
 def settings_of(infotext: Infotext) -> Settings:
-    """The settings that the values state; what has no field of its own goes to ``other``."""
+    """The settings in the values; keys without a field in `Settings` go to ``other``."""
     left = dict(infotext.values)
     pop = left.pop
     size = _SIZE.search(pop("Size", ""))
@@ -176,10 +177,10 @@ def _lora_hashes(value: str) -> list[str]:
 def format_infotext(
     prompt: str, negative_prompt: str | None = None, settings: Settings | None = None
 ) -> str:
-    """Write the A1111 form, values quoted where the form needs it.
+    """Write the A1111 form; values are quoted where necessary.
 
     Raises:
-        ValueError: the prompts hold a line that the form would take for another part.
+        ValueError: a line of the prompts would be read back as another part of the form.
     """
     settings = settings or Settings()
     size = settings.size

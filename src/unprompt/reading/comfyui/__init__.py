@@ -1,1 +1,1 @@
-"""ComfyUI's node graphs: their two forms, and the way from an image back to its prompt."""
+"""ComfyUI's node graphs: their two forms, and the search from an image back to its prompt."""

@@ -1,4 +1,4 @@
-"""A graph of nodes with inputs, and how ComfyUI's API prompt becomes one."""
+"""`Graph`, nodes with inputs and links, built from ComfyUI's API prompt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from unprompt.reading.comfyui.names import Names
+from unprompt.reading.comfyui.input_traits import Names
 
 MAX_NODES = 20_000
 _WRAPPED = ("__value__", "content")
-"""Keys of the objects that some front ends wrap values in."""
+"""Keys of the objects in which some front ends wrap values."""
 _PLAIN_INPUTS = ("value", "number", "int", "float", "seed", "a", "Value", "Number")
 
 
@@ -21,21 +21,21 @@ class Node:
 
     Attributes:
         id: its key in the graph.
-        kind: its class.
-        inputs: the values of its widgets by name; a linked input may stand here too, as whatever
-            the file calls a link.
+        class_type: the name of its class.
+        inputs: the values of its widgets by name; may also contain linked inputs, in the form
+            that the file uses for links.
         links: for each linked input, the id of the node that feeds it.
-        traits: what the names of the linked inputs tell, all together.
+        traits: the traits of all linked inputs together (see `input_traits`).
     """
 
     id: str
-    kind: str
+    class_type: str
     inputs: Mapping[str, Any]
     links: Mapping[str, str]
     traits: int
 
     def text(self, name: str) -> str | None:
-        """The text of a widget, None where it is a link or no text."""
+        """The text of a widget; None if it is a link or not text."""
         value = self.inputs.get(name)
         return value if value.__class__ is str else None
 
@@ -44,8 +44,8 @@ class Graph(dict[str, Node]):
     """Nodes by id.
 
     Attributes:
-        names: what the names of their inputs tell.
-        feeding: the ids that any input is linked to.
+        names: the traits of each input name.
+        feeding: ids of the nodes that feed an input.
     """
 
     __slots__ = ("feeding", "names")
@@ -54,17 +54,19 @@ class Graph(dict[str, Node]):
         self.names = Names()
         self.feeding: set[str] = set()
 
-    def put(self, key: str, kind: str, inputs: Mapping[str, Any], links: Mapping[str, str]) -> None:
+    def put(
+        self, key: str, class_type: str, inputs: Mapping[str, Any], links: Mapping[str, str]
+    ) -> None:
         """Add a node."""
         traits = 0
         for name in links:
             traits |= self.names[name]
         self.feeding.update(links.values())
-        self[key] = Node(key, kind, inputs, links, traits)
+        self[key] = Node(key, class_type, inputs, links, traits)
 
 
 def is_api_prompt(value: object) -> bool:
-    """Whether a JSON value is a graph in API form: an object of objects with a ``class_type``."""
+    """Whether a JSON value is a graph in API form: objects with a ``class_type`` by id."""
     if isinstance(value, dict):
         for node in value.values():
             if isinstance(node, dict) and isinstance(node.get("class_type"), str):
@@ -73,11 +75,14 @@ def is_api_prompt(value: object) -> bool:
 
 
 def from_api_prompt(value: Mapping[str, Any]) -> Graph:
-    """The graph of an API prompt; what is no node is left out, and so is a link to no node."""
+    """The graph of an API prompt; anything but nodes, and links to missing nodes, are left out."""
     graph = Graph()
     names, feeding = graph.names, graph.feeding
     for key, node in islice(value.items(), MAX_NODES):
-        if node.__class__ is not dict or (kind := node.get("class_type")).__class__ is not str:
+        if (
+            node.__class__ is not dict
+            or (class_type := node.get("class_type")).__class__ is not str
+        ):
             continue
         stated = node.get("inputs")
         if stated.__class__ is not dict:
@@ -101,12 +106,12 @@ def from_api_prompt(value: Mapping[str, Any]) -> Graph:
                     links[name] = source
                     traits |= names[name]
         feeding.update(links.values())
-        graph[key] = Node(key, kind, inputs, links, traits)
+        graph[key] = Node(key, class_type, inputs, links, traits)
     return graph
 
 
 def plain_value(graph: Graph, node: Node, name: str) -> Any:
-    """The value of an input, through a chain of nodes that only hand a value on."""
+    """The value of an input, also through a chain of nodes that only pass a value on."""
     for _ in range(20):
         if name not in node.links:
             return node.inputs.get(name)

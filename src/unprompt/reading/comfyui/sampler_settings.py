@@ -1,4 +1,4 @@
-"""The settings of a sampler: its own widgets, and those of the nodes that feed it."""
+"""The settings of a sampler: from its own widgets and from the nodes that feed it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unprompt.reading.comfyui.graph import Graph, Node, plain_value
-from unprompt.reading.comfyui.names import GUIDANCE, LATENT, MODEL, SAMPLING
+from unprompt.reading.comfyui.input_traits import GUIDANCE, LATENT, MODEL, SAMPLING
 from unprompt.reading.result import Lora, Settings, as_float, as_int, as_text
 
 _MAX_NODES = 500
@@ -14,12 +14,12 @@ _WEIGHTS = (
     *("strength_model", "strength{number}", "{name}_strength", "strength", "lora_model_strength"),
     *("model_weight{number}", "model_str{number}", "lora_wt{number}"),
 )
-"""Names of a LoRA's weight beside the name of its file."""
+"""Names of the input with a LoRA's weight."""
 _MODELS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name", "diffusion_name", "model_path")
 
 
 def settings_of(graph: Graph, sampler: Node) -> Settings:
-    """What a sampler node and the nodes behind its inputs state."""
+    """The settings that a sampler node and the nodes behind its inputs state."""
     near = _behind(graph, sampler, SAMPLING)
 
     def value(*names: str) -> Any:
@@ -53,7 +53,7 @@ def settings_of(graph: Graph, sampler: Node) -> Settings:
 
 
 def _model(models: list[Node]) -> str | None:
-    """The file of the nearest loader."""
+    """The model file of the nearest loader."""
     for node in models:
         for name in _MODELS:
             if name in node.inputs and (model := node.text(name)):
@@ -62,13 +62,13 @@ def _model(models: list[Node]) -> str | None:
 
 
 def _behind(graph: Graph, start: Node, towards: int) -> list[Node]:
-    """``start`` and the nodes that feed it through inputs of this trait, nearest first."""
+    """``start`` and the nodes that feed it through inputs with this trait, nearest first."""
     if not start.traits & towards:
         return [start]
     names = graph.names
     behind, seen = [start], {start.id}
-    for node in behind:  # which grows on the way
-        # A node with one input only hands it on, whatever its name: a reroute.
+    for node in behind:  # grows during the loop
+        # A node with one link only passes it on, whatever its name: a reroute.
         lone = len(node.links) == 1 and node is not start
         for name, source in node.links.items():
             if (names[name] & towards or lone) and source not in seen and source in graph:
@@ -80,7 +80,7 @@ def _behind(graph: Graph, start: Node, towards: int) -> list[Node]:
 
 
 def _size(graph: Graph, latents: list[Node]) -> tuple[int | None, int | None]:
-    """Size of the empty latent; a later resize is not what was asked of the model."""
+    """Size of the empty latent; a later resize does not count."""
     for node in reversed(latents):
         if "width" in node.inputs:
             width = as_int(plain_value(graph, node, "width"))
@@ -91,7 +91,7 @@ def _size(graph: Graph, latents: list[Node]) -> tuple[int | None, int | None]:
 
 
 def _distilled(graph: Graph, sampler: Node) -> float | None:
-    """Guidance that stands in the conditioning, as with Flux."""
+    """Distilled guidance, which Flux states behind the conditioning."""
     for node in _behind(graph, sampler, GUIDANCE):
         if "guidance" in node.inputs:
             return as_float(plain_value(graph, node, "guidance"))
@@ -99,7 +99,7 @@ def _distilled(graph: Graph, sampler: Node) -> float | None:
 
 
 def _loras(models: list[Node]) -> Iterator[Lora]:
-    """LoRAs by their files: one a node, several by number, or the objects of rgthree's loader."""
+    """LoRAs by file: one per node, several by number, or the objects of rgthree's loader."""
     for node in models:
         for name, value in node.inputs.items():
             if value.__class__ is dict:

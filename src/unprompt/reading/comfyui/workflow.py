@@ -1,7 +1,7 @@
-"""ComfyUI's workflow JSON, the form the editor saves, turned into a graph.
+"""Build a graph from ComfyUI's workflow JSON, the form that the editor saves.
 
-What the editor resolves when it queues a prompt is resolved here: sub-graphs and group nodes are
-put in place, bypassed nodes passed through, muted ones left out, and set/get pairs joined.
+This does what the editor does when it queues a prompt: it inserts sub-graphs and group nodes,
+passes through bypassed nodes, leaves out muted nodes, and joins set/get pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unprompt.reading.comfyui.graph import MAX_NODES, Graph
-from unprompt.reading.comfyui.names import OPTION, TEXT, Names
+from unprompt.reading.comfyui.input_traits import OPTION, TEXT, Names
 
 _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
@@ -22,10 +22,10 @@ _NO_TEXT = _AFTER_SEED | {
     *("populate", "reproduce"),
 }
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|(/\*.*)", re.DOTALL)
-"""A comment, or what follows the opening of one that is never closed, which is none."""
+"""A comment; or the text after an opening ``/*`` that is never closed, which is no comment."""
 _MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
-# Widgets of core nodes in order, for workflows of before 2024, which do not name them.
+# Widgets of core nodes in order, for workflows from before 2024, which do not name them.
 _SEED = ("seed", "control_after_generate")
 _NOISE = ("noise_seed", "control_after_generate")
 _SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
@@ -74,13 +74,13 @@ class Link(NamedTuple):
 
 
 def is_workflow(value: object) -> bool:
-    """Whether a JSON value is a workflow: an object with a list of nodes that have a type."""
+    """Whether a JSON value is a workflow: an object with a list of typed nodes."""
     nodes = value.get("nodes") if isinstance(value, dict) else None
     return isinstance(nodes, list) and any(isinstance(n, dict) and "type" in n for n in nodes)
 
 
 def from_workflow(value: Mapping[str, Any]) -> Graph:
-    """The graph of a workflow, with everything resolved that has no part in making images."""
+    """The graph of a workflow, without the nodes that only the editor uses."""
     builder = _Builder(value)
     builder.add(value, "", 0)
     return builder.resolved()
@@ -89,7 +89,7 @@ def from_workflow(value: Mapping[str, Any]) -> Graph:
 class _Builder:
     def __init__(self, workflow: Mapping[str, Any]):
         self._raw: dict[str, dict[str, Any]] = {}
-        self._links: dict[tuple[str, int], Link] = {}  # (node, input index) to what feeds it
+        self._links: dict[tuple[str, int], Link] = {}  # (node, input index) to its source
         self._inner_outputs: dict[tuple[str, int], Link] = {}
         self._aliases: dict[tuple[str, int], tuple[str, int]] = {}
         definitions = workflow.get("definitions")
@@ -104,7 +104,7 @@ class _Builder:
         self._groups = groups if isinstance(groups, dict) else {}
 
     def add(self, scope: Mapping[str, Any], prefix: str, depth: int) -> None:
-        """Add the nodes and links of a workflow, or of a sub-graph under its node's id."""
+        """Add the nodes and links of a workflow, or of a sub-graph with its node's id as prefix."""
         for node in _listed(scope, "nodes"):
             if not isinstance(node, dict) or len(self._raw) >= MAX_NODES:
                 continue
@@ -124,16 +124,16 @@ class _Builder:
                 self._links[f"{prefix}{target}", target_slot] = link
 
     def _group(self, node: Mapping[str, Any]) -> dict[str, Any] | None:
-        kind = str(node.get("type"))
-        if not kind.startswith(("workflow/", "workflow>")):
+        class_type = str(node.get("type"))
+        if not class_type.startswith(("workflow/", "workflow>")):
             return None
-        group = self._groups.get(kind[9:])
+        group = self._groups.get(class_type[9:])
         return group if isinstance(group, dict) else None
 
     def _add_group(
         self, node: Mapping[str, Any], group: Mapping[str, Any], prefix: str, depth: int
     ) -> None:
-        """A group node: its widgets are those of its inner nodes one after the other."""
+        """Add a group node: its widgets are those of its inner nodes, one after the other."""
         inner = [n for n in _listed(group, "nodes") if isinstance(n, dict)][:1000]
         links = [
             tuple(link[:4])
@@ -152,7 +152,7 @@ class _Builder:
             nodes.append({**item, "id": index, "widgets_values": taken})
         internal = [[0, *link[:4], "*"] for link in links if len(link) >= 4 and link[0] is not None]
         self.add({"nodes": nodes, "links": internal}, prefix, depth + 1)
-        # What no inner link feeds is an input of the group, under the same name; in order.
+        # Inputs without an inner link are the inputs of the group, in this order.
         fed = {link[2:] for link in links}
         outer = iter(enumerate(_sockets(node, "inputs")))
         for index, item in enumerate(inner):
@@ -199,13 +199,13 @@ class _Builder:
                     inputs[name] = list(link)
                     links[name] = link.node
                     if socket.get("widget"):
-                        # Values of widgets that became inputs are what was typed before.
+                        # A widget that is linked keeps the value typed before; it does not count.
                         inputs.pop("text_0" if name == "text" else name + "_0", None)
             graph.put(key, str(raw.get("type")), inputs, links)
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:
-        """The node that truly feeds an input, behind what the editor resolves."""
+        """The node that feeds an input, behind everything that the editor resolves."""
         if depth > 100:
             return None
         if alias := self._aliases.get((key, slot)):
@@ -242,7 +242,7 @@ class _Builder:
         return slot
 
     def _promoted(self, key: str, slot: int, depth: int) -> Any:
-        """The value of a widget inside a sub-graph that stands on the sub-graph's node."""
+        """The value of an inner widget that is shown on the sub-graph's node."""
         link = self._links.get((key, slot))
         if link is None or depth > _MAX_DEPTH or not link.node.endswith(_INPUT_NODE):
             return None
@@ -257,7 +257,7 @@ class _Builder:
         return None
 
     def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
-        """A bypassed node gives on its first input of the type that is asked for."""
+        """The source of a bypassed node: its first input of the same type as the output."""
         outputs = list(_sockets(raw, "outputs"))
         wanted = outputs[link.slot].get("type") if 0 <= link.slot < len(outputs) else None
         for slot, socket in enumerate(_sockets(raw, "inputs")):
@@ -269,10 +269,10 @@ class _Builder:
 
 
 def _queued(name: str, value: Any, names: Names) -> Any:
-    """The value of a widget as the editor queues it: texts without their comments.
+    """The value of a widget as the editor queues it: texts without comments.
 
-    So does its extension Comfy.DynamicPrompts; which of the alternatives in braces it drew is not
-    told, so they stay.
+    The editor's extension Comfy.DynamicPrompts does the same. It also picks one of the
+    alternatives in braces; the file does not state which, so they stay.
     """
     if isinstance(value, str) and names[name] & TEXT and not names[name] & OPTION:
         return _COMMENT.sub(r"\1", value)
@@ -294,7 +294,7 @@ def _sockets(node: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
 
 
 def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
-    """Source, slot, target and slot of each link, in either of the forms that were in use."""
+    """Source, its slot, target and its slot of each link, in either form of the file."""
     for link in links:
         if isinstance(link, list) and len(link) >= 5:
             _, source, source_slot, target, target_slot = link[:5]
@@ -308,9 +308,9 @@ def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
 
 
 def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each widget; one of unknown name is ``text_N``, or else ``widget_N``.
+    """Name and value of each widget; unknown names become ``text_N`` or ``widget_N``.
 
-    A text of punctuation alone is what other texts are joined with.
+    A text of only punctuation is taken for a delimiter.
     """
     values = raw.get("widgets_values")
     if isinstance(values, dict):
@@ -329,9 +329,9 @@ def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"widget_{index}", value
 
 
-def _guessed_names(kind: str, values: list[Any]) -> list[str]:
-    """Names for the widgets of loaders, and of what opens with a size, alike in every version."""
-    lowered, first = kind.lower(), values[0] if values else None
+def _guessed_names(class_type: str, values: list[Any]) -> list[str]:
+    """Names for the widgets of loaders and of nodes that start with a size."""
+    lowered, first = class_type.lower(), values[0] if values else None
     if isinstance(first, str) and first.lower().endswith(_MODEL_FILES):
         if "lora" in lowered:
             return ["lora_name", "strength_model", "strength_clip"]
@@ -349,7 +349,7 @@ def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
         return list(known)
     properties = raw.get("properties")
     proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
-    if isinstance(proxies, list) and len(proxies) == len(values):  # of a sub-graph's node
+    if isinstance(proxies, list) and len(proxies) == len(values):  # the node of a sub-graph
         return [
             str(proxy[1]) if isinstance(proxy, list) and len(proxy) > 1 else "" for proxy in proxies
         ]
@@ -360,7 +360,7 @@ def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
     ]
     if len(named) == len(values):
         return named
-    # A seed's widget is followed by one without a socket that says how it changes.
+    # A seed is followed by a widget without a socket: control_after_generate.
     names: list[str] = []
     for name in named:
         names.append(name)

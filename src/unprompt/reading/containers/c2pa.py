@@ -1,7 +1,7 @@
-"""What a C2PA manifest declares: the program that made the image and whether it was a model.
+"""C2PA manifests: the program that made the image, and whether it declares AI.
 
-The manifest is a tree of JUMBF boxes (ISO 19566-5) whose claims and assertions are CBOR
-(RFC 8949) or JSON. Nothing is verified: a reading reports what the file declares.
+A manifest is a tree of JUMBF boxes (ISO 19566-5) with claims and assertions in CBOR (RFC 8949) or
+JSON. Signatures are not verified.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from unprompt.reading.carrier import Limits, parse_json
+from unprompt.reading.image_texts import parse_json
+from unprompt.reading.limits import Limits
 from unprompt.reading.result import Field
 
 _MAX_DEPTH = 32
@@ -23,10 +24,12 @@ def read_c2pa(data: bytes, limits: Limits, place: str = "C2PA") -> Iterator[Fiel
     if not limits.allows(len(data), place):
         return
     seen: set[tuple[str, str]] = set()
-    for content, kind in _contents(data, 0, len(data), 0):
+    for content, box_type in _contents(data, 0, len(data), 0):
         try:
             value = (
-                parse_json(content.decode("utf-8")) if kind == b"json" else _Cbor(content).item()
+                parse_json(content.decode("utf-8"))
+                if box_type == b"json"
+                else _Cbor(content).item()
             )
         except (ValueError, IndexError, struct.error, UnicodeDecodeError):
             limits.note(f"{place}: a damaged assertion; skipped")
@@ -39,22 +42,22 @@ def read_c2pa(data: bytes, limits: Limits, place: str = "C2PA") -> Iterator[Fiel
 
 def _contents(data: bytes, at: int, end: int, depth: int) -> Iterator[tuple[bytes, bytes]]:
     while at + 8 <= end and depth < _MAX_DEPTH:
-        size, kind = struct.unpack_from(">I4s", data, at)
+        size, box_type = struct.unpack_from(">I4s", data, at)
         header = 8
         if size == 1 and at + 16 <= end:
             size, header = struct.unpack_from(">Q", data, at + 8)[0], 16
         stop = end if size == 0 else min(at + size, end)
         if size and size < header:
             return
-        if kind == b"jumb":
+        if box_type == b"jumb":
             yield from _contents(data, at + header, stop, depth + 1)
-        elif kind in (b"cbor", b"json"):
-            yield data[at + header : stop], kind
+        elif box_type in (b"cbor", b"json"):
+            yield data[at + header : stop], box_type
         at = stop
 
 
 def _statements(value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield the wanted keys of nested objects; a program's name and version become one text."""
+    """Yield the wanted keys of nested objects; name and version of a program become one text."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):
@@ -77,7 +80,7 @@ def _statements(value: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 class _Cbor:
-    """A CBOR reader bounded in depth and in the number of items."""
+    """A CBOR reader with limits on depth and on the number of items."""
 
     def __init__(self, data: bytes):
         self._data = data
@@ -85,7 +88,7 @@ class _Cbor:
         self._items = 0
 
     def item(self, depth: int = 0) -> Any:
-        """The next item; a break code gives `_BREAK`."""
+        """The next item; `_BREAK` for a break code."""
         self._items += 1
         if depth > _MAX_DEPTH or self._items > _MAX_ITEMS:
             raise ValueError("too deep or too long")
@@ -107,7 +110,7 @@ class _Cbor:
             flat = list(self._series(None if length is None else 2 * length, depth))
             keys = [key if isinstance(key, str) else repr(key)[:100] for key in flat[0::2]]
             return dict(zip(keys, flat[1::2], strict=False))
-        return self.item(depth + 1)  # a tag says how to take what follows; its text is enough
+        return self.item(depth + 1)  # a tag only annotates the next item
 
     def _argument(self, extra: int) -> int | None:
         if extra < 24:

@@ -1,4 +1,4 @@
-"""Bytes to text: the stated rule for every encoding that metadata comes in."""
+"""Decode bytes to text: rules for all encodings found in metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CHARSETS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "unicode", b"JIS\0\0\0\0\0":
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 (with or without BOM), UTF-16 where a BOM says so, else Latin-1 as PNG defines tEXt."""
+    """Decode as UTF-8 (with or without BOM), as UTF-16 after a BOM, else as Latin-1."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         with suppress(UnicodeDecodeError):
             return data.decode("utf-16")
@@ -19,20 +19,19 @@ def decode(data: bytes) -> str:
 
 
 def decode_utf8(data: bytes) -> str:
-    """UTF-8 where the standard demands it (iTXt, XMP); what is invalid becomes U+FFFD."""
+    """Decode as UTF-8, as iTXt and XMP require; invalid bytes become U+FFFD."""
     return data.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
 def decode_user_comment(data: bytes, big_endian: bool) -> str:
-    """Decode an EXIF UserComment (Exif 2.3, table 9), and what generators write in its stead.
+    """Decode an EXIF UserComment (Exif 2.3, table 9) and the deviations of generators.
 
-    The eight-byte character code is taken as a hint, since generators write UTF-8 under
-    ``ASCII`` and ``UNICODE``, UTF-16 in either order whatever the TIFF header says, and sometimes
-    no code at all.
+    The character code of eight bytes is only a hint: generators write UTF-8 under ``ASCII`` and
+    ``UNICODE``, UTF-16 in either byte order, and sometimes no code at all.
 
     Args:
         data: the raw value.
-        big_endian: byte order of the TIFF header, used only where the text itself shows none.
+        big_endian: byte order of the TIFF header, used only if the text shows none.
     """
     charset = _CHARSETS.get(data[:8])
     if charset or data[:8] == bytes(8):
@@ -43,10 +42,10 @@ def decode_user_comment(data: bytes, big_endian: bool) -> str:
 
 
 def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = False) -> str:
-    """Decode bytes of unknown encoding: a BOM, then NUL bytes, then validity decide.
+    """Decode bytes of unknown encoding: by a BOM, by NUL bytes, or by validity.
 
-    ASCII characters, which every generator's text holds, leave a NUL in each UTF-16 unit: before
-    the character in big-endian, after it in little-endian order. UTF-8 has none.
+    ASCII characters, which every generator writes, have a NUL in each UTF-16 unit: before the
+    character in big-endian order, after it in little-endian order. UTF-8 has no NUL.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data[: len(data) & ~1].decode("utf-16", "replace").rstrip("\0")
@@ -65,9 +64,9 @@ def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = Fa
 
 
 def _decode_jis(data: bytes) -> str:
-    """ISO-2022-JP by its escapes, else UTF-8, Shift JIS or EUC-JP.
+    """Decode as ISO-2022-JP if there are escapes, else as UTF-8, Shift JIS or EUC-JP.
 
-    Bytes of EUC-JP are valid in Shift JIS too, but read as half-width katakana there.
+    EUC-JP is also valid Shift JIS, but gives half-width katakana there.
     """
     data = data.rstrip(b"\0")
     for encoding in ("iso2022_jp_2" if b"\x1b" in data else "utf-8", "shift_jis", "euc_jp"):

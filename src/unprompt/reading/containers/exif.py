@@ -1,12 +1,12 @@
-"""Text tags of an EXIF block: a walk over its TIFF directories that trusts no offset."""
+"""Text tags of an EXIF block, read from its TIFF directories without trusting any offset."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-from unprompt.reading.carrier import Limits
 from unprompt.reading.containers.charset import decode, decode_guessed, decode_user_comment
+from unprompt.reading.limits import Limits
 from unprompt.reading.result import Field
 
 _EXIF_IFD = 0x8769
@@ -32,18 +32,18 @@ _ORDERS = {
     mark: tuple(struct.Struct(order + form) for form in ("I", "H", "HHII"))
     for mark, order in ((b"II", "<"), (b"MM", ">"))
 }
-"""Forms of an offset, a count and a directory entry in either byte order."""
+"""Structs of an offset, a count and a directory entry, for both byte orders."""
 _SIZES = {1: 1, 2: 1, 6: 1, 7: 1, 129: 1}
 """Bytes per value of the types that hold text: BYTE, ASCII, SBYTE, UNDEFINED, UTF-8 (Exif 3)."""
 
 
 def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Field]:
-    r"""Yield the text tags of an EXIF block, each once, main directory first.
+    r"""Yield the text tags of an EXIF block, each once, the main directory first.
 
     Args:
         block: a TIFF structure, with or without the ``Exif\0\0`` that JPEG puts before it.
-        limits: what may still be taken.
-        place: what the fields are said to stand in.
+        limits: of the file.
+        place: the place to name in the fields.
     """
     block = block.removeprefix(b"Exif\0\0")
     order = _ORDERS.get(block[:2])
@@ -62,10 +62,10 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
         seen_directories.add(start)
         (count,) = count_form.unpack_from(block, start)
         for entry in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-            tag, kind, length, offset = entry_form.unpack_from(block, entry)
+            tag, type_code, length, offset = entry_form.unpack_from(block, entry)
             if tag == _EXIF_IFD:
                 pending.append(offset)
-            if tag in seen_tags or kind not in _SIZES or tag not in _NAMES:
+            if tag in seen_tags or type_code not in _SIZES or tag not in _NAMES:
                 continue
             seen_tags.add(tag)
             at = entry + 8 if length <= 4 else offset

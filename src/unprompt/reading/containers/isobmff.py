@@ -1,6 +1,6 @@
 """Metadata items of AVIF and HEIC files (ISO 14496-12 and 23008-12): EXIF, XMP and C2PA.
 
-Only the box structure is read, so neither pixels nor a decoder are needed.
+Only the box structure is read; no decoder is needed.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from unprompt.reading.carrier import MAX_TEXT, Limits
 from unprompt.reading.containers.c2pa import read_c2pa
 from unprompt.reading.containers.exif import read_exif
-from unprompt.reading.containers.window import Window
+from unprompt.reading.containers.file_window import Window
 from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
 _C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -21,37 +21,37 @@ _MAX_ITEMS = 10_000
 
 
 def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
-    """Yield the texts of an AVIF, HEIC or JPEG XL file that stands at its start."""
+    """Yield the texts of an AVIF, HEIC or JPEG XL file."""
     size = file.size()
-    for kind, start, end in _boxes(file, 0, size):
+    for box_type, start, end in _boxes(file, 0, size):
         length = end - start
         if length > MAX_TEXT:
             continue
-        if kind == b"meta":
+        if box_type == b"meta":
             yield from _read_items(file, file.at(start, length), size, limits)
-        elif kind == b"uuid" and file.at(start, 16) == _C2PA_UUID:
+        elif box_type == b"uuid" and file.at(start, 16) == _C2PA_UUID:
             # version and flags, "manifest\\0", 8 bytes of offset, then the boxes
             yield from read_c2pa(file.at(start, length)[16 + 4 + 9 + 8 :], limits)
-        elif kind == b"Exif":  # JPEG XL
+        elif box_type == b"Exif":  # JPEG XL
             yield from read_exif(file.at(start, length)[4:], limits)
-        elif kind == b"xml ":
+        elif box_type == b"xml ":
             yield from read_xmp(file.at(start, length), limits)
 
 
 def _boxes(file: Window, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of each box."""
+    """Yield type, content start and content end of each box."""
     for _ in range(_MAX_BOXES):
         header = file.at(at, 16)
         if len(header) < 8 or at >= end:
             return
-        size, kind = struct.unpack_from(">I4s", header)
+        size, box_type = struct.unpack_from(">I4s", header)
         start = at + 8
         if size == 1 and len(header) == 16:
             size, start = struct.unpack_from(">Q", header, 8)[0], at + 16
         stop = end if size == 0 else min(at + size, end)
         if stop < start:
             return
-        yield kind, start, stop
+        yield box_type, start, stop
         at = stop
 
 
@@ -59,44 +59,44 @@ def _read_items(file: Window, meta: bytes, file_size: int, limits: Limits) -> It
     names: dict[int, bytes] = {}
     places: dict[int, tuple[int, list[tuple[int, int]]]] = {}
     data_box = b""
-    for kind, content in _sub_boxes(meta[4:]):
+    for box_type, content in _sub_boxes(meta[4:]):
         try:
-            if kind == b"iinf":
+            if box_type == b"iinf":
                 names = _item_types(content)
-            elif kind == b"iloc":
+            elif box_type == b"iloc":
                 places = _item_places(content)
-            elif kind == b"idat":
+            elif box_type == b"idat":
                 data_box = content
         except (struct.error, IndexError):
-            limits.note(f"AVIF/HEIC {kind.decode('latin-1')}: damaged")
-    for item, kind in names.items():
+            limits.note(f"AVIF/HEIC {box_type.decode('latin-1')}: damaged")
+    for item, box_type in names.items():
         method, extents = places.get(item, (0, []))
-        if kind not in (b"Exif", b"mime") or not extents or len(extents) > 1000:
+        if box_type not in (b"Exif", b"mime") or not extents or len(extents) > 1000:
             continue
-        parts, room = [], MAX_TEXT
+        parts, left = [], MAX_TEXT
         for offset, length in extents:
-            length = min(length or file_size, room)
+            length = min(length or file_size, left)
             if method == 1:
                 parts.append(data_box[offset : offset + length])
             elif offset < file_size:
                 parts.append(file.at(offset, length))
-            room -= len(parts[-1]) if parts else 0
+            left -= len(parts[-1]) if parts else 0
         value = b"".join(parts)
-        if kind == b"Exif" and len(value) > 4:
-            # The first four bytes tell how many more precede the TIFF header.
+        if box_type == b"Exif" and len(value) > 4:
+            # The first four bytes count the bytes before the TIFF header.
             yield from read_exif(value[4 + int.from_bytes(value[:4], "big") :], limits)
-        elif kind == b"mime" and value.lstrip()[:1] == b"<":
+        elif box_type == b"mime" and value.lstrip()[:1] == b"<":
             yield from read_xmp(value, limits)
 
 
 def _sub_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
     while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
+        size, box_type = struct.unpack_from(">I4s", data, at)
         stop = len(data) if size == 0 else at + size
         if stop < at + 8:
             return
-        yield kind, data[at + 8 : stop]
+        yield box_type, data[at + 8 : stop]
         at = stop
 
 
@@ -104,8 +104,8 @@ def _item_types(content: bytes) -> dict[int, bytes]:
     """Item id to type, from an ``iinf`` box."""
     wide = content[0] > 0
     types: dict[int, bytes] = {}
-    for kind, entry in _sub_boxes(content[8 if wide else 6 :]):
-        if kind != b"infe" or not entry or entry[0] < 2 or len(types) >= _MAX_ITEMS:
+    for box_type, entry in _sub_boxes(content[8 if wide else 6 :]):
+        if box_type != b"infe" or not entry or entry[0] < 2 or len(types) >= _MAX_ITEMS:
             continue
         if entry[0] == 2:
             item, _, name = struct.unpack_from(">HH4s", entry, 4)
@@ -133,7 +133,7 @@ def _item_places(content: bytes) -> dict[int, tuple[int, list[tuple[int, int]]]]
     for _ in range(min(number(4 if version == 2 else 2), _MAX_ITEMS)):
         item = number(4 if version == 2 else 2)
         method = number(2) & 15 if version else 0
-        number(2)  # the file that holds the data: this one
+        number(2)  # the file with the data: 0, this file
         base = number(base_size)
         extents = []
         for _ in range(number(2)):

@@ -1,11 +1,11 @@
-"""Properties of an XMP packet, parsed as a stream: nothing is fetched, no entity is expanded."""
+"""Properties of an XMP packet; nothing is fetched and no entity is expanded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from unprompt.reading.carrier import Limits
+from unprompt.reading.limits import Limits
 from unprompt.reading.result import Field
 
 _MAX_DEPTH = 64
@@ -24,14 +24,14 @@ _PREFIXES = {
 
 
 class _DepthError(Exception):
-    """The packet nests deeper, or holds more, than any true one."""
+    """The packet is nested too deep, has too many properties, or declares a document type."""
 
 
 def read_xmp(packet: bytes, limits: Limits, place: str = "XMP") -> Iterator[Field]:
     """Yield every simple property of an XMP packet as ``prefix:name``, list items one by one.
 
-    Properties written as attributes and as elements are the same to XMP and to us. A packet with
-    a document type is refused, since only that could define entities.
+    XMP writes properties as attributes or as elements; both are read. A packet with a document
+    type is refused, because it could define entities.
     """
     if not limits.allows(len(packet), place):
         return
@@ -71,7 +71,7 @@ class _Collector:
         text = "".join(self._text)
         self._text.clear()
         self._path.pop()
-        # The items of a list stand in rdf:li inside rdf:Alt, rdf:Bag or rdf:Seq.
+        # List items are rdf:li elements inside rdf:Alt, rdf:Bag or rdf:Seq.
         owner = next((name for name in [tag, *reversed(self._path)] if _RDF not in name), None)
         if text.strip() and owner:
             self.found.append((_short(owner), text))

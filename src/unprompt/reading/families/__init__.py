@@ -1,1 +1,1 @@
-"""One module per family of generators; `unprompt.reading.registry` has a row for each."""
+"""One module per family of generators; `family_registry` has a row for each."""

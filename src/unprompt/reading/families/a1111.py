@@ -1,8 +1,8 @@
-"""AUTOMATIC1111's web UI and the many programs that write its form."""
+"""AUTOMATIC1111's web UI and the many programs that write the same form."""
 
 from __future__ import annotations
 
-from unprompt.reading.carrier import Carrier, parse_json
+from unprompt.reading.image_texts import ImageTexts, parse_json
 from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 from unprompt.reading.result import (
     Field,
@@ -30,9 +30,9 @@ PLACES = (
     "metadata",
 )
 _OF_CAMERAS = frozenset(("Model", "Size", "Location", "Date", "Make", "Camera", "Lens"))
-"""Keys that descriptions of photographs hold as well."""
+"""Keys that descriptions of photographs contain too."""
 _UNSTATED = ("unknown", "undefined")
-"""What nodes for saving write where nothing was connected to them."""
+"""What ComfyUI nodes that save write if nothing was connected to them."""
 _EXTRA_PROMPTS = {
     "Hires prompt": "hires",
     "Hires negative prompt": "hires negative",
@@ -46,38 +46,38 @@ _EXTRA_PROMPTS = {
 }
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The first field that is in A1111 form; under ``parameters`` any text is taken for one."""
-    for field in carrier.named(*PLACES):
-        if reading := _read_field(carrier, field):
+def read(texts: ImageTexts) -> Reading | None:
+    """The first field in A1111 form; under ``parameters`` any text is accepted."""
+    for field in texts.named(*PLACES):
+        if reading := _read_field(texts, field):
             return reading
     return None
 
 
-def _read_field(carrier: Carrier, field: Field) -> Reading | None:
+def _read_field(texts: ImageTexts, field: Field) -> Reading | None:
     text = field.text
-    if carrier.json(field) is not None:
+    if texts.json(field) is not None:
         return None
     infotext = parse_infotext(text)
     certain = infotext.certain
     if certain and field.name != "parameters" and infotext.negative_prompt is None:
         certain = not _OF_CAMERAS.issuperset(infotext.values)
     if not certain:
-        # Without settings or a negative prompt nothing tells a prompt from any other comment,
-        # of a text that is cut nothing tells where its prompt would have ended, and what looks
-        # like JSON is damaged JSON. A prompt may well begin with a brace: {cat|dog}.
+        # Without settings or a negative prompt, a prompt looks like any other comment. In a text
+        # that is cut off the prompt may be incomplete. Text that looks like JSON is damaged
+        # JSON, but a prompt may begin with a brace: {cat|dog}.
         damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
         if field.name != "parameters" or not field.whole or damaged:
             return None
     reading = to_reading(infotext, str(field))
-    # A prompt of our own may be that very word.
+    # A prompt that unprompt wrote may be this word.
     if reading.generator != "unprompt" and infotext.prompt.strip().lower() in _UNSTATED:
         return changed(reading, prompt=None, negative_prompt=None, prompts=())
     return reading
 
 
 def to_reading(infotext: Infotext, where: str) -> Reading:
-    """The answer that a text in A1111 form gives."""
+    """The reading of a text in A1111 form."""
     values = infotext.values
     generator, version = program(infotext)
     prompts = [Prompt(infotext.prompt, "positive", where)]
@@ -116,7 +116,7 @@ def _with_resources(settings: Settings, listed: str | None) -> Settings:
 
 
 def program(infotext: Infotext) -> tuple[str | None, str | None]:
-    """Which program wrote a text in A1111 form, by the marks that each leaves, and its version."""
+    """The program that wrote a text in A1111 form, and its version, by keys that only it writes."""
     values = infotext.values
     version = values.get("Version")
     app = values.get("App")
@@ -126,7 +126,7 @@ def program(infotext: Infotext) -> tuple[str | None, str | None]:
         return "unprompt", version.removeprefix("unprompt ")
     if "Civitai resources" in values or "Civitai metadata" in values:
         return "Civitai", version
-    if "Backend" in values or "Pipeline" in values:  # SD.Next of before it named itself
+    if "Backend" in values or "Pipeline" in values:  # old SD.Next, which did not write its name
         return "SD.Next", version
     if version:
         return _by_version(version), version

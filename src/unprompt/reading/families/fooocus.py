@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.infotext import parse_infotext
-from unprompt.reading.keyed import (
-    Keyed,
+from unprompt.reading.key_values import (
+    KeyValues,
     loras_of,
     prompts_of,
     settings_of,
@@ -25,30 +25,30 @@ _OWN_KEYS = frozenset(
 ).union(("realprompt", "performance", "styles", "sharpness"))
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The prompt as typed; what Fooocus made of it is among ``prompts`` with its role."""
-    scheme = carrier.text(SCHEME)
-    for field in carrier.named(*PLACES):
-        value = carrier.json(field)
+def read(texts: ImageTexts) -> Reading | None:
+    """The prompt as typed; the texts that Fooocus made from it are in ``prompts``."""
+    scheme = texts.text(SCHEME)
+    for field in texts.named(*PLACES):
+        value = texts.json(field)
         if not isinstance(value, dict):
             continue
         software = str(value.get("software", ""))
         named = scheme or "Fooocus" in software or "Fooocus" in str(value.get("version", ""))
         if not named and len(_OWN_KEYS.intersection(squeeze_all(value))) < 2:
             continue
-        keyed = Keyed(value)
+        keyed = KeyValues(value)
         if "prompt" in keyed or "realprompt" in keyed:
-            return _read(field, value, keyed, software, carrier)
-    if scheme and (plain := carrier.find("parameters", "UserComment")):
+            return _read(field, value, keyed, software, texts)
+    if scheme and (plain := texts.find("parameters", "UserComment")):
         reading = a1111.to_reading(parse_infotext(plain.text), str(plain))
         return changed(reading, generator="Fooocus")
     return None
 
 
 def _read(
-    field: Field, value: dict[str, Any], keyed: Keyed, software: str, carrier: Carrier
+    field: Field, value: dict[str, Any], keyed: KeyValues, software: str, texts: ImageTexts
 ) -> Reading:
-    version = as_text(keyed.get("version")) or carrier.text("fooocus_version")
+    version = as_text(keyed.get("version")) or texts.text("fooocus_version")
     generator, _, number = (software or version or "Fooocus").partition(" ")
     if not generator.isalpha():
         generator, number = "Fooocus", version or ""
@@ -77,7 +77,7 @@ def _extra(value: object, role: str, source: str) -> list[Prompt]:
 
 
 def _with_loras(settings: Settings, value: dict[str, Any]) -> Settings:
-    """Add LoRAs given as ``lora_combined_1: name : weight``, the form of Fooocus' own log."""
+    """Add LoRAs written as ``lora_combined_1: name : weight``, the form of the Fooocus log."""
     combined = [
         [name.strip(), weight.strip()]
         for key, item in value.items()

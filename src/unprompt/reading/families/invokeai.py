@@ -11,8 +11,8 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
-from unprompt.reading.carrier import Carrier
-from unprompt.reading.keyed import Keyed, name_of, read_keyed, settings_of
+from unprompt.reading.image_texts import ImageTexts
+from unprompt.reading.key_values import KeyValues, name_of, read_key_values, settings_of
 from unprompt.reading.result import (
     Field,
     Prompt,
@@ -33,8 +33,8 @@ _OPTION = re.compile(r"-(?:([sSWHCf])([\d.]*)|(A)([a-z]\w*)?)")
 PLACES = ("invokeai_metadata", "invokeai", "sd-metadata", *_GRAPHS, "Dream", "dream")
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The newest form that is there."""
+def read(texts: ImageTexts) -> Reading | None:
+    """The newest form in the file."""
     forms: tuple[tuple[str, Callable[[Field, dict[str, Any]], Reading]], ...] = (
         ("invokeai_metadata", _read_metadata),
         ("invokeai", _read_metadata),
@@ -43,12 +43,12 @@ def read(carrier: Carrier) -> Reading | None:
     )
     silent = None
     for name, reader in forms:
-        if found := carrier.mapping(name):
+        if found := texts.mapping(name):
             reading = reader(*found)
             if reading.prompt is not None:
                 return reading
             silent = silent or reading
-    if field := carrier.find("Dream", "dream"):
+    if field := texts.find("Dream", "dream"):
         return _read_dream(field)
     return silent
 
@@ -61,7 +61,7 @@ def _read_metadata(field: Field, value: dict[str, Any]) -> Reading:
     flat.setdefault("sampler", flat.pop("scheduler", None))
     if isinstance(model := value.get("model"), dict):
         flat["model_hash"] = model.get("hash")
-    reading = read_keyed(flat, str(field), _NAME, as_text(value.get("app_version")))
+    reading = read_key_values(flat, str(field), _NAME, as_text(value.get("app_version")))
     styles = [
         Prompt(text, role, key)
         for key, role in (
@@ -86,7 +86,9 @@ def _read_sd_metadata(field: Field, value: dict[str, Any]) -> Reading:
     text = as_text(prompt)
     prompts, negative = _split(text, str(field))
     model = as_text(value.get("model_id")) or as_text(value.get("model_weights"))
-    settings = settings_of(Keyed({**image, "model": model, "model_hash": value.get("model_hash")}))
+    settings = settings_of(
+        KeyValues({**image, "model": model, "model_hash": value.get("model_hash")})
+    )
     return Reading(
         prompt=text,
         negative_prompt=negative,
@@ -99,7 +101,7 @@ def _read_sd_metadata(field: Field, value: dict[str, Any]) -> Reading:
 
 
 def _weighted(parts: list[Any]) -> str | None:
-    """The prompt as it was typed: ``blue sphere:0.5 red cube:0.5``, or one without its weight."""
+    """The prompt as typed: ``blue sphere:0.5 red cube:0.5``; a single part has no weight."""
     texts = []
     for part in parts[:100]:
         if isinstance(part, str):
@@ -112,7 +114,7 @@ def _weighted(parts: list[Any]) -> str | None:
 
 
 def _split(prompt: str | None, where: str) -> tuple[tuple[Prompt, ...], str | None]:
-    """Prompts with their roles; before 3.0 the text in square brackets was the negative one."""
+    """Prompts with their roles; before 3.0, square brackets enclosed the negative prompt."""
     if prompt is None:
         return (), None
     prompts = [Prompt(prompt, "positive", where)]
@@ -159,7 +161,7 @@ def _read_dream(field: Field) -> Reading:
 
 
 def _read_graph(field: Field, value: dict[str, Any]) -> Reading:
-    """The prompt of a graph whose metadata is gone: follow the edges into the denoiser."""
+    """The prompt of a graph without metadata, found through the edges of the denoiser."""
     nodes = value.get("nodes")
     edges = value.get("edges")
     if isinstance(nodes, list):
@@ -201,7 +203,7 @@ def _read_graph(field: Field, value: dict[str, Any]) -> Reading:
         for text, role in ((positive, "positive"), (negative, "negative"))
         if text
     )
-    settings = settings_of(Keyed(denoiser))
+    settings = settings_of(KeyValues(denoiser))
     settings = changed(settings, sampler=settings.scheduler, scheduler=None, other={})
     if isinstance(loader := next(_with_model(nodes), None), dict):
         settings = changed(settings, model=name_of(loader.get("model")))
@@ -215,7 +217,7 @@ def _with_model(nodes: dict[Any, Any]) -> Any:
 
 
 def _plain(node: dict[str, Any]) -> dict[str, Any]:
-    """A node of a saved workflow, whose inputs are objects with a ``value``."""
+    """A node of a saved workflow; its inputs are objects with a ``value``."""
     data = node.get("data") if isinstance(node.get("data"), dict) else node
     inputs = data.get("inputs") if isinstance(data, dict) else None
     if not isinstance(inputs, dict):

@@ -1,10 +1,10 @@
-"""Midjourney: the prompt with its parameters in a description that ends in a job's id."""
+"""Midjourney: the prompt with its parameters in a description that ends with a job ID."""
 
 from __future__ import annotations
 
 import re
 
-from unprompt.reading.carrier import Carrier
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.result import Field, Prompt, Reading, Settings, as_int
 
 PLACES = ("Description", "dc:description", "ImageDescription", "Caption", "Comment", "UserComment")
@@ -14,9 +14,9 @@ _PARAMETER = re.compile(
 )
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The prompt with its parameters, as it was typed, without the id of the job."""
-    for field in carrier.named(*PLACES):
+def read(texts: ImageTexts) -> Reading | None:
+    """The prompt with its parameters as typed, without the job ID."""
+    for field in texts.named(*PLACES):
         ends = "Job ID:" in (end := field.text[-400:]) and field.whole
         job = _JOB.search(end) if ends else None
         if job:

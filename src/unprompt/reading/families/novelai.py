@@ -1,24 +1,24 @@
-"""NovelAI: ``Comment`` with JSON beside ``Software: NovelAI``, plain, in EXIF or hidden."""
+"""NovelAI: JSON in ``Comment`` beside ``Software: NovelAI``, in chunks, EXIF or pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from unprompt.reading.carrier import Carrier, parse_json
-from unprompt.reading.keyed import Keyed, prompts_of, settings_of, sides_of
+from unprompt.reading.image_texts import ImageTexts, parse_json
+from unprompt.reading.key_values import KeyValues, prompts_of, settings_of, sides_of
 from unprompt.reading.result import Prompt, Reading, as_text
 
 PLACES = ("Comment", "UserComment")
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The base prompt; the characters' own prompts are among ``prompts``."""
-    software = carrier.text("Software") or ""
-    source = carrier.text("Source")
-    description = carrier.text("Description")
-    found = carrier.mapping("Comment")
+def read(texts: ImageTexts) -> Reading | None:
+    """The base prompt; the prompts of characters are in ``prompts``."""
+    software = texts.text("Software") or ""
+    source = texts.text("Source")
+    description = texts.text("Description")
+    found = texts.mapping("Comment")
     if found is None:
-        for field, value in carrier.objects('"Comment"', "UserComment"):
+        for field, value in texts.objects('"Comment"', "UserComment"):
             inner = value.get("Comment")
             if isinstance(inner, str) and isinstance(inner := parse_json(inner), dict):
                 found = field, inner
@@ -33,7 +33,7 @@ def read(carrier: Carrier) -> Reading | None:
         return Reading(description, None, "NovelAI", prompts=stated, where=("Description",))
     field, value = found
     where = str(field)
-    keyed = Keyed(value)
+    keyed = KeyValues(value)
     base, characters = _captions(value.get("v4_prompt"))
     base_negative, unwanted = _captions(value.get("v4_negative_prompt"))
     positive, negative = sides_of(keyed)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from unprompt.reading.carrier import Carrier
-from unprompt.reading.keyed import read_keyed
+from unprompt.reading.image_texts import ImageTexts
+from unprompt.reading.key_values import read_key_values
 from unprompt.reading.result import Reading, as_text
 
 PLACES = ("parameters", "UserComment", "exif:UserComment", "comment", "Comment")
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """The parameters as the user gave them; a graph beside them holds the prompt as expanded."""
-    for field, value in carrier.objects("sui_image_params", *PLACES):
+def read(texts: ImageTexts) -> Reading | None:
+    """The parameters as the user gave them."""
+    for field, value in texts.objects("sui_image_params", *PLACES):
         stated = value.get("sui_image_params")
         if isinstance(stated, dict):
             models = value.get("sui_models")
@@ -19,5 +19,5 @@ def read(carrier: Carrier) -> Reading | None:
                 if isinstance(model, dict) and model.get("param") == "model":
                     stated = {**stated, "model_hash": model.get("hash")}
             version = as_text(stated.get("swarm_version"))
-            return read_keyed(stated, str(field), "SwarmUI", version)
+            return read_key_values(stated, str(field), "SwarmUI", version)
     return None

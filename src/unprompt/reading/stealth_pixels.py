@@ -1,8 +1,8 @@
-"""Text hidden in the lowest bits of the pixels: ``stealth_pnginfo`` and its kin.
+"""Read text that is hidden in the lowest bits of the pixels (``stealth_pnginfo``).
 
-The scheme of the sd_webui_stealth_pnginfo extension, which NovelAI uses too: column by column,
-one bit per pixel in alpha or three in RGB, a 15-letter mark, the number of bits that follow
-(32 bits, big-endian), then the text in UTF-8, plain (``info``) or gzip-compressed (``comp``).
+The scheme of the sd_webui_stealth_pnginfo extension, also used by NovelAI. The bits run column by
+column, one per pixel in alpha or three in RGB: a mark of 15 letters, the number of bits that
+follow (32 bits, big-endian), then the text in UTF-8, plain (``info``) or gzip (``comp``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import IO
 from PIL import Image
 
 from unprompt.images import MAX_PIXELS
-from unprompt.reading.carrier import MAX_TEXT, Limits, parse_json
-from unprompt.reading.containers import DECODING_ERRORS
+from unprompt.reading.containers.container_registry import DECODING_ERRORS
 from unprompt.reading.containers.png import SIGNATURE
+from unprompt.reading.image_texts import parse_json
+from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field, clean
 
 _MARKS = {
@@ -31,26 +32,26 @@ _OPENING = f"{int.from_bytes(b'stealth_', 'big'):064b}"
 _BITS = bytes(48 + (value & 1) for value in range(256))
 
 
-def read_stealth(image: IO[bytes] | Image.Image, kind: str, limits: Limits) -> Iterator[Field]:
-    """Yield the texts that the pixels hide, keys of a hidden JSON object one by one.
+def read_stealth(image: IO[bytes] | Image.Image, container: str, limits: Limits) -> Iterator[Field]:
+    """Yield the texts hidden in the pixels; a hidden JSON object also gives each key as a field.
 
-    A PNG is first asked for its opening bits, which needs no more than its first rows: nearly
-    every image without a hidden text shows it there, and only the others are decoded.
+    For a PNG the first bits are checked before decoding. This needs only its first rows, and
+    rules out nearly every image without a hidden text.
     """
     if not isinstance(image, Image.Image):
-        if kind == "PNG" and not _may_hide(image):
+        if container == "PNG" and not _may_hide(image):
             return
         image.seek(0)
         try:
             with Image.open(image) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     return
-                if kind == "WebP" and opened.mode != "RGBA":
+                if container == "WebP" and opened.mode != "RGBA":
                     return
                 opened.load()
                 yield from _read_pixels(opened, limits)
-        except Image.UnidentifiedImageError:  # whose text is the address of the file object
-            limits.note("the pixels cannot be decoded (not as Pillow knows the format)")
+        except Image.UnidentifiedImageError:  # its message is the address of the file object
+            limits.note("the pixels cannot be decoded (unknown to Pillow)")
         except DECODING_ERRORS as error:
             limits.note(f"the pixels cannot be decoded ({error})")
         return
@@ -66,9 +67,9 @@ def _read_pixels(image: Image.Image, limits: Limits) -> Iterator[Field]:
         if mark is None or mark[0] != name or len(start) < _MARK_BITS + 32:
             continue
         length = int(start[_MARK_BITS:], 2)
-        room = image.width * image.height * len(bands) - _MARK_BITS - 32
-        if length > room or length // 8 > MAX_TEXT:
-            limits.note(f"stealth {name}: states {length:,} bits, there is room for {room:,}")
+        left = image.width * image.height * len(bands) - _MARK_BITS - 32
+        if length > left or length // 8 > MAX_TEXT:
+            limits.note(f"stealth {name}: states {length:,} bits, but only {left:,} are left")
             continue
         bits = _bits(image, bands, _MARK_BITS + 32, length - length % 8)
         data = int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
@@ -77,7 +78,7 @@ def _read_pixels(image: Image.Image, limits: Limits) -> Iterator[Field]:
 
 
 def _bits(image: Image.Image, bands: str, start: int, count: int) -> str:
-    """``count`` lowest bits from bit ``start`` on, columns from top to bottom, left to right."""
+    """The lowest bits ``start`` to ``start + count``; columns run left to right, top to bottom."""
     per_column = image.height * len(bands)
     first, last = start // per_column, min(image.width, -(-(start + count) // per_column))
     columns = image.crop((first, 0, last, image.height))
@@ -107,10 +108,10 @@ def _decode(data: bytes, compressed: bool, place: str, limits: Limits) -> Iterat
 
 
 def _may_hide(file: IO[bytes]) -> bool:
-    """Whether the opening bits of a PNG's first column can be those of a mark.
+    """Whether the first column of a PNG can start with the mark of a hidden text.
 
-    In the first column each filter of PNG reduces to: the byte itself, or the byte above plus it
-    (Average: half the byte above), so nothing but that column is computed.
+    In the first column every PNG filter is simple: the byte itself, or the byte plus the byte
+    above (Average: plus half of it). So only this column is computed.
     """
     file.seek(len(SIGNATURE))
     header = file.read(25)
@@ -147,14 +148,14 @@ def _may_hide(file: IO[bytes]) -> bool:
 
 
 def _rows(file: IO[bytes], row_size: int) -> Iterator[bytes]:
-    """Yield filter byte and first pixel of each row, inflating no further than asked."""
+    """Yield filter byte and first pixel of each row; decompress only as far as needed."""
     first = min(5, row_size)
     stream, buffer = zlib.decompressobj(), b""
     file.seek(len(SIGNATURE))
     while len(header := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        if kind != b"IDAT":
-            if kind == b"IEND":
+        length, chunk_type = struct.unpack(">I4s", header)
+        if chunk_type != b"IDAT":
+            if chunk_type == b"IEND":
                 return
             file.seek(length + 4, 1)
             continue

@@ -1,4 +1,4 @@
-"""ComfyUI: its API prompt and its workflow, in PNG chunks or in any EXIF text."""
+"""ComfyUI: its API prompt and its workflow, in PNG chunks or any other text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from unprompt.reading.carrier import Carrier, parse_json
 from unprompt.reading.comfyui.graph import Graph, from_api_prompt, is_api_prompt
-from unprompt.reading.comfyui.origins import Origin, first_sampler, main_origin, origins
+from unprompt.reading.comfyui.sampler_search import Origin, first_sampler, main_origin, origins
 from unprompt.reading.comfyui.sampler_settings import settings_of
 from unprompt.reading.comfyui.workflow import from_workflow, is_workflow
-from unprompt.reading.keyed import Keyed, is_description, read_keyed
+from unprompt.reading.image_texts import ImageTexts, parse_json
+from unprompt.reading.key_values import KeyValues, is_description, read_key_values
 from unprompt.reading.result import Field, Prompt, Reading, Settings
 
 _PREFIX = re.compile(r"\s*\w{1,40}\s*:\s*(?=[{\[])")
@@ -20,30 +20,30 @@ _FORMS = (
     ("class_type", is_api_prompt, from_api_prompt),
     ("nodes", is_workflow, from_workflow),
 )
-"""A word that each form of a graph holds, what tells it for certain, and what builds the graph."""
+"""For each form of a graph: a word in its text, the test for the form, and the builder."""
 
 
-def read(carrier: Carrier) -> Reading | None:
+def read(texts: ImageTexts) -> Reading | None:
     """The prompt of the graph that was run, else of the workflow in the editor."""
     silent = None
     for mark, is_graph, build in _FORMS:
-        for field in carrier.fields:
-            if mark not in field.text:  # most texts need not be parsed to know
+        for field in texts.fields:
+            if mark not in field.text:  # quick test before parsing
                 continue
-            for value in _values(carrier, field):
+            for value in _values(texts, field):
                 if is_graph(value):
                     reading = _read_graph(field, build(value))
                     if reading.prompt is not None and reading.prompt.strip():
                         return reading
                     silent = silent or reading
-    return _read_extra(carrier) or silent
+    return _read_extra(texts) or silent
 
 
-def _values(carrier: Carrier, field: Field) -> list[dict[str, Any]]:
-    """The JSON of a field, also behind ``Prompt:`` or inside an object of several."""
-    value = carrier.json(field)
+def _values(texts: ImageTexts, field: Field) -> list[dict[str, Any]]:
+    """The JSON in a field, also after ``Prompt:`` or inside another object."""
+    value = texts.json(field)
     if value is None and field.whole and (prefix := _PREFIX.match(field.text[:200])):
-        value = carrier.parse(field.text[prefix.end() :])
+        value = texts.parse(field.text[prefix.end() :])
     if not isinstance(value, dict):
         return []
     values = [value]
@@ -86,12 +86,12 @@ def _prompts(found: list[Origin]) -> Iterator[Prompt]:
                 yield Prompt(text.text, role, f"node {text.node}")
 
 
-def _read_extra(carrier: Carrier) -> Reading | None:
-    """Civitai keeps what the user asked for beside the graph it made of it."""
-    for field, value in carrier.objects("extraMetadata"):
+def _read_extra(texts: ImageTexts) -> Reading | None:
+    """Civitai stores the request of the user beside the graph that it built."""
+    for field, value in texts.objects("extraMetadata"):
         extra = value.get("extraMetadata")
         if isinstance(extra, str):
             extra = parse_json(extra)
-        if isinstance(extra, dict) and is_description(Keyed(extra)):
-            return read_keyed(extra, str(field), "Civitai")
+        if isinstance(extra, dict) and is_description(KeyValues(extra)):
+            return read_key_values(extra, str(field), "Civitai")
     return None

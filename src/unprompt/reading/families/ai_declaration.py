@@ -1,8 +1,8 @@
-"""Files that declare themselves AI-generated and by what, without a prompt (C2PA, IPTC)."""
+"""Files that declare that AI generated them, without a prompt (C2PA, IPTC)."""
 
 from __future__ import annotations
 
-from unprompt.reading.carrier import Carrier
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.result import Reading
 
 # https://cv.iptc.org/newscodes/digitalsourcetype
@@ -23,18 +23,18 @@ _MAKERS = (
 )
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """Who made the image by its own word; a camera's or an editor's manifest is no answer."""
+def read(texts: ImageTexts) -> Reading | None:
+    """The declared generator; manifests of cameras and editors give None."""
     declared = [
         field
-        for field in carrier.fields
+        for field in texts.fields
         if field.name in PLACES and field.text.rstrip("/").rpartition("/")[2] in _AI
     ]
     if not declared:
         return None
-    # The agent of the action is the model; the claim generator may be a service around it.
-    agent = carrier.text("softwareAgent")
-    claim = carrier.text("claim_generator", "xmp:CreatorTool", "photoshop:Credit", "Software")
+    # The agent is the model; the claim generator may be a service that uses it.
+    agent = texts.text("softwareAgent")
+    claim = texts.text("claim_generator", "xmp:CreatorTool", "photoshop:Credit", "Software")
     return Reading(
         prompt=None,
         generator=_maker(claim) or _maker(agent) or agent or claim,

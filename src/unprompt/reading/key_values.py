@@ -1,4 +1,4 @@
-"""Settings given as keys and values: one rule for the many spellings of the same few words."""
+"""Settings as keys and values: one table for the many spellings of each key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SPELLINGS = {
     "loras": ("loras", "lora", "uselorasmodel", "useloramodel"),
     "lora_weights": ("loraweights", "loraalpha"),
 }
-"""How the keys of each setting are spelled, squeezed; of several that are there the first wins."""
+"""The squeezed spellings of the keys of each setting; the first that is present counts."""
 
 _MEANINGS = {
     spelling: (setting, place)
@@ -44,43 +44,43 @@ _MEANINGS = {
 _TELLING = frozenset(("seed", "loras", *NEGATIVE)).union(
     *(_SPELLINGS[setting] for setting in ("sampler", "steps", "guidance", "model_hash"))
 )
-"""Keys that nothing but the description of an image has beside a prompt."""
+"""Keys which, beside a prompt, show that an object describes an image."""
 
 _SIZE = re.compile(r"(\d{1,6})\s*(?:[x×*]|,)\s*(\d{1,6})")
 _MAX_TEXT = 2000
 
 
 def squeeze(key: str) -> str:
-    """A key in lower case without blanks, hyphens, underscores and dots."""
+    """A key in lower case, without spaces, hyphens, underscores and dots."""
     key = key.lower().replace("_", "")
     return key if key.isalnum() else key.replace(" ", "").replace("-", "").replace(".", "")
 
 
 def squeeze_all(keys: Iterable[str]) -> list[str]:
-    """All keys squeezed, in one go where no key holds the character that parts them."""
+    """All keys squeezed; in one call if no key contains the separator."""
     keys = [*keys]
     squeezed = squeeze("\0".join(keys)).split("\0")
     return squeezed if len(squeezed) == len(keys) else [squeeze(key) for key in keys]
 
 
-class Keyed:
-    """Look-up in a mapping by the squeezed form of its keys; remembers what was asked."""
+class KeyValues:
+    """Look-up in a mapping by squeezed keys; remembers which keys were used."""
 
     def __init__(self, values: Mapping[str, Any]):
-        # From the last on, so that the first of those that are squeezed alike stays.
+        # In reverse order: of keys with the same squeezed form the first one stays.
         self._items = {
             squeezed: (key, values[key])
             for key, squeezed in zip([*values][::-1], squeeze_all(values)[::-1], strict=True)
             if len(key) < 100
         }
-        self._asked: list[tuple[str, ...]] = []
+        self._used: list[tuple[str, ...]] = []
 
     def __contains__(self, key: str) -> bool:
         return key in self._items
 
     def get(self, *keys: str) -> Any:
-        """The first value of ``keys`` that is neither absent, None nor blank."""
-        self._asked.append(keys)
+        """The first value of ``keys`` that is present and neither None nor empty."""
+        self._used.append(keys)
         for key in keys:
             if key in self._items:
                 value = self._items[key][1]
@@ -89,15 +89,15 @@ class Keyed:
         return None
 
     def has_any(self, keys: Iterable[str]) -> bool:
-        """Whether one of ``keys`` is there, whatever its value."""
+        """Whether one of ``keys`` is present, whatever its value."""
         return not self._items.keys().isdisjoint(keys)
 
     def settings(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """The values of the settings by their names in `Settings`, and what else is stated.
+        """The values of known settings by their names in `Settings`, and all others.
 
-        The rest are plain values, as text, of keys that nobody asked for.
+        The others are plain values, as text, of keys that were not used by `get`.
         """
-        asked = frozenset[str]().union(*self._asked)
+        used = frozenset[str]().union(*self._used)
         found: dict[str, tuple[int, Any]] = {}
         rest: dict[str, str] = {}
         for key, (name, value) in reversed(self._items.items()):
@@ -108,7 +108,7 @@ class Keyed:
                 if setting not in found or place < found[setting][0]:
                     found[setting] = place, value
             elif (
-                key not in asked
+                key not in used
                 and not isinstance(value, (dict, list))
                 and len(text := str(value)) <= _MAX_TEXT
             ):
@@ -116,8 +116,8 @@ class Keyed:
         return {setting: value for setting, (_, value) in found.items()}, rest
 
 
-def is_description(keyed: Keyed) -> bool:
-    """Whether a mapping describes an image: it has a prompt and at least one setting."""
+def is_description(keyed: KeyValues) -> bool:
+    """Whether a mapping describes an image: it has a prompt and a setting."""
     prompt = keyed.get(*PROMPT)
     if not isinstance(prompt, str | list):
         return False
@@ -125,15 +125,15 @@ def is_description(keyed: Keyed) -> bool:
 
 
 def text_of(value: object) -> str | None:
-    """The text of a value: itself, or the lines of a list joined."""
+    """The value if it is text; the joined lines if it is a list of texts."""
     if isinstance(value, list):
         texts = [item for item in value if isinstance(item, str)]
         return "\n".join(texts) if texts else None
     return value if isinstance(value, str) else None
 
 
-def sides_of(keyed: Keyed) -> tuple[str | None, str | None]:
-    """The prompt and the negative prompt that a mapping states; a negative one may be blank."""
+def sides_of(keyed: KeyValues) -> tuple[str | None, str | None]:
+    """The prompt and the negative prompt of a mapping; the negative one may be empty."""
     positive, negative = text_of(keyed.get(*PROMPT)), text_of(keyed.get(*NEGATIVE))
     if negative is None and keyed.has_any(NEGATIVE):
         negative = ""
@@ -141,7 +141,7 @@ def sides_of(keyed: Keyed) -> tuple[str | None, str | None]:
 
 
 def prompts_of(positive: str | None, negative: str | None, where: str) -> list[Prompt]:
-    """The two sides, where stated, with their roles."""
+    """Prompt and negative prompt, if stated, with their roles."""
     prompts = []
     if positive is not None:
         prompts.append(Prompt(positive, "positive", where))
@@ -150,12 +150,12 @@ def prompts_of(positive: str | None, negative: str | None, where: str) -> list[P
     return prompts
 
 
-def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
-    """The settings that a mapping states, whatever spelling its keys have.
+def settings_of(keyed: KeyValues, model: str | None = None) -> Settings:
+    """The settings of a mapping, in any known spelling of its keys.
 
     Args:
         keyed: the mapping.
-        model: the model where no key states it.
+        model: the model to use if no key states it.
     """
     stated, rest = keyed.settings()
     get = stated.get
@@ -166,7 +166,7 @@ def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
     return Settings(
         model=name_of(get("model")) or model,
         model_hash=as_text(get("model_hash")),
-        seed=seed if seed is None or seed >= 0 else None,  # -1 asks for a random one
+        seed=seed if seed is None or seed >= 0 else None,  # -1 means: random
         steps=as_int(get("steps")),
         sampler=name_of(get("sampler")),
         scheduler=name_of(get("scheduler")),
@@ -182,7 +182,7 @@ def settings_of(keyed: Keyed, model: str | None = None) -> Settings:
 
 
 def name_of(value: object) -> str | None:
-    """A name, or the name inside an object that stands for a model."""
+    """A name, or the name inside an object that describes a model."""
     if isinstance(value, dict):
         keys = ("model_name", "name", "modelFileName", "label", "model")
         return next((name for key in keys if (name := as_text(value.get(key)))), None)
@@ -190,12 +190,12 @@ def name_of(value: object) -> str | None:
 
 
 def loras_of(value: object) -> tuple[Lora, ...]:
-    """LoRAs as generators list them: names, objects, or triples of name, weight and hash."""
+    """LoRAs in the forms of the generators: names, objects, or lists of name, weight and hash."""
     return tuple(_loras(value)) if value else ()
 
 
 def _weighted(loras: tuple[Lora, ...], weights: object) -> tuple[Lora, ...]:
-    """LoRAs with the weights that SwarmUI and Easy Diffusion list apart from them, in order."""
+    """LoRAs with their weights, which SwarmUI and Easy Diffusion list separately, in order."""
     listed = weights if isinstance(weights, list) else [weights]
     if not loras or weights is None or len(listed) != len(loras):
         return loras
@@ -216,17 +216,20 @@ def _loras(value: object) -> Iterator[Lora]:
         elif isinstance(item, list) and item and isinstance(item[0], str):
             yield Lora(item[0], as_float(item[1]) if len(item) > 1 else None)
         elif isinstance(item, dict):
-            keyed = Keyed(item)
+            keyed = KeyValues(item)
             name = name_of(keyed.get("name", "modelname", "lora", "model", "file", "loraname"))
             if name:
                 yield Lora(name, as_float(keyed.get("weight", "strength", "modelweight", "alpha")))
 
 
-def read_keyed(
-    values: Mapping[str, Any] | Keyed, where: str, generator: str | None, version: str | None = None
+def read_key_values(
+    values: Mapping[str, Any] | KeyValues,
+    where: str,
+    generator: str | None,
+    version: str | None = None,
 ) -> Reading:
-    """The answer that a mapping gives: its prompt, its negative prompt and its settings."""
-    keyed = values if isinstance(values, Keyed) else Keyed(values)
+    """The reading of a mapping: prompt, negative prompt and settings."""
+    keyed = values if isinstance(values, KeyValues) else KeyValues(values)
     positive, negative = sides_of(keyed)
     return Reading(
         prompt=positive,

@@ -1,7 +1,7 @@
-"""From the images of a graph back to the samplers that made them, and to the one that began.
+"""Find the samplers behind the output images of a graph, and the first of them.
 
-From an output node the links are walked back until a node is met whose conditioning leads to
-text: the sampler.
+The search follows links backwards from the output nodes. A sampler is a node whose conditioning
+leads to text.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Node
-from unprompt.reading.comfyui.names import BUNDLE, PICTURE, PIPE, POSITIVE, TOWARDS_TEXT
-from unprompt.reading.comfyui.tracing import Found, Tracer
+from unprompt.reading.comfyui.input_traits import BUNDLE, PICTURE, PIPE, POSITIVE, TOWARDS_TEXT
+from unprompt.reading.comfyui.text_tracing import Found, Tracer
 
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
@@ -20,9 +20,9 @@ _SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 
 @dataclass(slots=True)
 class Origin:
-    """A node that takes conditioning, with the texts of its two sides, the main one first.
+    """A node that takes conditioning, with its positive and negative texts, the main one first.
 
-    ``samples`` is false for a node that only passes conditioning and pictures on.
+    ``samples`` is False for a node that only passes conditioning and images on.
     """
 
     node: Node
@@ -32,7 +32,7 @@ class Origin:
 
 
 def origins(graph: Graph) -> list[Origin]:
-    """The samplers behind the images, those nearest to the first output first."""
+    """The samplers behind the images; those nearest to the first output come first."""
     tracer = Tracer(graph)
     found = []
     behind = _behind_outputs(graph)
@@ -52,14 +52,14 @@ def origins(graph: Graph) -> list[Origin]:
 
 
 def main_origin(graph: Graph, found: list[Origin]) -> Origin:
-    """The sampler that began the picture of the first output; what follows it only refines.
+    """The sampler that made the first version of the first output; later samplers only refine it.
 
-    The way to it leads from the sampler nearest to the output through latents and images, and
-    ends where several of them are put together: such a picture has no one beginning.
+    The search goes from the sampler nearest to the output back through latents and images. It
+    stops at a node that combines several images.
     """
     if len(found) == 1:
         return found[0]
-    whole = [o for o in found if "detailer" not in o.node.kind.lower()] or found
+    whole = [o for o in found if "detailer" not in o.node.class_type.lower()] or found
     worded = [o for o in whole if o.positive[0].text.strip()] or whole
     candidates = [o for o in worded if o.samples] or worded
     known = {origin.node.id: origin for origin in candidates}
@@ -74,18 +74,18 @@ def main_origin(graph: Graph, found: list[Origin]) -> Origin:
 
 
 def _picture_before(graph: Graph, node: Node) -> Node | None:
-    """The one node that gives ``node`` the picture it works on."""
+    """The node that gives ``node`` its image or latent, if there is exactly one."""
     names = graph.names
     links = {source for name, source in node.links.items() if names[name] & PICTURE}
     for name, source in node.links.items():
-        # Stable Cascade hands the first stage's latent to the second inside its conditioning.
+        # Stable Cascade passes the latent of the first stage inside the conditioning.
         if names[name] & POSITIVE and (before := graph.get(source)) and "stage_c" in before.links:
             links = {before.links["stage_c"]}
     return graph.get(links.pop()) if len(links) == 1 else None
 
 
 def first_sampler(graph: Graph) -> Node | None:
-    """The sampler nearest to the first output, whether or not any text reaches it."""
+    """The sampler nearest to the first output, even if no text reaches it."""
     for node in _behind_outputs(graph):
         if node.traits & TOWARDS_TEXT and _samples(node):
             return node
@@ -93,40 +93,40 @@ def first_sampler(graph: Graph) -> Node | None:
 
 
 def outputs(graph: Graph) -> list[Node]:
-    """The nodes that feed no other and are fed themselves: savers, then viewers, then others."""
+    """Linked nodes that feed no other node: first those that save, then viewers, then others."""
     ends = [node for node in graph.values() if node.links and node.id not in graph.feeding]
 
     def rank(node: Node) -> int:
         if not any("image" in name or "video" in name for name in node.links):
             return 3
-        if _SAVES.search(node.kind):
+        if _SAVES.search(node.class_type):
             return 0
-        return 1 if _SHOWS.search(node.kind) else 2
+        return 1 if _SHOWS.search(node.class_type) else 2
 
     return sorted(ends, key=rank) if len(ends) > 1 else ends
 
 
 def _samples(node: Node) -> bool:
-    """Whether a node has an input which only one that makes pictures has."""
+    """Whether a node has an input that only samplers have."""
     return not _SAMPLER.isdisjoint(node.inputs) or bool(node.traits & PIPE)
 
 
 def _behind_outputs(graph: Graph) -> list[Node]:
-    """The nodes that the outputs depend on, nearest first, those behind conditioning last."""
+    """The nodes that feed the outputs, nearest first; those behind conditioning come last."""
     names = graph.names
     behind: list[Node] = []
     conditioning: list[Node] = []
     seen: set[str] = set()
     for start in outputs(graph):
         queue = [start]
-        for node in queue:  # which grows on the way
-            if node is not start or _samples(node):  # some samplers save by themselves
+        for node in queue:  # grows during the loop
+            if node is not start or _samples(node):  # some samplers also save
                 behind.append(node)
             for name, source in node.links.items():
                 if source not in seen and (before := graph.get(source)) is not None:
                     seen.add(source)
                     (conditioning if names[name] & TOWARDS_TEXT else queue).append(before)
-    for node in conditioning:  # which grows too, and where only samplers matter
+    for node in conditioning:  # grows too; only samplers matter here
         if _samples(node):
             behind.append(node)
         for source in node.links.values():

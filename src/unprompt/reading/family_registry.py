@@ -1,36 +1,36 @@
-"""The registry of generator families: one row each, tried in order."""
+"""The generator families, one row each, in the order in which they are tried."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
-from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import (
     a1111,
-    comfyui,
-    declared,
+    ai_declaration,
+    comfyui_graphs,
     fooocus,
     invokeai,
+    json_objects,
     midjourney,
     novelai,
-    objects,
     swarmui,
 )
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.result import Reading, Settings, changed, cleaned
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A family of generators that write their metadata alike.
+    """A family of generators that write metadata in the same form.
 
-    ``read`` gives None for a file of another family, and a `Reading` without a prompt for one of
-    its own that states none. It is asked only where there is a field with one of the names in
-    ``places``, or one with a name in ``json`` that looks like JSON. None means any name.
+    ``read`` returns None for files of other families, and a `Reading` without a prompt for its own
+    files that state none. It is called only if a field has a name in ``places``, or a name in
+    ``json`` and a text that looks like JSON. None means any name.
     """
 
     name: str
-    read: Callable[[Carrier], Reading | None]
+    read: Callable[[ImageTexts], Reading | None]
     places: Collection[str] | None = ()
     json: Collection[str] | None = ()
 
@@ -40,21 +40,26 @@ FAMILIES = (
     Family("InvokeAI", invokeai.read, places=invokeai.PLACES),
     Family("NovelAI", novelai.read, places=("Software",), json=novelai.PLACES),
     Family("Fooocus", fooocus.read, places=(fooocus.SCHEME,), json=fooocus.PLACES),
-    Family("TensorArt, Stability Matrix", objects.read_named, json=objects.NAMED),
-    Family("Draw Things", objects.read_draw_things, (objects.TOOL,), objects.DRAW_THINGS_PLACES),
+    Family("TensorArt, Stability Matrix", json_objects.read_named, json=json_objects.NAMED),
+    Family(
+        "Draw Things",
+        json_objects.read_draw_things,
+        (json_objects.TOOL,),
+        json_objects.DRAW_THINGS_PLACES,
+    ),
     Family("Midjourney", midjourney.read, places=midjourney.PLACES),
-    Family("key per line", objects.read_lines, places=objects.LINE_PLACES),
+    Family("key per line", json_objects.read_lines, places=json_objects.LINE_PLACES),
     Family("AUTOMATIC1111, Forge, SD.Next", a1111.read, places=a1111.PLACES),
-    Family("ComfyUI", comfyui.read, places=None),
-    Family("JSON object", objects.read, json=None),
-    Family("key per chunk", objects.read_chunks, places=None),
-    Family("C2PA and IPTC", declared.read, places=declared.PLACES),
+    Family("ComfyUI", comfyui_graphs.read, places=None),
+    Family("JSON object", json_objects.read, json=None),
+    Family("key per chunk", json_objects.read_chunks, places=None),
+    Family("C2PA and IPTC", ai_declaration.read, places=ai_declaration.PLACES),
 )
-"""Families with marks of their own come before those that take any text of their form."""
+"""Families with unmistakable marks come before those that accept any text of their form."""
 
 
 def _by_name(looked_at: list[Collection[str] | None]) -> tuple[int, dict[str, int]]:
-    """The families that look at any name, and at each name: a bit for each."""
+    """Bit sets of families: those that accept any field name, and those of each name."""
     anywhere, by_name = 0, dict[str, int]()
     for number, names in enumerate(looked_at):
         anywhere |= (names is None) << number
@@ -67,30 +72,30 @@ _ANYWHERE, _BY_PLACE = _by_name([family.places for family in FAMILIES])
 _ANY_JSON, _BY_JSON = _by_name([family.json for family in FAMILIES])
 
 
-def recognise(carrier: Carrier) -> Reading | None:
-    """The answer of the first family that finds a prompt, else of the first that finds itself.
+def ask_families(texts: ImageTexts) -> Reading | None:
+    """The reading of the first family that finds a prompt, else of the first that knows the file.
 
-    Settings that it does not state are taken from a ComfyUI graph in the same file. Every text of
-    the answer is valid Unicode.
+    Missing settings are taken from a ComfyUI graph in the same file. Every text in the reading is
+    valid Unicode.
     """
-    reading = _asked(carrier)
-    return cleaned(reading) if reading is not None and carrier.surrogates else reading
+    reading = _first_answer(texts)
+    return cleaned(reading) if reading is not None and texts.surrogates else reading
 
 
-def _asked(carrier: Carrier) -> Reading | None:
+def _first_answer(texts: ImageTexts) -> Reading | None:
     asked = _ANYWHERE
-    for field in carrier.fields:
+    for field in texts.fields:
         asked |= _BY_PLACE.get(field.name, 0)
-    for name in carrier.json_names:
+    for name in texts.json_names:
         asked |= _BY_JSON.get(name, 0) | _ANY_JSON
     silent = None
     for number, family in enumerate(FAMILIES):
         if not asked >> number & 1:
             continue
-        reading = family.read(carrier)
+        reading = family.read(texts)
         if reading is not None and reading.prompt is not None and reading.prompt.strip():
             if reading.settings.seed is None and reading.generator != "ComfyUI":
-                graph = comfyui.read(carrier)
+                graph = comfyui_graphs.read(texts)
                 return _completed(reading, graph) if graph else reading
             return reading
         silent = silent or reading

@@ -1,8 +1,8 @@
-"""From a sampler back to its text: one rule that follows links, whatever the nodes are called.
+"""Follow links from a sampler back to its text, by the names of inputs instead of node classes.
 
-From a conditioning input the way goes through every node (combine, concat, ControlNet, guider,
-pipe, switch, reroute...) to the texts that reach an encoder. Names of inputs, not of nodes, tell
-the two sides apart (``positive``, ``negative``) and text from the rest.
+From a conditioning input the search passes through every node (combine, concat, ControlNet,
+guider, pipe, switch, reroute...) to the texts that reach an encoder. The names of inputs separate
+positive from negative, and text from everything else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 from unprompt.reading.comfyui.graph import Graph, Node, plain_value
-from unprompt.reading.comfyui.names import (
+from unprompt.reading.comfyui.input_traits import (
     BUNDLE,
     CONDITIONING,
     ELSEWHERE,
@@ -35,7 +35,7 @@ _DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 
 @dataclass(slots=True)
 class Found:
-    """A text that reaches an encoder, the node that holds it, and its part: main or not."""
+    """A text that reaches an encoder, the node that holds it, and its role if not the main text."""
 
     text: str
     node: str
@@ -43,7 +43,7 @@ class Found:
 
 
 class Tracer:
-    """Follows links to texts; one budget of steps for all that is asked of it."""
+    """Follows links to texts; all calls share one limit of steps."""
 
     __slots__ = ("_answers", "_graph", "_names", "_steps")
 
@@ -54,7 +54,7 @@ class Tracer:
         self._answers: dict[tuple[str, str, bool], list[Found]] = {}
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
-        """The texts on one side of a node that takes conditioning, main ones first."""
+        """The positive or negative texts of a node that takes conditioning, main ones first."""
         names, mine = self._names, SIDES[side]
         sided = False
         for name, source in sampler.links.items():
@@ -74,14 +74,14 @@ class Tracer:
         return []
 
     def _began(self, source: str, side: str, free: bool) -> list[Found]:
-        """The texts behind a link of a sampler; samplers of one graph mostly share theirs."""
+        """The texts behind a link of a sampler, cached because samplers often share them."""
         key = (source, side, free)
         if key not in self._answers:
             self._answers[key] = self._conditioning(source, side, free, set(), 0)
         return self._answers[key]
 
     def prompted(self, node: Node) -> tuple[list[Found], list[Found]]:
-        """The texts of inputs that are called prompts, for pipelines without conditioning."""
+        """The texts of inputs named like prompts, for pipelines without conditioning."""
         positive: list[Found] = []
         negative: list[Found] = []
         for name in node.inputs:
@@ -100,11 +100,11 @@ class Tracer:
     ) -> list[Found]:
         """Texts behind a conditioning link.
 
-        ``free`` is false until an input has named the side: a guider without a negative input has
-        no negative text, although its conditioning leads to one.
+        ``free`` is False until an input names the side: a guider without a negative input has no
+        negative text, although its conditioning leads to a text.
         """
         node = self._enter(source, seen, depth)
-        if node is None or "zeroout" in node.kind.lower().replace("_", ""):
+        if node is None or "zeroout" in node.class_type.lower().replace("_", ""):
             return []
         names, mine = self._names, SIDES[side]
         sided: list[str] = []
@@ -128,7 +128,7 @@ class Tracer:
         if first:
             found = self._gather(node, self._selected(node, first), side, free, seen, depth)
         if free and texts and (own := self._encoded(node, texts, side, seen, depth)):
-            if found:  # a text that is added to another's conditioning: a region, a detail
+            if found:  # text added to other conditioning: a region, a detail
                 own = [Found(item.text, item.node, item.role or "region") for item in own]
             found += own
         if found:
@@ -152,7 +152,7 @@ class Tracer:
     def _encoded(
         self, node: Node, names: list[str], side: str, seen: set[str], depth: int
     ) -> list[Found]:
-        """The texts of an encoder: one, or one for each of its text models."""
+        """The texts of an encoder: one, or one per text model."""
         texts: dict[str, Found] = {}
         for name in names:
             if (text := self._text_input(node, name, side, seen, depth)) is not None:
@@ -180,10 +180,10 @@ class Tracer:
         return Found(text, node.id) if text.__class__ is str else None
 
     def _text(self, source: str, side: str, seen: set[str], depth: int) -> Found | None:
-        """The text behind a link that carries text.
+        """The text behind a text link.
 
-        A node with several texts joins them. One whose inputs do not say that they hold words (a
-        switch, a viewer) hands on the first, unless it states what to join them with.
+        A node with several texts joins them. If the input names do not show text (a switch, a
+        viewer), the first one counts, unless the node has a delimiter.
         """
         node = self._enter(source, seen, depth)
         if node is None:
@@ -205,7 +205,7 @@ class Tracer:
         delimiter = _delimiter(node)
         if not filled:
             others = [n for n, t in named.items() if not t & (OPTION | ELSEWHERE | TEXT | mine)]
-            # What a viewer shows is what it was given, and is left where that cannot be told.
+            # The text that a viewer shows, if its own input cannot be followed.
             others += [n for n in named if n not in texts and named[n] & TEXT]
             for name in self._selected(node, _ordered(others)):
                 found = self._text_input(node, name, side, seen, depth)
@@ -223,7 +223,7 @@ class Tracer:
         return Found(_replaced(node, joined)[:_MAX_TEXT], node.id)
 
     def _selected(self, node: Node, names: list[str]) -> list[str]:
-        """Of a switch, the input that it is set to; else all."""
+        """The selected input of a switch; all inputs of other nodes."""
         if len(names) < 2:
             return names
         for name in node.inputs:
@@ -237,7 +237,7 @@ class Tracer:
             elif value.__class__ is bool:
                 word = str(value).lower()
                 chosen = [n for n in names if n.lower().endswith(word)]
-                if not chosen and len(names) == 2:  # WAS Suite: the first where it is true
+                if not chosen and len(names) == 2:  # WAS Suite: true selects the first
                     chosen = [names[not value]]
             if chosen:
                 return chosen
@@ -254,7 +254,7 @@ class Tracer:
 
 
 def _ordered(names: list[str]) -> list[str]:
-    """``text_a, text_b`` or ``string1, string2`` in their own order, other names as they stand."""
+    """``text_a, text_b`` or ``string1, string2`` sorted; other names unchanged."""
     if len(names) < 2:
         return names
     numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
@@ -265,7 +265,7 @@ def _ordered(names: list[str]) -> list[str]:
 
 
 def _not_shown(node: Node, names: list[str]) -> list[str]:
-    """Without what a viewer shows: ``text_0`` beside a linked ``text``."""
+    """Names without the output of a viewer: ``text_0`` beside a linked ``text``."""
     return [
         name
         for name in names

@@ -1,14 +1,14 @@
-"""Generators that write one JSON object of keys and values, each told by keys of its own."""
+"""Generators that write keys and values: as one JSON object, one chunk per key, or lines."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from unprompt.reading.carrier import Carrier
 from unprompt.reading.families import a1111
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.infotext import Infotext, parse_infotext
-from unprompt.reading.keyed import PROMPT, Keyed, is_description, read_keyed
+from unprompt.reading.key_values import PROMPT, KeyValues, is_description, read_key_values
 from unprompt.reading.result import Reading, changed
 
 TOOL = "xmp:CreatorTool"
@@ -37,64 +37,64 @@ _MARKS = (
 NAMED = {"generation_data": "TensorArt", "parameters-json": "Stability Matrix"}
 
 
-def read_named(carrier: Carrier) -> Reading | None:
+def read_named(texts: ImageTexts) -> Reading | None:
     """TensorArt (``generation_data``) and Stability Matrix (``parameters-json``)."""
     for name, generator in NAMED.items():
-        if (found := carrier.mapping(name)) and is_description(Keyed(found[1])):
-            return read_keyed(found[1], str(found[0]), generator)
+        if (found := texts.mapping(name)) and is_description(KeyValues(found[1])):
+            return read_key_values(found[1], str(found[0]), generator)
     return None
 
 
-def read_draw_things(carrier: Carrier) -> Reading | None:
+def read_draw_things(texts: ImageTexts) -> Reading | None:
     """Draw Things: XMP with its name as creator and JSON (``c``, ``uc``) as user comment."""
-    for field, value in carrier.objects('"c"', *DRAW_THINGS_PLACES):
+    for field, value in texts.objects('"c"', *DRAW_THINGS_PLACES):
         if not isinstance(value.get("c"), str):
             continue
-        if "uc" in value or "Draw Things" in (carrier.text(TOOL) or ""):
+        if "uc" in value or "Draw Things" in (texts.text(TOOL) or ""):
             named = {("prompt" if key == "c" else key): item for key, item in value.items()}
-            return read_keyed(named, str(field), "Draw Things")
-    described = carrier.find("dc:description")
-    if described and carrier.text(TOOL) == "Draw Things":
+            return read_key_values(named, str(field), "Draw Things")
+    described = texts.find("dc:description")
+    if described and texts.text(TOOL) == "Draw Things":
         infotext = parse_infotext(described.text)
         prompt, dash, negative = infotext.prompt.rpartition("\n-")
-        if dash and infotext.negative_prompt is None:  # its mark of the negative prompt
+        if dash and infotext.negative_prompt is None:  # marks the negative prompt
             infotext = Infotext(prompt, negative, infotext.values, infotext.certain)
         return changed(a1111.to_reading(infotext, str(described)), generator="Draw Things")
     return None
 
 
-def read(carrier: Carrier) -> Reading | None:
-    """Any JSON object that holds a prompt and settings: Easy Diffusion, Hugging Face spaces..."""
-    for field, value in carrier.objects():
-        keyed = Keyed(value)
+def read(texts: ImageTexts) -> Reading | None:
+    """Any JSON object with a prompt and settings: Easy Diffusion, Hugging Face spaces..."""
+    for field, value in texts.objects():
+        keyed = KeyValues(value)
         if is_description(keyed):
-            return read_keyed(value, str(field), _generator(keyed))
+            return read_key_values(value, str(field), _generator(keyed))
     return None
 
 
-def read_chunks(carrier: Carrier) -> Reading | None:
+def read_chunks(texts: ImageTexts) -> Reading | None:
     """One text chunk per key: Easy Diffusion, scripts with diffusers, kohya's generator."""
-    fields = [field for field in carrier.fields if field.place.startswith(_CHUNK_CONTAINERS)]
-    keyed = Keyed({f.name: f.text for f in reversed(fields) if f.whole})
+    fields = [field for field in texts.fields if field.place.startswith(_CHUNK_CONTAINERS)]
+    keyed = KeyValues({f.name: f.text for f in reversed(fields) if f.whole})
     prompt = keyed.get(*PROMPT)
     if not isinstance(prompt, str) or prompt.lstrip().startswith(("{", "[{")):
         return None
-    reading = read_keyed(keyed, fields[0].place, _generator(keyed))
+    reading = read_key_values(keyed, fields[0].place, _generator(keyed))
     return changed(reading, where=(f"{fields[0].place} prompt",))
 
 
-def read_lines(carrier: Carrier) -> Reading | None:
-    """One line per key, ``Prompt: ...`` first: what Easy Diffusion writes beside its images."""
-    for field in carrier.named(*LINE_PLACES):
+def read_lines(texts: ImageTexts) -> Reading | None:
+    """One line per key, first ``Prompt: ...``: the text file of Easy Diffusion."""
+    for field in texts.named(*LINE_PLACES):
         if field.whole and _OPENING.match(field.text):
             lines = _LINE.findall(field.text[:200_000])
-            keyed = Keyed(dict(lines))
+            keyed = KeyValues(dict(lines))
             if len(lines) >= 3 and is_description(keyed) and not _A1111.search(field.text):
-                return read_keyed(keyed, str(field), _generator(keyed))
+                return read_key_values(keyed, str(field), _generator(keyed))
     return None
 
 
-def _generator(keyed: Keyed) -> str | None:
+def _generator(keyed: KeyValues) -> str | None:
     for mark in _MARKS:
         if all(key in keyed for key in mark.keys):
             return mark.generator

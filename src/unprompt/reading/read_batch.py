@@ -1,4 +1,4 @@
-"""Many files at once, on every core."""
+"""Read many files with several processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from unprompt.errors import UnreadableImageError
 from unprompt.parallel import by_processes
+from unprompt.reading.read_image import read
 from unprompt.reading.result import Reading
-from unprompt.reading.source import read
 
 Result = TypeVar("Result")
 Finish = Callable[[Path, Reading | None, str | None], Result]
@@ -22,15 +22,15 @@ def read_many(
     captions: bool = False,
     workers: int | None = None,
 ) -> Iterator[Result]:
-    """Read many files and yield what ``finish`` makes of each, in their order.
+    """Read many files and yield the result of ``finish`` for each, in the order of ``paths``.
 
     Args:
-        paths: the files; taken as they are read, so that memory does not grow with their number.
-        finish: called with the path, the reading (None where there is none) and the reason why
-            the file could not be read (None where it could). It runs in the process that read
+        paths: the files. They are taken one by one, so memory does not grow with their number.
+        finish: called with the path, the reading (None if the file states nothing) and the reason
+            why the file could not be read (None if it could). It runs in the process that read
             the file, so it and its results must be picklable.
-        captions: as `read`.
-        workers: processes, as `unprompt.parallel.by_processes`.
+        captions: as in `read`.
+        workers: number of processes, as in `unprompt.parallel.by_processes`.
     """
     return by_processes(partial(_read, finish=finish, captions=captions), paths, workers)
 

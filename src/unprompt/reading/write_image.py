@@ -1,4 +1,4 @@
-"""Write an image with its prompt inside, so that `read` and every A1111 reader find it."""
+"""Write an image with its prompt inside, so that `read` and every A1111 reader can find it."""
 
 from __future__ import annotations
 
@@ -27,35 +27,38 @@ def write_prompt(
     settings: Settings | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> None:
-    """Save an image as PNG, JPEG or WebP with its prompt in A1111 form.
+    """Save an image as PNG, JPEG or WebP, with its prompt in A1111 form.
 
     PNG gets a ``parameters`` text chunk, JPEG and WebP an EXIF UserComment in UTF-16.
 
     Args:
-        image: the picture.
-        path: where to; its ending decides the format. Replaced whole or not at all.
-        prompt: as the generator got it.
-        negative_prompt: what was to be avoided.
+        image: the image to save.
+        path: the file to write; its suffix decides the format. It is replaced as a whole or not at
+            all.
+        prompt: as the generator received it.
+        negative_prompt: what the image should not show.
         settings: a `Settings`, or a mapping with the names of its fields (``seed``, ``steps``,
-            ``sampler``, ``guidance``, ``model``, ``width``...); other keys are written as they
-            are. ``None`` values are left out.
+            ``sampler``, ``guidance``, ``model``, ``width``...); other keys are written
+            unchanged. ``None`` values are left out.
         options: passed to Pillow's ``save``, as ``quality=95``.
 
     Raises:
-        OutputError: the ending is none of PNG, JPEG and WebP, the A1111 form cannot hold the
-            prompt (a line of it reads like a part of the form), or the place cannot be written.
+        OutputError: the suffix is not one of PNG, JPEG and WebP, a line of the prompt would be
+            read as another part of the A1111 form, or the file cannot be written.
     """
     path = Path(path)
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise OutputError(f"{path}: prompts are written to .png, .jpg and .webp files only")
+    format_name = _FORMATS.get(path.suffix.lower())
+    if format_name is None:
+        raise OutputError(
+            f"{path}: prompts can be written to .png, .jpg and .webp files only; change the suffix"
+        )
     try:
         text = format_infotext(prompt, negative_prompt, _as_settings(settings))
     except ValueError as error:
         raise OutputError(f"{path}: {error}") from None
-    if kind == "PNG":
+    if format_name == "PNG":
         info = PngInfo()
-        # Some readers take tEXt for Latin-1, as the standard says, others for UTF-8.
+        # Some readers decode tEXt as Latin-1, as the standard says, others as UTF-8.
         (info.add_text if text.isascii() else info.add_itxt)("parameters", text)
         options["pnginfo"] = info
     else:
@@ -64,10 +67,12 @@ def write_prompt(
             "utf-16-be"
         )
         options["exif"] = exif
-        if kind == "JPEG" and len(text) * 2 > _MAX_JPEG_EXIF:
-            raise OutputError(f"{path}: the prompt is longer than JPEG's 64 kB of EXIF; use PNG")
+        if format_name == "JPEG" and len(text) * 2 > _MAX_JPEG_EXIF:
+            raise OutputError(
+                f"{path}: the prompt is longer than the 64 kB that JPEG allows; write a PNG"
+            )
     with atomic_path(path) as temporary:
-        image.save(temporary, kind, **options)
+        image.save(temporary, format_name, **options)
 
 
 def _as_settings(settings: Settings | Mapping[str, Any] | None) -> Settings:

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.reading import making
 from tests.reading.making import A1111
 from unprompt.reading import read
-from unprompt.reading import stealth as module
+from unprompt.reading import stealth_pixels as module
 
 FOX = "a red fox, <lora:add_detail:0.8>"
 MARKS = [b"stealth_pnginfo", b"stealth_pngcomp", b"stealth_rgbinfo", b"stealth_rgbcomp"]

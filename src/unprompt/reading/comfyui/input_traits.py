@@ -1,7 +1,7 @@
-"""What the names of inputs tell: which side, conditioning or text, picture or something else.
+"""Traits of inputs by their names: positive or negative, conditioning, text, image, option...
 
-Every name of every graph is judged, so a judgement is a number of bits and is made by a handful
-of look-ups, not by a pattern for each trait.
+Every input name of every graph is examined, so traits are bits of one number, found with a few
+look-ups instead of one regular expression each.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 import re
 
 POSITIVE = 1 << 0
-"""It takes what the picture shall show."""
+"""It takes what the image should show."""
 NEGATIVE = 1 << 1
-"""It takes what the picture shall not show."""
+"""It takes what the image should not show."""
 CONDITIONING = 1 << 2
 """It takes encoded text."""
 BUNDLE = 1 << 3
-"""It takes several things at once, conditioning perhaps among them."""
+"""It takes several things at once, which may include conditioning."""
 TEXT = 1 << 4
-"""It holds words that reach an encoder."""
+"""It holds text that reaches an encoder."""
 OPTION = 1 << 5
-"""It holds a choice, not words."""
+"""It holds a setting, not prompt text."""
 ELSEWHERE = 1 << 6
-"""It leads away from text, to models and pictures."""
+"""It leads to models or images, not to text."""
 PICTURE = 1 << 7
-"""It takes the picture that the node works on."""
+"""It takes the image or latent that the node changes."""
 SELECTOR = 1 << 8
-"""It says by a number, or by yes or no, which of the other inputs counts."""
+"""It selects one of the other inputs, by number or by true/false."""
 MODEL = 1 << 9
 """It leads to the model."""
 LATENT = 1 << 10
-"""It leads to the latent whose size was asked for."""
+"""It leads to the latent that states the size."""
 SAMPLING = 1 << 11
-"""It leads to what the sampler is told: noise, sigmas, guider."""
+"""It leads to the settings of the sampler: noise, sigmas, guider."""
 GUIDANCE = 1 << 12
-"""It leads to where distilled guidance is stated."""
+"""It leads to the node that states distilled guidance."""
 
 PIPE = 1 << 13
-"""It takes a pipe: a bundle that samplers hand on."""
+"""It takes a pipe: a bundle that samplers pass on."""
 
 TOWARDS_TEXT = POSITIVE | NEGATIVE | CONDITIONING
 SIDES = {"positive": POSITIVE, "negative": NEGATIVE}
@@ -67,7 +67,7 @@ _SELECTORS = frozenset(
 
 
 def traits_of(name: str) -> int:
-    """Judge a name: the sum of the traits that it has."""
+    """The traits of an input name, as a sum of bits."""
     name = name.lower()
     words = set(_LETTERS.findall(name))
     uncond = "uncond" in name and any(word.startswith("uncond") for word in words)
@@ -110,7 +110,7 @@ def traits_of(name: str) -> int:
     return traits
 
 
-# What core nodes link, and what stands in their encoders. Each graph copies it, so it is short.
+# Inputs of core nodes, examined in advance. Short, since every graph copies it.
 _COMMON = {
     name: traits_of(name)
     for name in (
@@ -124,7 +124,7 @@ _COMMON = {
 
 
 class Names(dict[str, int]):
-    """Traits by name, judged once for each graph."""
+    """Traits by input name, computed once per graph."""
 
     __slots__ = ()
 
