@@ -1,9 +1,9 @@
-"""What the built-in model's answers in words are worth by each route, and their scores with them.
+"""Scores of the built-in model's answers in words by each route, and of its own estimates.
 
 Run: python experiments/words.py [--run runs/builtin] [--pairs 809] [--routes ROUTE...]
 
-RUN is the folder of `unprompt train recipes/builtin.yaml`, or will be; the test split is measured
-on. Pictures are embedded once; each route words the same embeddings.
+RUN is the folder of `unprompt train recipes/builtin.yaml`; a missing one is made. The pairs are of
+the test split. Images are embedded once, and each route answers for the same embeddings.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.evaluating.evaluation import evaluate
-from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.evaluating.text_metrics import measure_words
+from unprompt.evaluating.metrics import cosines, furthest_bin, mean_with_interval
+from unprompt.evaluating.text_metrics import score_texts
 from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.predictor import Predictor
 from unprompt.predicting.text_sources import bank_for
@@ -40,32 +40,33 @@ def main() -> None:
     model = load_model()
     table = prepare(load_recipe(RECIPE), options.run).of_split("test")
     some = np.random.default_rng(0).permutation(len(table))[: options.pairs]
-    told = evaluate(model, table.take(sorted(some.tolist())), None)
+    evaluation = evaluate(model, table.take(sorted(some.tolist())), None)
     print("| answers | cosine to the true prompt | mean score | furthest bin: says, is, answers |")
     print("|---|---|---|---|")
     bank = bank_for(model)
-    nearest = bank.embeddings(bank.nearest(told.predicted)[0])[:, 0]
-    print(f"| bank, nearest | {mean_with_interval(cosines(nearest, told.true), told.groups)} | | |")
+    nearest = bank.embeddings(bank.nearest(evaluation.predicted)[0])[:, 0]
+    score = mean_with_interval(cosines(nearest, evaluation.true), evaluation.groups)
+    print(f"| bank, nearest | {score} | | |")
     for name in options.routes:
         predictor = Predictor(**ROUTES[name])
-        answers = [predictor.answer(row) for row in track(told.predicted, name, show=True)]
-        words = measure_words(
+        answers = [predictor.answer(row) for row in track(evaluation.predicted, name, show=True)]
+        texts = score_texts(
             [str(answer.prompt) for answer in answers],
-            told.pairs.prompts,
-            told.true,
+            evaluation.pairs.prompts,
+            evaluation.true,
             model.encoder,
             [answer.score for answer in answers],
-            told.groups,
+            evaluation.groups,
         )
         scores = [answer.score for answer in answers if answer.score is not None]
         shown = "| none | "
-        if words.reliability:
-            worst = max(words.reliability, key=lambda part: abs(part.estimated - part.actual))
+        if texts.reliability:
+            worst = furthest_bin(texts.reliability)
             shown = (
                 f"| {np.mean(scores):.3f} | {worst.estimated:.3f}, {worst.actual:.3f}, "
                 f"{worst.count}"
             )
-        print(f"| {name} | {words.cosine} {shown} |", flush=True)
+        print(f"| {name} | {texts.cosine} {shown} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.evaluating.conftest import COUNT
 from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import evaluate, reference_of
 from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.evaluating.summary import show
+from unprompt.evaluating.text_report import print_evaluation
 from unprompt.pairs.table import PairsTable
 
 
@@ -147,7 +147,7 @@ def test_nothing_that_can_be_decoded(tmp_path, model, table):
 def test_the_form_for_json(evaluation):
     found = json.loads(json.dumps(evaluation.to_dict()))
     assert found["failures"] == []
-    assert found["words"] is None
+    assert found["text_scores"] is None
     assert found["model"]["recall"].keys() == {"1", "5", "10"}
     assert found["model"]["percentiles"]["50"] == pytest.approx(
         np.median(evaluation.model.values), abs=1e-4
@@ -163,7 +163,7 @@ def test_the_form_for_json(evaluation):
 
 def test_the_table_in_the_terminal_shows_every_score(evaluation):
     console = Console(file=io.StringIO(), width=200)
-    show(evaluation, console)
+    print_evaluation(evaluation, console)
     text = console.file.getvalue()
     for name in ("[/b]one", "two", "unknown", "mean training embedding", "kNN over backbone"):
         assert name in text

@@ -12,8 +12,8 @@ from unprompt.evaluating.metrics import (
     cosines,
     difference,
     mean_with_interval,
+    recall_at_k,
     reliability,
-    retrieval,
 )
 
 
@@ -109,12 +109,12 @@ def test_pairing_takes_out_what_is_hard_for_both():
 
 @settings(max_examples=30)
 @given(count=st.integers(1, 30), distinct=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_retrieval_is_that_of_a_sort(count, distinct, seed):
+def test_recall_at_k_is_that_of_a_sort(count, distinct, seed):
     random = np.random.default_rng(seed)
     known = random.normal(size=(distinct, 6))
     rows = random.integers(distinct, size=count)
     predicted = known[rows] + random.normal(size=(count, 6))
-    found = retrieval(predicted, known[rows], [f"prompt {row}" for row in rows])
+    found = recall_at_k(predicted, known[rows], [f"prompt {row}" for row in rows])
     held = sorted(set(rows.tolist()))
     ranks = []
     for row, guess in zip(rows, predicted, strict=True):
@@ -126,8 +126,8 @@ def test_retrieval_is_that_of_a_sort(count, distinct, seed):
 def test_a_constant_prediction_finds_nothing():
     true = np.eye(20)
     names = [f"prompt {k}" for k in range(20)]
-    assert retrieval(np.ones((20, 20)), true, names) == {1: 0, 5: 0, 10: 0}
-    assert retrieval(true, true, names) == {1: 1, 5: 1, 10: 1}
+    assert recall_at_k(np.ones((20, 20)), true, names) == {1: 0, 5: 0, 10: 0}
+    assert recall_at_k(true, true, names) == {1: 1, 5: 1, 10: 1}
 
 
 def test_reliability_bins_hold_every_answer_once():

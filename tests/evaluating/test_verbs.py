@@ -24,7 +24,7 @@ def test_scores_and_report(call, tmp_path, model_folder, table_file):
     scores = json.loads(out)
     assert scores["split"] == "test"
     assert scores["model"]["pairs"] == COUNT["test"]
-    assert scores["words"]["pairs"] == COUNT["test"]
+    assert scores["text_scores"]["pairs"] == COUNT["test"]
     assert [baseline["name"][:4] for baseline in scores["baselines"]] == ["mean", "rand", "kNN "]
     page = report.read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page

@@ -38,8 +38,8 @@ def ensemble(
       unprompt predict picture.png --model runs/both
     """
     from unprompt.errors import UnpromptError
-    from unprompt.evaluating.ensemble_weights import fit_weights
     from unprompt.evaluating.evaluation import evaluate
+    from unprompt.evaluating.fit_ensemble_weights import fit_ensemble_weights
     from unprompt.pairs.table import load
     from unprompt.predicting.embedding_model import load_model
     from unprompt.predicting.ensemble_model import EnsembleModel, save_ensemble
@@ -50,7 +50,7 @@ def ensemble(
     weights = loaded.weights
     if fit:
         pairs = load(fit)
-        weights = fit_weights(
+        weights = fit_ensemble_weights(
             [evaluate(one, pairs, split, None, batch_size) for one in loaded.models]
         )
     save_ensemble(models, weights, output)

@@ -78,11 +78,10 @@ def evaluate(
     from rich.console import Console
 
     from unprompt.errors import UnpromptError
-    from unprompt.evaluating.evaluation import Evaluation, reference_of, with_words
+    from unprompt.evaluating.evaluation import Evaluation, reference_of, with_text_scores
     from unprompt.evaluating.evaluation import evaluate as run
-    from unprompt.evaluating.metrics import score_dict
-    from unprompt.evaluating.report import write_report
-    from unprompt.evaluating.summary import show, show_difference
+    from unprompt.evaluating.html_report import write_report
+    from unprompt.evaluating.text_report import print_difference, print_evaluation
     from unprompt.files import atomic_open
     from unprompt.pairs.convert import read_pairs
     from unprompt.pairs.table import load
@@ -105,7 +104,7 @@ def evaluate(
             train = pairs.of_split("train")
             reference = reference_of(predictor.model, train, batch_size)
         scores = run(predictor.model, pairs, wanted, reference, batch_size)
-        return with_words(scores, predictor) if words and form is not Form.kaggle else scores
+        return with_text_scores(scores, predictor) if words and form is not Form.kaggle else scores
 
     scores = measure(model)
     other = measure(compare) if compare else None
@@ -124,15 +123,15 @@ def evaluate(
             if other:
                 stated["difference"] = {
                     "name": other.model.name,
-                    **score_dict(scores.better_than(other)),
+                    **scores.better_than(other).to_dict(),
                 }
             file.write(json.dumps(stated, indent=2) + "\n")
         else:
             console = Console(file=file)
-            show(scores, console)
+            print_evaluation(scores, console)
             if other:
-                show(other, console)
-                show_difference(scores, other, console)
+                print_evaluation(other, console)
+                print_difference(scores, other, console)
     for failure in scores.failures:
         typer.echo(f"unprompt: {failure}", err=True)
     if scores.failures:
@@ -162,7 +161,7 @@ def calibrate(
     from unprompt.errors import need
 
     need("train", "scipy")
-    from unprompt.evaluating.calibrate import calibrate_folder
+    from unprompt.evaluating.fit_calibration import calibrate_folder
     from unprompt.pairs.table import load
 
     pairs = load(table)

@@ -63,7 +63,7 @@ def train(
       unprompt train recipes/vit_l14_336.yaml --dry-run
     """
     need("train", "torch", "omegaconf")
-    from unprompt.evaluating.summary import show
+    from unprompt.evaluating.text_report import print_evaluation
     from unprompt.training.recipe import load_recipe
 
     stated = load_recipe(recipe, overrides)
@@ -88,7 +88,7 @@ def train(
 
     finished = run(stated, fresh=fresh)
     for scores in finished.scores.values():
-        show(scores)
+        print_evaluation(scores)
     typer.echo(f"model: {finished.model}", err=True)
     if finished.failures:
         for failure in finished.failures:

@@ -1,1 +1,1 @@
-"""Honest measurement: metrics, baselines and the report."""
+"""Measurement of models: metrics with intervals, baselines, calibration and reports."""

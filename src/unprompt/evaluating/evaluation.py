@@ -1,11 +1,11 @@
-"""How good an embedder is on a pairs table, beside baselines that anyone could run."""
+"""How good a model is on a pairs table, beside simple baselines."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,10 +20,9 @@ from unprompt.evaluating.metrics import (
     cosines,
     difference,
     mean_with_interval,
-    retrieval,
-    score_dict,
+    recall_at_k,
 )
-from unprompt.evaluating.text_metrics import Words, measure_words
+from unprompt.evaluating.text_metrics import TextScores, score_texts
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner_model import Caption
 from unprompt.predicting.embedding_model import EmbeddingModel, embed_images
@@ -31,22 +30,21 @@ from unprompt.predicting.predictor import Predictor
 from unprompt.progress import track
 
 NEIGHBOURS = 10
-# Most words of a prompt in each class of length; a CLIP text tower holds about 55 English words.
+# Most words of a prompt in each class of length. A CLIP text tower holds about 55 English words.
 _LENGTHS = {"1 to 5": 5, "6 to 10": 10, "11 to 20": 20, "21 to 40": 40, "over 40": math.inf}
 
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one predictor: over all pairs, and for parts of them.
+    """Scores of a model or a baseline, over all pairs and for subsets of them.
 
     Attributes:
-        name: the model, or the baseline.
+        name: name of the model or the baseline.
         overall: mean cosine over all pairs.
-        per_source: the same for the pairs of each source.
-        per_length: the same for the pairs whose prompts have so many words.
-        percentiles: the cosine that so many per cent of the pairs stay below.
-        recall: share of pairs whose prompt is among the k nearest to the prediction, by k; see
-            `unprompt.evaluating.metrics.retrieval`.
+        per_source: mean cosine of the pairs of each source.
+        per_length: mean cosine of the pairs in each class of prompt length.
+        percentiles: percentiles of the cosine, by per cent.
+        recall: recall by k; see `unprompt.evaluating.metrics.recall_at_k`.
         values: cosine of each pair, float64 of shape (n,).
     """
 
@@ -58,25 +56,37 @@ class Result:
     recall: dict[int, float]
     values: np.ndarray = field(repr=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the values, ready for JSON."""
+        return {
+            "name": self.name,
+            **self.overall.to_dict(),
+            "percentiles": {str(k): round(value, 4) for k, value in self.percentiles.items()},
+            "recall": {str(k): round(value, 4) for k, value in self.recall.items()},
+            "per_source": {name: score.to_dict() for name, score in self.per_source.items()},
+            "per_length": {name: score.to_dict() for name, score in self.per_length.items()},
+        }
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's result on one split, and what it took.
+    """The result of a model on a split, with time and memory.
 
     Attributes:
         table: name of the pairs table.
-        split: the split, or None for the whole table.
+        split: name of the split, or None for the whole table.
         model: the model's result.
-        baselines: results of the baselines, on the same pairs.
+        baselines: results of the baselines on the same pairs.
         pairs: the pairs that were evaluated.
         predicted: the model's embeddings, float32 of shape (n, dim).
-        true: embeddings of the true prompts, likewise.
-        captions: what a captioner wrote; None for other models.
-        failures: one line for each pair whose image could not be decoded; they count nowhere.
+        true: embeddings of the true prompts, float32 of shape (n, dim).
+        captions: the texts of a captioner; None for other models.
+        failures: one line for each pair whose image could not be decoded. These pairs are in no
+            score.
         images_per_second: from encoded files to embeddings.
-        peak_memory: of the process so far (of the device, where the model runs on CUDA), in MB;
-            None where the system does not tell.
-        words: what the answers in words are worth, where they were measured.
+        peak_memory: of the process so far, or of the device if the model runs on CUDA, in MB; None
+            if the system does not state it.
+        text_scores: scores of the answers in words; None if they were not measured.
     """
 
     table: str
@@ -90,12 +100,29 @@ class Evaluation:
     failures: list[str]
     images_per_second: float
     peak_memory: float | None
-    words: Words | None = None
+    text_scores: TextScores | None = None
+
+    @property
+    def title(self) -> str:
+        """Names of model, table and split."""
+        return f"{self.model.name} on {self.table} ({self.split or 'all pairs'})"
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Group of each pair, shape (n,), where the table has groups."""
-        return np.array(self.pairs.column("group")) if self.pairs.has("group") else None
+        """Group of each pair, shape (n,), or None if the table has no groups."""
+        return _groups(self.pairs)
+
+    def check_same_pairs(self, other: Evaluation) -> None:
+        """Check that two models were evaluated on the same pairs.
+
+        Raises:
+            TableError: they were not.
+        """
+        if self.pairs.column("id") != other.pairs.column("id"):
+            raise TableError(
+                f"{self.table}: {self.model.name} and {other.model.name} were not measured on the "
+                "same pairs; measure both on one split, with images that both can decode"
+            )
 
     def better_than(self, other: Evaluation) -> Score:
         """How much higher this model's mean cosine is, by the paired bootstrap.
@@ -103,11 +130,7 @@ class Evaluation:
         Raises:
             TableError: the two were measured on different pairs.
         """
-        if self.pairs.column("id") != other.pairs.column("id"):
-            raise TableError(
-                f"{self.table}: the two models were not measured on the same pairs; images that "
-                "only one of them could decode, or other splits?"
-            )
+        self.check_same_pairs(other)
         return difference(self.model.values, other.model.values, self.groups)
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,22 +138,22 @@ class Evaluation:
         return {
             "table": self.table,
             "split": self.split,
-            "model": _result_dict(self.model),
-            "baselines": [_result_dict(result) for result in self.baselines],
+            "model": self.model.to_dict(),
+            "baselines": [result.to_dict() for result in self.baselines],
             "failures": self.failures,
             "images_per_second": round(self.images_per_second, 1),
             "peak_memory_mb": self.peak_memory,
-            "words": self.words and self.words.to_dict(),
+            "text_scores": self.text_scores and self.text_scores.to_dict(),
         }
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the baselines know: the training split.
+    """The training split, from which the baselines predict.
 
     Attributes:
         embeddings: prompt embeddings, float32 of shape (n, dim).
-        features: backbone features of the model under test, float32 of shape (n, width).
+        features: backbone features of the evaluated model, float32 of shape (n, width).
     """
 
     embeddings: np.ndarray = field(repr=False)
@@ -138,13 +161,14 @@ class Reference:
 
 
 def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 32) -> Reference:
-    """The baselines' knowledge, from the pairs of a training split.
+    """Embeddings and features of a training split, for the baselines.
 
     Raises:
         TableError: there are no pairs, or no image of them can be decoded.
     """
-    known = _predict(model, train, batch_size, "Baselines")
-    return Reference(_true_embeddings(train.take(known.rows), model.encoder), known.features)
+    predictions = _predict(model, train, batch_size, "Baselines")
+    embeddings = _true_embeddings(train.take(predictions.rows), model.encoder)
+    return Reference(embeddings, predictions.features)
 
 
 def evaluate(
@@ -157,74 +181,75 @@ def evaluate(
     """Measure mean cosine between predicted and true prompt embeddings.
 
     Args:
-        model: the embedder.
-        table: pairs with splits; prompt embeddings are made where they are missing.
-        split: which split to measure on; None takes the whole table.
-        reference: the training split, to measure baselines on the same pairs: its mean embedding,
-            the prompt of a random pair, and the mean embedding of the ten pairs whose backbone
-            features are nearest (cosine). No baselines without it.
+        model: the model.
+        table: pairs with splits. Missing prompt embeddings are computed.
+        split: split to measure on; None for the whole table.
+        reference: the training split, for three baselines on the same pairs: its mean embedding,
+            the prompt of a random pair, and the mean embedding of the ten pairs with the nearest
+            backbone features (by cosine). Without it there are no baselines.
         batch_size: images a batch.
 
     Raises:
-        TableError: the split is not there, or no image of it can be decoded.
+        TableError: the split does not exist, or none of its images can be decoded.
     """
-    chosen = table.of_split(split) if split else table
+    pairs = table.of_split(split) if split else table
     started = time.perf_counter()
-    told = _predict(model, chosen, batch_size, "Evaluating")
+    predictions = _predict(model, pairs, batch_size, "Evaluating")
     seconds = time.perf_counter() - started
-    chosen = chosen.take(told.rows)
-    true = _true_embeddings(chosen, model.encoder)
-    guesses = _baselines(reference, told.features) if reference else ()
+    pairs = pairs.take(predictions.rows)
+    true = _true_embeddings(pairs, model.encoder)
+    baselines = _baselines(reference, predictions.features) if reference else ()
     return Evaluation(
         table=table.name,
         split=split,
-        model=_result(model.name, told.embeddings, true, chosen),
-        baselines=[_result(name, guess, true, chosen) for name, guess in guesses],
-        pairs=chosen,
-        predicted=told.embeddings,
+        model=_result(model.name, predictions.embeddings, true, pairs),
+        baselines=[_result(name, embeddings, true, pairs) for name, embeddings in baselines],
+        pairs=pairs,
+        predicted=predictions.embeddings,
         true=true,
-        captions=told.captions,
-        failures=told.failures,
-        images_per_second=len(told.rows) / seconds,
+        captions=predictions.captions,
+        failures=predictions.failures,
+        images_per_second=len(predictions.rows) / seconds,
         peak_memory=_peak_memory(),
     )
 
 
-def with_words(evaluation: Evaluation, predictor: Predictor) -> Evaluation:
-    """The same evaluation with its answers in words measured too.
+def with_text_scores(evaluation: Evaluation, predictor: Predictor) -> Evaluation:
+    """The same evaluation, with its answers in words measured too.
 
     Args:
         evaluation: of the predictor's model.
-        predictor: it words an embedder's answers; a captioner has written its own.
+        predictor: turns the predicted embeddings into texts. A captioner's texts are in the
+            evaluation.
 
     Raises:
         MissingExtraError: sacrebleu is not installed.
     """
     if evaluation.captions is not None:
-        texts, scores = [caption.text for caption in evaluation.captions], None
+        texts, estimates = [caption.text for caption in evaluation.captions], None
     else:
         answers = [predictor.answer(embedding) for embedding in evaluation.predicted]
-        texts, scores = [str(a.prompt) for a in answers], [a.score for a in answers]
-    words = measure_words(
+        texts, estimates = [str(a.prompt) for a in answers], [a.score for a in answers]
+    scores = score_texts(
         texts,
         evaluation.pairs.prompts,
         evaluation.true,
         predictor.model.encoder,
-        scores,
+        estimates,
         evaluation.groups,
     )
-    return replace(evaluation, words=words)
+    return replace(evaluation, text_scores=scores)
 
 
 @dataclass
 class _Predictions:
-    """What a model says of a table.
+    """Predictions of a model for a table.
 
     Attributes:
-        rows: those whose image could be decoded.
-        embeddings: of these, float32 of shape (n, dim).
-        features: likewise, of shape (n, width).
-        captions: likewise, of a captioner.
+        rows: rows whose image could be decoded, n of them.
+        embeddings: float32 of shape (n, dim).
+        features: float32 of shape (n, width).
+        captions: n captions, or None if the model is no captioner.
         failures: a line for each row that could not be decoded.
     """
 
@@ -239,18 +264,18 @@ def _predict(model: EmbeddingModel, table: PairsTable, batch_size: int, what: st
     at_least = model.preprocessing.least_side
     openers = (partial(table.open_image, row, at_least) for row in range(len(table)))
     outputs = track(embed_images(model, openers, batch_size), what, len(table))
-    told = {}
+    predicted = {}
     failures = []
     for row, output in enumerate(outputs):
         if isinstance(output, UnpromptError):
             failures.append(str(output))
         else:
-            told[row] = output
-    if not told:
+            predicted[row] = output
+    if not predicted:
         raise TableError(f"{table.name}: none of the {len(table)} images can be decoded")
-    embeddings, features, *captions = zip(*told.values(), strict=True)
+    embeddings, features, *captions = zip(*predicted.values(), strict=True)
     return _Predictions(
-        [*told],
+        [*predicted],
         np.array(embeddings),
         np.array(features),
         list(captions[0]) if captions else None,
@@ -264,79 +289,68 @@ def _true_embeddings(table: PairsTable, encoder: str) -> np.ndarray:
     return encode(table.prompts, encoder, precision="fp32")
 
 
+def _groups(pairs: PairsTable) -> np.ndarray | None:
+    return np.array(pairs.column("group")) if pairs.has("group") else None
+
+
 def _baselines(reference: Reference, features: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     train, count = reference.embeddings, len(features)
     yield "mean training embedding", np.tile(train.mean(axis=0), (count, 1))
-    drawn = np.random.default_rng(0).integers(len(train), size=count)
-    yield "random training prompt", train[drawn]
+    sampled = np.random.default_rng(0).integers(len(train), size=count)
+    yield "random training prompt", train[sampled]
     k = min(NEIGHBOURS, len(train))
     known = reference.features / np.linalg.norm(reference.features, axis=1, keepdims=True)
-    guesses = np.empty((count, train.shape[1]), dtype=np.float32)
+    means = np.empty((count, train.shape[1]), dtype=np.float32)
     for start in range(0, count, 1024):
-        similar = features[start : start + 1024] @ known.T
-        nearest = np.argpartition(-similar, k - 1, axis=1)[:, :k]
-        guesses[start : start + 1024] = train[nearest].mean(axis=1)
-    yield f"kNN over backbone features (k = {k})", guesses
+        similarity = features[start : start + 1024] @ known.T
+        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        means[start : start + 1024] = train[nearest].mean(axis=1)
+    yield f"kNN over backbone features (k = {k})", means
 
 
 def _result(name: str, predicted: np.ndarray, true: np.ndarray, pairs: PairsTable) -> Result:
     values = cosines(predicted, true)
-    groups = np.array(pairs.column("group")) if pairs.has("group") else None
-    prompts = pairs.prompts
+    groups, prompts = _groups(pairs), pairs.prompts
+    sources = [source or "unknown" for source in pairs.column("source")]
+    lengths = [_length_class(prompt) for prompt in prompts]
     return Result(
         name,
         overall=mean_with_interval(values, groups),
-        per_source=_by([s or "unknown" for s in pairs.column("source")], values, groups),
-        per_length=_by([_length(prompt) for prompt in prompts], values, groups, [*_LENGTHS]),
+        per_source=_scores_by_label(sources, sorted(set(sources)), values, groups),
+        per_length=_scores_by_label(lengths, _LENGTHS, values, groups),
         percentiles={
             percent: float(value)
             for percent, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
         },
-        recall=retrieval(predicted, true, prompts),
+        recall=recall_at_k(predicted, true, prompts),
         values=values,
     )
 
 
-def _by(
-    names: list[str],
-    values: np.ndarray,
-    groups: np.ndarray | None,
-    order: Sequence[str] | None = None,
+def _scores_by_label(
+    labels: Sequence[str], order: Iterable[str], values: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, Score]:
-    """Scores of the pairs of each name, in the order given, by default the alphabet's."""
-    of = np.array(names, dtype=object)
-    scores = {}
-    for name in order or sorted(set(names)):
-        rows = of == name
-        if not rows.any():
-            continue
-        scores[name] = mean_with_interval(values[rows], None if groups is None else groups[rows])
-    return scores
+    """The score of the pairs of each label, in the given order, without labels that are unused."""
+    of = np.array(labels, dtype=object)
+    return {
+        label: mean_with_interval(values[rows], None if groups is None else groups[rows])
+        for label in order
+        if (rows := of == label).any()
+    }
 
 
-def _length(prompt: str) -> str:
+def _length_class(prompt: str) -> str:
     words = len(prompt.split())
     return next(name for name, most in _LENGTHS.items() if words <= most)
 
 
 def _peak_memory() -> float | None:
-    torch = sys.modules.get("torch")  # a model that runs without it is not to load it
+    torch = sys.modules.get("torch")  # a model that runs without torch must not load it
     if torch is not None and torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
-def _result_dict(result: Result) -> dict[str, Any]:
-    return {
-        "name": result.name,
-        **score_dict(result.overall),
-        "percentiles": {str(k): round(value, 4) for k, value in result.percentiles.items()},
-        "recall": {str(k): round(value, 4) for k, value in result.recall.items()},
-        "per_source": {name: score_dict(value) for name, value in result.per_source.items()},
-        "per_length": {name: score_dict(value) for name, value in result.per_length.items()},
-    }

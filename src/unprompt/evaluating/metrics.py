@@ -1,4 +1,4 @@
-"""Metrics of prompt embeddings, with honest intervals."""
+"""Metrics of prompt embeddings: cosine, bootstrap intervals, recall at k, reliability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESAMPLES = 2000
 PERCENTILES = (5, 25, 50, 75, 95)
 RANKS = (1, 5, 10)
 _BLOCK = 1024
-_LEAST_IN_BIN = 10
+_SMALLEST_BIN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Score:
     Attributes:
         mean: mean cosine similarity, in [-1, 1].
         low: lower end of the 95 % interval.
-        high: upper end.
-        count: pairs it was taken over.
+        high: upper end of the 95 % interval.
+        count: number of pairs.
     """
 
     mean: float
@@ -36,26 +36,24 @@ class Score:
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
-
-def score_dict(score: Score) -> dict[str, Any]:
-    """A score, ready for JSON."""
-    return {
-        "cosine": round(score.mean, 4),
-        "interval": [round(score.low, 4), round(score.high, 4)],
-        "pairs": score.count,
-    }
+    def to_dict(self) -> dict[str, Any]:
+        """The score, ready for JSON."""
+        return {
+            "cosine": round(self.mean, 4),
+            "interval": [round(self.low, 4), round(self.high, 4)],
+            "pairs": self.count,
+        }
 
 
 def cosines(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Cosine similarity row by row.
+    """Cosine similarity, row by row.
 
     Args:
         predicted: float array of shape (n, dim), of any norm.
         true: likewise.
 
     Returns:
-        float64 array of shape (n,); 0 where a row is all zeros, as the competition's metric has
-        no other value for it.
+        float64 array of shape (n,). It is 0 where a row is all zeros.
     """
     predicted, true = predicted.astype(np.float64), true.astype(np.float64)
     norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
@@ -67,14 +65,14 @@ def mean_with_interval(
 ) -> Score:
     """Mean and percentile-bootstrap 95 % interval.
 
-    Near-duplicate prompts are not independent, so whole groups are resampled where they are
-    known (the cluster bootstrap; Davison and Hinkley 1997, section 3.8): with few groups the
-    interval is honestly wide.
+    Near-duplicate prompts are not independent. Where their groups are known, whole groups are
+    resampled (the cluster bootstrap; Davison and Hinkley 1997, section 3.8), so that few groups
+    give a wide interval.
 
     Args:
         values: one value a pair, shape (n,), n > 0.
-        groups: group of each pair, shape (n,); each pair is its own group by default.
-        seed: of the resampling.
+        groups: group of each pair, shape (n,). By default each pair is its own group.
+        seed: seed of the resampling.
     """
     if groups is None:
         groups = np.arange(len(values))
@@ -84,8 +82,8 @@ def mean_with_interval(
     random = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     for i in range(RESAMPLES):
-        drawn = random.integers(len(sums), size=len(sums))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
+        sampled = random.integers(len(sums), size=len(sums))
+        means[i] = sums[sampled].sum() / counts[sampled].sum()
     low, high = np.percentile(means, [2.5, 97.5])
     return Score(float(values.mean()), float(low), float(high), len(values))
 
@@ -93,25 +91,27 @@ def mean_with_interval(
 def difference(
     values: np.ndarray, others: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
 ) -> Score:
-    """How much better one model is than another on the same pairs (the paired bootstrap).
+    """How much better one model is than another on the same pairs (paired bootstrap).
 
-    Resampling the differences keeps what is hard for both out of the interval, which is then
-    much narrower than those of the two means.
+    Resampling the differences removes what is difficult for both models, so the interval is much
+    narrower than the intervals of the two means.
 
     Args:
-        values: cosines of the one model, shape (n,), n > 0.
-        others: cosines of the other on the same pairs, likewise.
+        values: cosines of one model, shape (n,), n > 0.
+        others: cosines of the other model on the same pairs, shape (n,).
         groups: as for `mean_with_interval`.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Returns:
-        Mean of ``values - others``, and its interval; one that excludes 0 tells them apart.
+        Mean of ``values - others`` and its interval. The models differ where it excludes 0.
     """
     return mean_with_interval(values - others, groups, seed)
 
 
-def retrieval(predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]) -> dict[int, float]:
-    """How often the true prompt is among those nearest to the prediction (recall at k).
+def recall_at_k(
+    predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]
+) -> dict[int, float]:
+    """How often the true prompt is among the k prompts nearest to the prediction.
 
     The candidates are the distinct prompts of the pairs. A tie counts against the model, so that
     a constant prediction finds nothing.
@@ -119,7 +119,7 @@ def retrieval(predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]) -
     Args:
         predicted: float array of shape (n, dim), of any norm, n > 0.
         true: embeddings of the prompts, likewise.
-        prompts: n of them.
+        prompts: the n true prompts.
 
     Returns:
         For each k of `RANKS` the share of pairs, in [0, 1], whose prompt is among the first k.
@@ -131,19 +131,19 @@ def retrieval(predicted: np.ndarray, true: np.ndarray, prompts: Sequence[str]) -
     ranks = np.empty(len(predicted), dtype=np.int64)
     for start in range(0, len(predicted), _BLOCK):
         scores = unit(predicted[start : start + _BLOCK].astype(np.float64)) @ candidates.T
-        mine = scores[np.arange(len(scores)), own[start : start + _BLOCK]]
-        ranks[start : start + _BLOCK] = (scores >= mine[:, None]).sum(axis=1)
+        own_scores = scores[np.arange(len(scores)), own[start : start + _BLOCK]]
+        ranks[start : start + _BLOCK] = (scores >= own_scores[:, None]).sum(axis=1)
     return {k: float((ranks <= k).mean()) for k in RANKS}
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers whose estimated scores are alike.
+    """Answers with similar estimated scores.
 
     Attributes:
-        estimated: mean of the scores that the model estimated.
-        actual: mean of the cosines that they turned out to have.
-        count: answers in the bin.
+        estimated: mean of the estimated scores.
+        actual: mean of the cosines to the true prompts.
+        count: number of answers.
     """
 
     estimated: float
@@ -154,25 +154,30 @@ class Bin:
 def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> list[Bin]:
     """Estimated scores beside the true ones, in bins of about equal counts.
 
-    Answers with the same estimate stand in one bin, so that some are larger than others.
+    Answers with equal estimates are in one bin, so some bins are larger than others.
 
     Args:
-        estimated: what the model said of its answers, shape (n,), n > 0.
-        actual: the cosines of the answers to the truth, likewise.
-        bins: at most this many, each of at least ten answers where there are ten.
+        estimated: the model's estimates of its answers' cosines, shape (n,), n > 0.
+        actual: the cosines of the answers to the true prompts, shape (n,).
+        bins: largest number of bins. Each has at least ten answers, if there are ten.
 
     Returns:
-        The bins, lowest estimates first; a calibrated model's have ``estimated == actual``.
+        The bins, lowest estimates first. In a calibrated model's, ``estimated == actual``.
     """
     order = np.argsort(estimated, kind="stable")
     ranked = estimated[order]
-    least = max(_LEAST_IN_BIN, len(order) // (2 * bins))
+    smallest = max(_SMALLEST_BIN, len(order) // (2 * bins))
     starts = [0]
     for place in np.linspace(0, len(order), bins + 1).astype(int)[1:-1]:
         start = int(np.searchsorted(ranked, ranked[place]))
-        if start - starts[-1] >= least and len(order) - start >= least:
+        if start - starts[-1] >= smallest and len(order) - start >= smallest:
             starts.append(start)
     return [
         Bin(float(estimated[rows].mean()), float(actual[rows].mean()), len(rows))
         for rows in np.split(order, starts[1:])
     ]
+
+
+def furthest_bin(bins: Sequence[Bin]) -> Bin:
+    """The bin whose estimate is furthest from the truth."""
+    return max(bins, key=lambda one: abs(one.estimated - one.actual))

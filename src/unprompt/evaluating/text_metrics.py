@@ -1,4 +1,4 @@
-"""What a model's answers are worth in words: the text that a person is shown."""
+"""Metrics of answers in words: cosine to the true prompt, exact matches, BLEU, chrF, diversity."""
 
 from __future__ import annotations
 
@@ -11,31 +11,23 @@ import numpy as np
 from unprompt.collecting.prompts.diversity import distinct_ngrams
 from unprompt.encoding import encode
 from unprompt.errors import need
-from unprompt.evaluating.metrics import (
-    Bin,
-    Score,
-    cosines,
-    mean_with_interval,
-    reliability,
-    score_dict,
-)
+from unprompt.evaluating.metrics import Bin, Score, cosines, mean_with_interval, reliability
 
 
 @dataclass(frozen=True)
-class Words:
-    """Written answers beside the true prompts.
+class TextScores:
+    """Scores of written answers beside the true prompts.
 
     Attributes:
         texts: the answers.
         cosine: mean cosine between the embeddings of answer and true prompt.
-        values: the same of each pair, float64 of shape (n,).
-        exact: share of answers that are the true prompt to the letter, in [0, 1].
+        values: the cosine of each pair, float64 of shape (n,).
+        exact: share of answers that equal the true prompt, in [0, 1].
         bleu: corpus BLEU with sacrebleu's defaults, in [0, 100] (Post 2018, arXiv 1804.08771).
         chrf: corpus chrF2, in [0, 100] (Popović 2015).
-        distinct: share of different words, pairs and triples of words among all those of the
-            answers; answers that repeat each other have few.
-        reliability: the scores that the model gave its answers beside those they turned out to
-            have; None where it gave none.
+        distinct: share of distinct words, pairs and triples of words among all those of the
+            answers. It is low where answers repeat each other.
+        reliability: the model's estimated scores beside the actual ones; None without estimates.
     """
 
     texts: list[str] = field(repr=False)
@@ -48,9 +40,9 @@ class Words:
     reliability: list[Bin] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the texts, ready for JSON."""
+        """Everything but the texts and the values, ready for JSON."""
         return {
-            **score_dict(self.cosine),
+            **self.cosine.to_dict(),
             "exact": round(self.exact, 4),
             "bleu": round(self.bleu, 2),
             "chrf": round(self.chrf, 2),
@@ -58,31 +50,31 @@ class Words:
             "reliability": self.reliability
             and [
                 {
-                    "estimated": round(part.estimated, 4),
-                    "actual": round(part.actual, 4),
-                    "pairs": part.count,
+                    "estimated": round(one.estimated, 4),
+                    "actual": round(one.actual, 4),
+                    "pairs": one.count,
                 }
-                for part in self.reliability
+                for one in self.reliability
             ],
         }
 
 
-def measure_words(
+def score_texts(
     texts: Sequence[str],
     prompts: Sequence[str],
     true: np.ndarray,
     encoder: str,
-    scores: Sequence[float | None] | None = None,
+    estimates: Sequence[float | None] | None = None,
     groups: np.ndarray | None = None,
-) -> Words:
-    """Measure answers.
+) -> TextScores:
+    """Compare answers with the true prompts.
 
     Args:
-        texts: the answers, n of them, n > 0.
+        texts: the n answers, n > 0.
         prompts: the true prompts.
-        true: their embeddings, float32 of shape (n, dim).
-        encoder: the target encoder, which the answers are encoded with.
-        scores: the model's own estimate of each answer's cosine to the truth.
+        true: embeddings of the true prompts, float32 of shape (n, dim).
+        encoder: the target encoder, which encodes the answers.
+        estimates: the model's own estimate of each answer's cosine to the true prompt.
         groups: group of each pair, shape (n,), for the interval.
 
     Raises:
@@ -93,9 +85,9 @@ def measure_words(
 
     values = cosines(encode(list(texts), encoder, precision="fp32"), true)
     estimated = None
-    if scores is not None and all(score is not None for score in scores):
-        estimated = np.array(scores, dtype=np.float64)
-    return Words(
+    if estimates is not None and all(estimate is not None for estimate in estimates):
+        estimated = np.array(estimates, dtype=np.float64)
+    return TextScores(
         texts=list(texts),
         cosine=mean_with_interval(values, groups),
         values=values,

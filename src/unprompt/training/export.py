@@ -9,8 +9,8 @@ import numpy as np
 
 from unprompt.encoding import encode
 from unprompt.errors import OutputError, TableError, UnpromptError
-from unprompt.evaluating.calibrate import calibrate, calibrate_folder
 from unprompt.evaluating.evaluation import evaluate
+from unprompt.evaluating.fit_calibration import calibrate_bank, calibrate_folder
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.bank.bank import Bank
 from unprompt.models.decoder.decoder_onnx import export_decoder
@@ -100,7 +100,7 @@ def export(
     rounded = None
     if pairs is not None:
         evaluation = evaluate(load_model(folder), pairs, "val")
-        bank = bank.calibrated(calibrate(bank, evaluation)[0])
+        bank = bank.calibrated(calibrate_bank(bank, evaluation)[0])
         if int8:
             exact = evaluate(TorchModel(embedder, str(model), Path(model)), pairs, "val")
             rounded = Rounded(

@@ -14,8 +14,8 @@ import transformers
 from unprompt.curating.encode import with_embeddings
 from unprompt.curating.split import split_by_group
 from unprompt.errors import RecipeError, TableError, need
-from unprompt.evaluating.calibrate import calibrate
 from unprompt.evaluating.evaluation import Evaluation, Reference, evaluate, reference_of
+from unprompt.evaluating.fit_calibration import calibrate_bank
 from unprompt.files import atomic_open
 from unprompt.models.backbone_blocks import adapt, checkpoint_gradients, drop_patches, freeze
 from unprompt.models.backbones import BackboneConfig, create_backbone, load_classifier
@@ -349,7 +349,7 @@ def _measure(
         if split in held
     }
     bank = Bank.build(known.prompts, known.embeddings, model.encoder)
-    bank.calibrated(calibrate(bank, scores["val"])[0]).save(folder / "model")
+    bank.calibrated(calibrate_bank(bank, scores["val"])[0]).save(folder / "model")
     with atomic_open(folder / SCORES_FILE) as file:
         json.dump({name: score.to_dict() for name, score in scores.items()}, file, indent=2)
         file.write("\n")

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page with pictures; it needs no other file and no network."""
+"""An evaluation as one HTML page with images. The page needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.evaluating.evaluation import Evaluation, Result
-from unprompt.evaluating.metrics import Bin, Score
-from unprompt.evaluating.summary import summary
+from unprompt.evaluating.metrics import Bin, Score, furthest_bin
+from unprompt.evaluating.text_report import summary_lines
 from unprompt.files import atomic_open
 
 _THUMBNAIL = 224
 _BINS = 40
 
 
-def write_report(evaluation: Evaluation, path: str | Path, pictures: int = 8) -> None:
-    """Write the page: scores beside baselines, the spread of the cosines, and pictures.
+def write_report(evaluation: Evaluation, path: str | Path, images: int = 8) -> None:
+    """Write the page: scores beside baselines, a histogram of the cosines, and images.
 
-    Where the answers in words were measured, the page shows them under the pictures, and how far
-    the scores that came with them can be trusted.
+    If the answers in words were measured, the page also shows them under the images, and the
+    estimated scores beside the actual ones.
 
     Args:
-        evaluation: what was measured.
+        evaluation: the evaluation.
         path: the HTML file.
-        pictures: how many of the best, the middle and the worst pairs to show.
+        images: how many of the best, the middle and the worst pairs to show.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    where = evaluation.split or "all pairs"
-    title = f"{evaluation.model.name} on {evaluation.table} ({where})"
-    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-    parts = [
+    title = evaluation.title
+    style = resources.files(__package__).joinpath("html_report.css").read_text(encoding="utf-8")
+    sections = [
         f"<h1>{escape(title)}</h1>",
         "<p>Mean cosine between predicted and true prompt embedding, with the bootstrap 95 % "
         "interval over groups of near-duplicate prompts. "
         f"{evaluation.model.overall.count} pairs.</p>",
         *_scores(evaluation),
         "<ul>",
-        *(f"<li>{escape(line)}</li>" for line in summary(evaluation)),
+        *(f"<li>{escape(line)}</li>" for line in summary_lines(evaluation)),
         "</ul>",
-        "<h2>How the cosines spread</h2>",
+        "<h2>Distribution of the cosines</h2>",
         _histogram([evaluation.model, *evaluation.baselines[:1]]),
         *_reliability(evaluation),
-        *_gallery(evaluation, pictures),
+        *_gallery(evaluation, images),
         *_failures(evaluation.failures),
     ]
     with atomic_open(path) as file:
@@ -58,7 +57,7 @@ def write_report(evaluation: Evaluation, path: str | Path, pictures: int = 8) ->
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(title)}</title><style>{style}</style></head><body>\n"
         )
-        file.writelines(f"{part}\n" for part in parts)
+        file.writelines(f"{section}\n" for section in sections)
         file.write("</body></html>\n")
 
 
@@ -70,7 +69,7 @@ def _scores(evaluation: Evaluation) -> Iterator[str]:
     count = evaluation.model.overall.count
     yield from _row("all", count, [result.overall for result in results])
     sources, lengths = evaluation.model.per_source, evaluation.model.per_length
-    # A single part is all of it.
+    # A single source or length would repeat the row of all pairs.
     for source, score in sources.items() if len(sources) > 1 else ():
         yield from _row(source, score.count, [result.per_source[source] for result in results])
     for length, score in lengths.items() if len(lengths) > 1 else ():
@@ -87,7 +86,7 @@ def _row(name: str, count: int, scores: Iterable[Score]) -> Iterator[str]:
 
 
 def _histogram(results: list[Result]) -> str:
-    """Counts of cosines in equal bins, one line a result, as SVG."""
+    """Counts of cosines in equal bins as SVG, one line a result."""
     values = np.concatenate([result.values for result in results])
     low, high = float(values.min()), float(values.max())
     counts = [np.histogram(result.values, _BINS, (low, high))[0] for result in results]
@@ -113,29 +112,29 @@ def _histogram(results: list[Result]) -> str:
 
 
 def _reliability(evaluation: Evaluation) -> Iterator[str]:
-    """Estimated scores against the true ones; a model that knows itself stays on the diagonal."""
-    bins = evaluation.words.reliability if evaluation.words else None
+    """Estimated scores against the actual ones. A calibrated model stays on the diagonal."""
+    bins = evaluation.text_scores.reliability if evaluation.text_scores else None
     if not bins:
         return
-    ends = [value for part in bins for value in (part.estimated, part.actual)]
+    ends = [value for one in bins for value in (one.estimated, one.actual)]
     low, high = min(0.0, *ends), max(ends) * 1.1
 
     def place(estimated: float, actual: float) -> str:
         x, y = ((value - low) / (high - low) for value in (estimated, actual))
         return f"{40 + 260 * x:.1f},{280 - 260 * y:.1f}"
 
-    worst = max(abs(part.estimated - part.actual) for part in bins)
-    yield "<h2>What an estimated score is worth</h2>"
+    worst = furthest_bin(bins)
+    yield "<h2>Estimated and actual scores</h2>"
     yield (
-        f"<p>Answers in {len(bins)} bins by the score that came with them: across, the mean "
-        "estimated score; up, the mean cosine of the answers to the true prompts. The furthest bin "
-        f"is {worst:.3f} from the diagonal.</p>"
+        f"<p>Answers in {len(bins)} bins by their estimated score. Horizontal: mean estimated "
+        "score; vertical: mean cosine of the answers to the true prompts. The furthest bin is "
+        f"{abs(worst.estimated - worst.actual):.3f} from the diagonal.</p>"
     )
     yield '<svg class="square" viewBox="0 0 320 310" role="img" aria-label="Reliability of scores">'
     yield f'<polyline class="line1" points="{place(low, low)} {place(high, high)}"/>'
-    points = " ".join(place(part.estimated, part.actual) for part in bins)
+    points = " ".join(place(one.estimated, one.actual) for one in bins)
     yield f'<polyline class="line0" points="{points}"/>'
-    yield from (_dot(part, place(part.estimated, part.actual)) for part in bins)
+    yield from (_dot(one, place(one.estimated, one.actual)) for one in bins)
     for k in range(5):
         value = low + (high - low) * k / 4
         x, y = place(value, value).split(",")
@@ -144,27 +143,27 @@ def _reliability(evaluation: Evaluation) -> Iterator[str]:
     yield "</svg>"
 
 
-def _dot(part: Bin, place: str) -> str:
+def _dot(one: Bin, place: str) -> str:
     x, y = place.split(",")
-    about = f"estimated {part.estimated:.3f}, true {part.actual:.3f}, {part.count} answers"
+    about = f"estimated {one.estimated:.3f}, actual {one.actual:.3f}, {one.count} answers"
     return f'<circle class="line0" cx="{x}" cy="{y}" r="4"><title>{about}</title></circle>'
 
 
-def _gallery(evaluation: Evaluation, pictures: int) -> Iterator[str]:
+def _gallery(evaluation: Evaluation, images: int) -> Iterator[str]:
     values = evaluation.model.values
     order = np.argsort(-values, kind="stable")
-    middle = max(0, len(order) // 2 - pictures // 2)
+    middle = max(0, len(order) // 2 - images // 2)
     shown: set[int] = set()
     for name, rows in (
-        ("Best", order[:pictures]),
-        ("Middle", order[middle : middle + pictures]),
-        ("Worst", order[::-1][:pictures]),
+        ("Best", order[:images]),
+        ("Middle", order[middle : middle + images]),
+        ("Worst", order[::-1][:images]),
     ):
-        fresh = [int(row) for row in rows if int(row) not in shown]
-        shown.update(fresh)
-        if fresh:
+        new = [int(row) for row in rows if int(row) not in shown]
+        shown.update(new)
+        if new:
             yield f'<h2>{name}</h2><div class="gallery">'
-            yield from (_figure(evaluation, row) for row in fresh)
+            yield from (_figure(evaluation, row) for row in new)
             yield "</div>"
 
 
@@ -176,8 +175,8 @@ def _figure(evaluation: Evaluation, row: int) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     prompt = escape(evaluation.pairs.data.column("prompt")[row].as_py())
     answer = ""
-    if evaluation.words is not None:
-        answer = f'<p class="answer">{escape(evaluation.words.texts[row])}</p>'
+    if evaluation.text_scores is not None:
+        answer = f'<p class="answer">{escape(evaluation.text_scores.texts[row])}</p>'
     return (
         f'<figure><img src="data:image/jpeg;base64,{data}" alt=""><figcaption>'
         f'<b>{evaluation.model.values[row]:.3f}</b><p dir="auto">{prompt}</p>{answer}'

@@ -8,8 +8,8 @@ import pytest
 
 from tests.evaluating.conftest import DIM, drawn
 from unprompt.errors import ModelNotFoundError, TableError
-from unprompt.evaluating.calibrate import calibrate, calibrate_folder, fit_calibration
 from unprompt.evaluating.evaluation import evaluate
+from unprompt.evaluating.fit_calibration import calibrate_bank, calibrate_folder, fit_calibration
 from unprompt.evaluating.metrics import cosines, reliability
 from unprompt.models.bank.bank import Bank
 from unprompt.predicting.ensemble_model import save_ensemble
@@ -60,7 +60,7 @@ def test_equal_signs_make_one_knot():
 def test_a_bank_is_measured_by_what_it_answers(model, table):
     evaluation = evaluate(model, table, None)
     bank = Bank.build([f"known {row}" for row in range(30)], drawn(30, DIM, 7), model.encoder)
-    curve, answered = calibrate(bank, evaluation)
+    curve, answered = calibrate_bank(bank, evaluation)
     rows, signs = bank.answers(evaluation.predicted)
     true = cosines(bank.embeddings(rows[:, 0]), evaluation.true)
     np.testing.assert_allclose(answered, true, atol=1e-9)
@@ -72,7 +72,7 @@ def test_two_pairs_are_too_few(model, table):
     evaluation = evaluate(model, table.take([0, 1]), None)
     bank = Bank.build(["known"], drawn(1, DIM), model.encoder)
     with pytest.raises(TableError, match="2 pairs are too few to calibrate"):
-        calibrate(bank, evaluation)
+        calibrate_bank(bank, evaluation)
 
 
 def test_a_folder_keeps_what_its_scores_are_worth(tmp_path, model_folder, table_file, call):
@@ -101,5 +101,5 @@ def test_an_ensemble_gets_a_bank_of_its_own(tmp_path, model_folder, table):
 
 
 def test_what_stands_in_no_folder_is_refused(tmp_path, table):
-    with pytest.raises(ModelNotFoundError, match="is no folder"):
+    with pytest.raises(ModelNotFoundError, match="is not a folder"):
         calibrate_folder(tmp_path / "none", table)

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.evaluating.conftest import EVIL
 from unprompt.errors import OutputError
-from unprompt.evaluating.evaluation import evaluate, reference_of, with_words
+from unprompt.evaluating.evaluation import evaluate, reference_of, with_text_scores
+from unprompt.evaluating.html_report import write_report
 from unprompt.evaluating.metrics import Bin
-from unprompt.evaluating.report import write_report
-from unprompt.evaluating.summary import summary
+from unprompt.evaluating.text_report import summary_lines
 from unprompt.predicting.predictor import Predictor
 
 
@@ -52,12 +52,12 @@ def evaluation(model, model_folder, table_file):
 
     table = load(table_file)
     plain = evaluate(model, table, "test", reference_of(model, table.of_split("train")))
-    return with_words(plain, Predictor(model_folder, "embed", device="cpu"))
+    return with_text_scores(plain, Predictor(model_folder, "embed", device="cpu"))
 
 
 def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation):
     path = tmp_path / "new" / "report.html"
-    write_report(evaluation, path, pictures=2)
+    write_report(evaluation, path, images=2)
     page = Page(path.read_text(encoding="utf-8"))
     assert page.open == []
     sources = [value for name, value in page.attributes if name == "src"]
@@ -78,7 +78,7 @@ def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation):
 
 def test_prompts_cannot_break_out_of_the_page(tmp_path, evaluation):
     named = replace(evaluation, table=EVIL, failures=[EVIL])
-    write_report(named, tmp_path / "report.html", pictures=12)
+    write_report(named, tmp_path / "report.html", images=12)
     content = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in content
     page = Page(content)
@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_else(tmp_path, evaluation):
 
 def test_pages_of_few_pairs(tmp_path, evaluation, model, table):
     one = evaluate(model, table.take([0]), None)
-    write_report(one, tmp_path / "one.html", pictures=8)
+    write_report(one, tmp_path / "one.html", images=8)
     page = Page((tmp_path / "one.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 1
     assert "all pairs" in "".join(page.texts)
@@ -110,18 +110,18 @@ def test_pages_of_few_pairs(tmp_path, evaluation, model, table):
 def test_a_page_that_cannot_be_written(tmp_path, evaluation):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_report(evaluation, tmp_path / "file" / "report.html", pictures=1)
+        write_report(evaluation, tmp_path / "file" / "report.html", images=1)
 
 
 def test_the_page_shows_what_estimated_scores_are_worth(tmp_path, evaluation):
     bins = [Bin(0.3, 0.35, 10), Bin(0.5, 0.4, 12)]
-    words = replace(evaluation.words, reliability=bins)
-    write_report(replace(evaluation, words=words), tmp_path / "report.html", pictures=1)
+    texts = replace(evaluation.text_scores, reliability=bins)
+    write_report(replace(evaluation, text_scores=texts), tmp_path / "report.html", images=1)
     content = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(content)
     assert page.tags.count("circle") == 2
-    assert "estimated 0.500, true 0.400, 12 answers" in page.texts
+    assert "estimated 0.500, actual 0.400, 12 answers" in page.texts
     assert "0.100 from the diagonal" in content
-    assert words.texts[evaluation.model.values.argmax()] in "".join(page.texts)
-    for line in summary(evaluation):
+    assert texts.texts[evaluation.model.values.argmax()] in "".join(page.texts)
+    for line in summary_lines(evaluation):
         assert line in page.texts

@@ -7,8 +7,8 @@ import pytest
 
 from tests.evaluating.conftest import COUNT
 from unprompt.errors import TableError
-from unprompt.evaluating.ensemble_weights import fit_weights
 from unprompt.evaluating.evaluation import evaluate
+from unprompt.evaluating.fit_ensemble_weights import fit_ensemble_weights
 from unprompt.evaluating.metrics import cosines
 from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.ensemble_model import combine
@@ -29,7 +29,7 @@ def score(evaluations, weights) -> float:
 def test_the_weights_are_those_of_a_grid(model, table):
     measured = evaluate(model, table, None)
     models = [noisy(measured, 1.0, 0), noisy(measured, 2.0, 1)]
-    weights = fit_weights(models)
+    weights = fit_ensemble_weights(models)
     assert weights.sum() == pytest.approx(1)
     grid = np.linspace(0, 1, 201)
     best = max(grid, key=lambda share: score(models, np.array([share, 1 - share])))
@@ -41,12 +41,12 @@ def test_the_weights_are_those_of_a_grid(model, table):
 def test_a_model_of_noise_counts_for_nothing(model, table):
     measured = evaluate(model, table, None)
     good, noise = noisy(measured, 0.5, 0), noisy(measured, 1000.0, 1)
-    assert fit_weights([good, noise])[1] < 0.02
+    assert fit_ensemble_weights([good, noise])[1] < 0.02
 
 
 def test_models_of_other_pairs_are_refused(model, table):
     with pytest.raises(TableError, match="not measured on the same pairs"):
-        fit_weights([evaluate(model, table, "val"), evaluate(model, table, "test")])
+        fit_ensemble_weights([evaluate(model, table, "val"), evaluate(model, table, "test")])
 
 
 def test_the_verb_fits_and_the_folder_is_a_model(call, tmp_path, model_folder, table_file):

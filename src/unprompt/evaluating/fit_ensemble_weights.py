@@ -1,4 +1,4 @@
-"""How much each model of an ensemble should count."""
+"""Fits how much each model of an ensemble counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import Evaluation
 from unprompt.models.bank.bank import unit
 
@@ -14,38 +13,34 @@ _STEPS = 2000
 _RATE = 0.3
 
 
-def fit_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:
+def fit_ensemble_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:
     """Weights of models that maximise the mean cosine of their weighted mean direction.
 
-    Gradient ascent on the logarithms of the weights from equal ones, so that none is negative; the
-    objective of so few numbers over hundreds of pairs is smooth and is climbed in a moment.
+    Gradient ascent on the logarithms of the weights, from equal weights, so that none is negative.
+    The objective is smooth: there are few weights and hundreds of pairs.
 
     Args:
-        evaluations: of each model on the same held-out pairs, as a validation split.
+        evaluations: one a model, on the same held-out pairs, such as a validation split.
 
     Returns:
         float64 of shape (models,), sum 1.
 
     Raises:
-        TableError: they were measured on different pairs.
+        TableError: the models were evaluated on different pairs.
     """
     first = evaluations[0]
     for other in evaluations[1:]:
-        if other.pairs.column("id") != first.pairs.column("id"):
-            raise TableError(
-                f"{other.table}: {other.model.name} and {first.model.name} were not measured on "
-                "the same pairs; some images could be decoded by one only"
-            )
+        other.check_same_pairs(first)
     directions = np.stack([unit(one.predicted.astype(np.float64)) for one in evaluations])
     true = unit(first.true.astype(np.float64))
-    along = np.einsum("mnd,nd->mn", directions, true)  # cosine of each model
+    to_truth = np.einsum("mnd,nd->mn", directions, true)
     between = np.einsum("and,bnd->nab", directions, directions)
     logits = np.zeros(len(evaluations))
     for _ in range(_STEPS):
         weights = np.exp(logits) / np.exp(logits).sum()
         towards = between @ weights  # (n, models)
         length = np.sqrt(np.maximum(towards @ weights, 1e-12))
-        cosine = (weights @ along) / length
-        slope = ((along.T - (cosine / length)[:, None] * towards) / length[:, None]).mean(axis=0)
+        cosine = (weights @ to_truth) / length
+        slope = ((to_truth.T - (cosine / length)[:, None] * towards) / length[:, None]).mean(axis=0)
         logits += _RATE * len(weights) * weights * (slope - weights @ slope)
     return np.exp(logits) / np.exp(logits).sum()

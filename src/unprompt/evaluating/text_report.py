@@ -1,4 +1,4 @@
-"""An evaluation as a table in the terminal."""
+"""An evaluation as text: a table in the terminal and a summary in sentences."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from unprompt.evaluating.evaluation import Evaluation
-from unprompt.evaluating.metrics import Score
+from unprompt.evaluating.metrics import Score, furthest_bin
 
 
-def show(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print the model beside its baselines, over all pairs and for parts of them."""
+def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
+    """Print the model beside its baselines, over all pairs and for subsets of them."""
     console = console or Console()
     results = [evaluation.model, *evaluation.baselines]
-    where = evaluation.split or "all pairs"
     table = Table(
-        title=escape(f"{evaluation.model.name} on {evaluation.table} ({where}): mean cosine"),
+        title=escape(f"{evaluation.title}: mean cosine"),
         caption="with the 95 % interval, by bootstrap over groups of near-duplicate prompts",
         title_justify="left",
         caption_justify="left",
@@ -29,24 +28,24 @@ def show(evaluation: Evaluation, console: Console | None = None) -> None:
     for baseline in evaluation.baselines:
         table.add_column(escape(baseline.name), justify="right")
     table.add_row("all", str(evaluation.model.overall.count), *(_cell(r.overall) for r in results))
-    parts = [
+    subsets = [
         [result.per_source for result in results],
         [{f"{k} words": v for k, v in result.per_length.items()} for result in results],
     ]
-    for first, *others in parts:
-        if len(first) == 1:
+    for first, *others in subsets:
+        if len(first) == 1:  # it would repeat the row of all pairs
             continue
         table.add_section()
         for name, score in first.items():
             cells = (_cell(scores[name]) for scores in (first, *others))
             table.add_row(escape(name), str(score.count), *cells)
     console.print(table)
-    for line in summary(evaluation):
+    for line in summary_lines(evaluation):
         console.print(line, highlight=False, markup=False)
 
 
-def show_difference(evaluation: Evaluation, other: Evaluation, console: Console) -> None:
-    """Print how much better the one is than the other, and whether that is more than chance."""
+def print_difference(evaluation: Evaluation, other: Evaluation, console: Console) -> None:
+    """Print how much better a model is than another, and whether chance can explain it."""
     score = evaluation.better_than(other)
     verdict = "no difference shown" if score.low <= 0 <= score.high else "a difference"
     console.print(
@@ -58,8 +57,8 @@ def show_difference(evaluation: Evaluation, other: Evaluation, console: Console)
     )
 
 
-def summary(evaluation: Evaluation) -> Iterator[str]:
-    """What the table does not hold, a sentence a line."""
+def summary_lines(evaluation: Evaluation) -> Iterator[str]:
+    """What the table does not contain, a sentence a line."""
     result = evaluation.model
     yield "percentiles of the cosine: " + ", ".join(
         f"{percent} % below {value:.3f}" for percent, value in result.percentiles.items()
@@ -68,17 +67,17 @@ def summary(evaluation: Evaluation) -> Iterator[str]:
     yield f"the true prompt among the {distinct:,} here: " + ", ".join(
         f"{share:.1%} in the first {k}" for k, share in result.recall.items()
     )
-    if words := evaluation.words:
+    if texts := evaluation.text_scores:
         yield (
-            f"in words: cosine {words.cosine}, {words.exact:.1%} to the letter, "
-            f"BLEU {words.bleu:.1f}, chrF {words.chrf:.1f}, distinct-1/2/3 "
-            + "/".join(f"{share:.2f}" for share in words.distinct)
+            f"answers in words: cosine {texts.cosine}, {texts.exact:.1%} equal to the prompt, "
+            f"BLEU {texts.bleu:.1f}, chrF {texts.chrf:.1f}, distinct-1/2/3 "
+            + "/".join(f"{share:.2f}" for share in texts.distinct)
         )
-        if words.reliability:
-            worst = max(words.reliability, key=lambda part: abs(part.estimated - part.actual))
+        if texts.reliability:
+            worst = furthest_bin(texts.reliability)
             yield (
-                f"estimated scores, in {len(words.reliability)} bins: the furthest from the truth "
-                f"says {worst.estimated:.3f} where it is {worst.actual:.3f} ({worst.count} answers)"
+                f"estimated scores, in {len(texts.reliability)} bins: the furthest from the truth "
+                f"is {worst.estimated:.3f} instead of {worst.actual:.3f} ({worst.count} answers)"
             )
     memory = f", {evaluation.peak_memory:,.0f} MB at the peak" if evaluation.peak_memory else ""
     failed = f"; {len(evaluation.failures)} could not be decoded" if evaluation.failures else ""

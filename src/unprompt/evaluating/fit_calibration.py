@@ -1,0 +1,169 @@
+"""Fits the calibration of a model's scores: measures its answers on held-out pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unprompt.encoding import encode
+from unprompt.errors import ModelNotFoundError, TableError, UnpromptError
+from unprompt.evaluating.evaluation import Evaluation, evaluate
+from unprompt.evaluating.metrics import cosines
+from unprompt.models.bank.bank import BANK_FOLDER, Bank
+from unprompt.models.calibration import Calibration
+from unprompt.models.decoder.runtime import BEAMS, TextDecoder, save_calibration
+from unprompt.pairs.table import PairsTable
+from unprompt.predicting.captioner_model import Captioner
+from unprompt.predicting.embedding_model import BUILTIN, EmbeddingModel, builtin_folder, load_model
+from unprompt.predicting.text_sources import bank_for
+
+_PAIRS_PER_KNOT = 30
+"""So that the mean cosine at a knot has a standard error of about 0.03."""
+
+
+def calibrate_bank(bank: Bank, evaluation: Evaluation) -> tuple[Calibration, np.ndarray]:
+    """Fit the curve from the CSLS of a bank's answer to its expected cosine.
+
+    Args:
+        bank: the bank that the model answers from.
+        evaluation: the model's predictions on held-out pairs.
+
+    Returns:
+        The calibration, and the cosine of each answer to the true prompt, float64 of shape (n,).
+
+    Raises:
+        TableError: there are fewer than three pairs.
+    """
+    _check_enough_pairs(evaluation, "bank")
+    rows, inputs = bank.answers(evaluation.predicted)
+    actual = cosines(bank.embeddings(rows[:, 0]), evaluation.true)
+    return fit_calibration(inputs[:, 0], actual), actual
+
+
+def calibrate_decoder(
+    decoder: TextDecoder, evaluation: Evaluation, beams: int = BEAMS
+) -> tuple[Calibration, np.ndarray]:
+    """Fit the curve from the score of a decoder's text to its expected cosine.
+
+    Args:
+        decoder: the decoder that writes the answers.
+        evaluation: the model's predictions on held-out pairs.
+        beams: width of the decoder's beam search.
+
+    Returns:
+        The calibration, and the cosine of each answer to the true prompt, float64 of shape (n,).
+
+    Raises:
+        TableError: there are fewer than three pairs.
+    """
+    _check_enough_pairs(evaluation, "decoder")
+    texts = [best for best, *_ in decoder.write(evaluation.predicted, beams=beams)]
+    written = encode([text.prompt for text in texts], decoder.encoder, precision="fp32")
+    actual = cosines(written, evaluation.true)
+    return fit_calibration(np.array([text.score for text in texts]), actual), actual
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The calibrations that `calibrate_folder` fitted.
+
+    Attributes:
+        bank: calibration of the bank's answers.
+        decoder: calibration of the decoder's answers, if the folder has a decoder.
+        decoder_preferred: whether the decoder's answers are nearer to the true prompts.
+    """
+
+    bank: Calibration
+    decoder: Calibration | None = None
+    decoder_preferred: bool = False
+
+
+def calibrate_folder(
+    folder: str | Path,
+    table: PairsTable,
+    split: str | None = "val",
+    device: str | None = None,
+    model: EmbeddingModel | None = None,
+) -> Calibrated:
+    """Fit the calibrations of a model and write them to its folder.
+
+    A model that uses the built-in bank, or the bank of one of its models, gets a copy of it.
+
+    Args:
+        folder: folder of a trained or exported embedder, of an ensemble, or of a CLIP with its
+            bank.
+        table: pairs that the model was not trained on.
+        split: split of the table; None for all of it.
+        device: device of models that run on torch.
+        model: the model of that folder, if it is already loaded.
+
+    Raises:
+        ModelNotFoundError: the folder does not exist.
+        TableError: the split does not exist, or has fewer than three pairs.
+        UnpromptError: the model is a captioner, which has no scores.
+        OutputError: the folder cannot be written.
+    """
+    folder = builtin_folder() if str(folder) == BUILTIN else Path(folder)
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"{folder} is not a folder; name the folder of a model")
+    model = model or load_model(folder, device)
+    if isinstance(model, Captioner):
+        raise UnpromptError(
+            f"{folder} is a captioner: it writes prompts without scores, so there is nothing to fit"
+        )
+    evaluation = evaluate(model, table, split)
+    bank = bank_for(model)
+    of_bank, bank_cosines = calibrate_bank(bank, evaluation)
+    bank = bank.calibrated(of_bank)
+    if (folder / BANK_FOLDER).is_dir():
+        bank.save_head(folder)
+    else:
+        bank.save(folder)
+    if (decoder := TextDecoder.of(folder)) is None:
+        return Calibrated(of_bank)
+    of_decoder, decoder_cosines = calibrate_decoder(decoder, evaluation)
+    preferred = bool(decoder_cosines.mean() > bank_cosines.mean())
+    save_calibration(decoder.folder, of_decoder, preferred)
+    return Calibrated(of_bank, of_decoder, preferred)
+
+
+def fit_calibration(inputs: np.ndarray, actual: np.ndarray) -> Calibration:
+    """Fit a rising curve from the calibration inputs of answers to their actual cosines.
+
+    Isotonic regression (Zadrozny and Elkan 2002) of means over bins of equal counts: single pairs
+    would give a step at each pair that happens to be high, above all at the ends. Each bin's mean
+    is first moved towards the mean of all pairs, by the share of its distance that chance explains
+    (Efron and Morris 1975). If the inputs say nothing about the cosines, all answers get the mean.
+
+    Args:
+        inputs: see `Calibration`, shape (n,), n > 0.
+        actual: cosines to the true prompts, shape (n,).
+    """
+    from scipy.optimize import isotonic_regression
+
+    order = np.argsort(inputs, kind="stable")
+    bins = np.array_split(order, max(1, len(inputs) // _PAIRS_PER_KNOT))
+    counts = np.array([len(rows) for rows in bins])
+    means = np.array([actual[rows].mean() for rows in bins])
+    if len(bins) > 1:
+        chance = np.array([actual[rows].var(ddof=1) for rows in bins]) / counts
+        real = max(0.0, means.var(ddof=1) - chance.mean())
+        overall = actual.mean()
+        means = overall + (means - overall) * real / np.maximum(real + chance, 1e-12)
+    expected = isotonic_regression(means, weights=counts).x.clip(-1, 1)
+    knots, first = np.unique(
+        [round(float(inputs[rows].mean()), 4) for rows in bins], return_index=True
+    )
+    values = [round(float(value), 4) for value in expected[first]]
+    error = float(np.sqrt(np.mean((np.interp(inputs, knots, values) - actual) ** 2)))
+    return Calibration(tuple(knots.tolist()), tuple(values), len(inputs), round(error, 4))
+
+
+def _check_enough_pairs(evaluation: Evaluation, part: str) -> None:
+    if len(evaluation.true) < 3:
+        raise TableError(
+            f"{evaluation.table}: {len(evaluation.true)} pairs are too few to calibrate a {part}; "
+            "three are needed"
+        )
