@@ -215,14 +215,14 @@ def our_steps(
     Returns:
         Seconds of a step, and its operations as `operations` counts them.
     """
-    from unprompt.training.run import build, prepare_to_learn
+    from unprompt.training.run import build, prepare_backbone
     from unprompt.training.train_embedder import EmbedderTrainer
 
     torch.manual_seed(0)
     recipe = recipe_of(backbone, batch, steps + 2, folder, patch_dropout)
     Path(recipe.output).mkdir()
     model = build(recipe, 384)
-    prepare_to_learn(model, recipe)
+    prepare_backbone(model, recipe)
     work = operations(copy.deepcopy(model.backbone), batch)
     data = PairsDataset(table, model.preprocessing, recipe.data)
     data.pictures.keep()
@@ -343,21 +343,21 @@ def product_rate() -> float:
 
 def frozen_epochs(table: PairsTable, folder: Path) -> None:
     """Epochs of a head on a frozen backbone: the first, which computes features, and the next."""
-    from unprompt.training.head.linear_probe import learn_head
+    from unprompt.training.head.linear_probe import fit_by_gradient
     from unprompt.training.run import build
 
     recipe = recipe_of("mobilenet_edgetpu_100", 32, 1, folder)
     model = build(recipe, 384).eval()
     val = table.take(range(8))
-    learn_head(model, val, val, epochs=1)  # loads what is loaded once
+    fit_by_gradient(model, val, val, epochs=1)  # loads what is loaded once
     started = time.perf_counter()
-    learn_head(model, table, val, epochs=1, batch_size=32)
+    fit_by_gradient(model, table, val, epochs=1, batch_size=32)
     first = time.perf_counter() - started
     started = time.perf_counter()
-    learn_head(model, table, val, epochs=101, batch_size=32)
+    fit_by_gradient(model, table, val, epochs=101, batch_size=32)
     more = time.perf_counter() - started
     started = time.perf_counter()
-    learn_head(model, table, val, epochs=1, batch_size=32)
+    fit_by_gradient(model, table, val, epochs=1, batch_size=32)
     later = (more - (time.perf_counter() - started)) / 100
     print(
         f"\nhead on a frozen mobilenet_edgetpu_100, {len(table)} pairs: first epoch {first:.2f} s, "

@@ -30,8 +30,8 @@ from unprompt.files import atomic_open
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.embedding_model import TorchModel
-from unprompt.training.data.pictures import Pictures
-from unprompt.training.head.linear_probe import fit_head
+from unprompt.training.data.images import Pictures
+from unprompt.training.head.linear_probe import fit_linear_probe
 from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.run import build
 from unprompt.training.train_embedder import EmbedderTrainer
@@ -59,14 +59,14 @@ COMMON = {
 }
 OURS = {
     "data.augment": "mild",
-    "data.draw": "prompt",
+    "data.sample_by": "prompt",
     "optimiser.learning_rate": 1e-4,
     "optimiser.head_learning_rate": 1e-4,
     "optimiser.layer_decay": 0.9,
     "optimiser.ema": 0.98,
     "optimiser.warmup": 0.1,
     "optimiser.frozen_statistics": True,
-    "schedule.probe": True,
+    "schedule.linear_probe": True,
 }
 THEIRS = {
     "data.augment": "none",
@@ -80,12 +80,12 @@ THEIRS = {
 VARIANTS = {
     "starting point": THEIRS,
     "ours": OURS,
-    "without LP (random head)": OURS | {"schedule.probe": False},
+    "without LP (random head)": OURS | {"schedule.linear_probe": False},
     "without frozen statistics": OURS | {"optimiser.frozen_statistics": False},
     "without layer decay": OURS | {"optimiser.layer_decay": 1.0},
     "without EMA": OURS | {"optimiser.ema": 0.0},
     "without augmentation": OURS | {"data.augment": "none"},
-    "without drawing by prompt": OURS | {"data.draw": "pair"},
+    "without drawing by prompt": OURS | {"data.sample_by": "pair"},
     "without warm-up": OURS | {"optimiser.warmup": 0.0},
     "LP alone, no fine-tuning": OURS,
 }
@@ -178,8 +178,8 @@ def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> 
     model = build(recipe, table.embeddings.shape[1])
     train, val = table.of_split("train"), table.of_split("val")
     checkpoint = last_checkpoint(place / "checkpoints")
-    if recipe.schedule.probe and checkpoint is None:
-        fit_head(model, train, val)
+    if recipe.schedule.linear_probe and checkpoint is None:
+        fit_linear_probe(model, train, val)
     if not fine_tune:
         return model.eval()
     train_set = PairsDataset(train, model.preprocessing, recipe.data)

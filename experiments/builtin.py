@@ -26,8 +26,8 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead, HeadConfig, create_head
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
-from unprompt.training.head.classes import learn, teach
-from unprompt.training.head.features import features_of
+from unprompt.training.data.features import features_of
+from unprompt.training.head.classes import fit_classes_head, set_classes
 from unprompt.training.head.linear_probe import ridges
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import build, prepare
@@ -61,11 +61,11 @@ def main() -> None:
     table = prepare(load_recipe(RECIPE), options.run)
     sets = np.array([name.split("/")[0] for name in table.column("id")])
     families = np.array([RELATED.get(name, name) for name in sets])
-    recipe = load_recipe(RECIPE, ["model.head.usual=null", "model.head.landmarks=0"])
+    recipe = load_recipe(RECIPE, ["model.head.prior=null", "model.head.landmarks=0"])
     embedder = build(recipe, dim=384).eval()
     known = known_of(embedder, table)
     assert isinstance(embedder.head, ClassesHead)
-    usual = prompts_of(str(load_recipe(RECIPE).model.head.usual))
+    usual = prompts_of(str(load_recipe(RECIPE).model.head.prior))
     scores: dict[str, np.ndarray] = {}
     for family in sorted(set(families)):
         path = options.folds / f"{family}.json"
@@ -102,9 +102,9 @@ def fold(
     config = HeadConfig("classes", landmarks=load_recipe(RECIPE).model.head.landmarks)
     fitted = create_head(config, features.shape[1], embeddings.shape[1]).eval()
     assert isinstance(fitted, ClassesHead)
-    teach(fitted, head.classifier, DEFAULT_ENCODER, usual)
+    set_classes(fitted, head.classifier, DEFAULT_ENCODER, usual)
     rows = np.flatnonzero(rest)
-    learn(
+    fit_classes_head(
         fitted,
         features[rows],
         embeddings[rows],

@@ -31,7 +31,7 @@ from unprompt.models.heads import ClassesHead
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
 from unprompt.progress import track
-from unprompt.training.head.classes import learn, teach
+from unprompt.training.head.classes import fit_classes_head, set_classes
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import build, prepare
 
@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--head-rate", type=float, default=0.0)
     options = parser.parse_args()
-    recipe = load_recipe(RECIPE, ["model.head.usual=null", "model.head.landmarks=0"])
-    usual = prompts_of(str(load_recipe(RECIPE).model.head.usual))
+    recipe = load_recipe(RECIPE, ["model.head.prior=null", "model.head.landmarks=0"])
+    usual = prompts_of(str(load_recipe(RECIPE).model.head.prior))
     table = some_of(prepare(recipe, options.run))
     families = families_of(table)
     held = np.array(table.column("split")) != "train"
@@ -132,10 +132,10 @@ def features_of(upper: Upper, lower: np.ndarray) -> np.ndarray:
 
 def fit(head: ClassesHead, classifier, features, table: PairsTable, rows, usual) -> None:
     """The head in closed form, from the rows that may be known."""
-    teach(head, classifier, DEFAULT_ENCODER, usual)
+    set_classes(head, classifier, DEFAULT_ENCODER, usual)
     known = table.take(rows.tolist())
     sources = [source or "unknown" for source in known.column("source")]
-    learn(head, features[rows], unit(known.embeddings), sources, known.prompts)
+    fit_classes_head(head, features[rows], unit(known.embeddings), sources, known.prompts)
 
 
 def fold(

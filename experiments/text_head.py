@@ -36,7 +36,7 @@ from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
-from unprompt.training.head.features import features_of
+from unprompt.training.data.features import features_of
 from unprompt.training.head.linear_probe import best_ridge
 from unprompt.training.head.text_head import pretrain
 from unprompt.training.merge_weights import score

@@ -12,7 +12,7 @@ from unprompt.errors import UnpromptError
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.models.embedder import Embedder
 from unprompt.predicting.embedding_model import TorchModel, load_model
-from unprompt.training.head.linear_probe import fit_head
+from unprompt.training.head.linear_probe import fit_linear_probe
 from unprompt.training.merge_weights import SHARES, average, greedy, interpolate, score
 from unprompt.training.run import build
 
@@ -22,7 +22,7 @@ def models(recipe, pairs, tmp_path: Path) -> list[Path]:
     """A fitted model, the same with some noise, and the same with so much that it knows nothing."""
     torch.manual_seed(0)
     model = build(recipe, pairs.embeddings.shape[1])
-    fit_head(model, pairs.of_split("train"), pairs.of_split("val"))
+    fit_linear_probe(model, pairs.of_split("train"), pairs.of_split("val"))
     folders = []
     for name, noise in (("fitted", 0.0), ("near", 0.02), ("far", 3.0)):
         with torch.no_grad():

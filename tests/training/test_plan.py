@@ -11,7 +11,7 @@ from unprompt.pairs.table import save
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.plan import plan
 from unprompt.training.recipe import Recipe, load_recipe
-from unprompt.training.run import build, prepare_to_learn
+from unprompt.training.run import build, prepare_backbone
 from unprompt.training.train_embedder import EmbedderTrainer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -25,7 +25,7 @@ def test_the_plan_is_what_the_trainer_does(recipe: Recipe, pairs):
     found = plan(recipe)
     assert not Path(recipe.output).exists()
     model = build(recipe, pairs.embeddings.shape[1])
-    prepare_to_learn(model, recipe)
+    prepare_backbone(model, recipe)
     train = PairsDataset(pairs.of_split("train"), model.preprocessing)
     trainer = EmbedderTrainer(recipe, model, train, train)
     assert (found.steps, found.pairs) == (trainer.args.max_steps, 40)

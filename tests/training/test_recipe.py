@@ -134,7 +134,7 @@ def test_an_unknown_key_of_an_override_names_the_nearest(write):
     ("override", "key"),
     [
         ("schedule.epochs=many", "schedule.epochs"),
-        ("schedule.probe=maybe", "schedule.probe"),
+        ("schedule.linear_probe=maybe", "schedule.linear_probe"),
         ("seed=1.5", "seed"),
         ("seed=null", "seed"),
         ("data.augment=wild", "data.augment"),
@@ -205,8 +205,8 @@ def test_a_value_out_of_range_names_its_key(write, override):
 
 
 def test_values_that_exclude_each_other(write):
-    message = refused(write(TABLE), ["schedule.probe=true", "model.head.type=mlp"])
-    assert "schedule.probe fits a linear head" in message
+    message = refused(write(TABLE), ["schedule.linear_probe=true", "model.head.type=mlp"])
+    assert "schedule.linear_probe fits a linear head" in message
     assert "nothing would be learned" in refused(write(TABLE), ["loss.cosine=0"])
     message = refused(write(TABLE + "captioner: {}\n"), ["optimiser.ema=0.9"])
     assert "optimiser.ema is of embedders; this recipe has a captioner" in message

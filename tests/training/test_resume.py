@@ -163,7 +163,7 @@ def test_a_run_killed_once_logs_the_same_too(whole, tmp_path, how):
         recipe = replace(whole, data=replace(whole.data, workers=0))
         recipe.schedule = replace(whole.schedule, compile=True)
     if how == "adapted":
-        recipe = replace(whole, data=replace(whole.data, workers=0, draw="prompt"))
+        recipe = replace(whole, data=replace(whole.data, workers=0, sample_by="prompt"))
         recipe.model = replace(whole.model, lora_rank=2, head=Head("mlp", hidden=16))
     one, other = (Trial.of(recipe, tmp_path / name) for name in ("whole", "killed"))
     calls = [one.call(), other.call(then={"11": "kill"}), other.call("again")]

@@ -39,7 +39,7 @@ def test_without_epochs_the_fitted_head_is_the_model(recipe, pairs, tmp_path, mo
     seen = []
     run = TorchModel.run
     monkeypatch.setattr(TorchModel, "run", lambda *a: seen.append(len(a[1])) or run(*a))
-    recipe.schedule.probe, recipe.schedule.epochs, recipe.schedule.max_steps = True, 0, -1
+    recipe.schedule.linear_probe, recipe.schedule.epochs, recipe.schedule.max_steps = True, 0, -1
     finished = train(recipe)
     # Those of train once, for the fit and for the baselines; those of val and test again, to
     # measure what was saved.
@@ -49,12 +49,12 @@ def test_without_epochs_the_fitted_head_is_the_model(recipe, pairs, tmp_path, mo
     assert not (folder / "checkpoints").exists()
     (entry,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     score = json.loads((folder / "scores.json").read_text())["val"]["model"]["cosine"]
-    assert score == pytest.approx(entry["probe_cosine"], abs=1e-3)
+    assert score == pytest.approx(entry["linear_probe_cosine"], abs=1e-3)
     assert Embedder.from_pretrained(finished.model).architecture.dim == pairs.embeddings.shape[1]
 
 
 def test_a_run_leaves_a_measured_model(recipe, pairs, capsys):
-    recipe.schedule.probe = True
+    recipe.schedule.linear_probe = True
     finished = train(recipe)
     folder = Path(recipe.output)
     assert finished.folder == folder
@@ -80,7 +80,7 @@ def test_a_run_leaves_a_measured_model(recipe, pairs, capsys):
     assert list(looks) == [2, 4, 6]
     # The model is that of the best look, and evaluation agrees with the trainer's own.
     assert scores["val"]["model"]["cosine"] == pytest.approx(max(looks.values()), abs=1e-3)
-    assert "probe_cosine" in logged[0]
+    assert "linear_probe_cosine" in logged[0]
     for name in ("loss.png", "score.png"):
         assert Image.open(folder / name).size > (400, 200)
     (call,) = [json.loads(line) for line in (folder / "calls.jsonl").read_text().splitlines()]
@@ -243,12 +243,12 @@ def test_a_wide_head_is_trained_first(recipe):
 def test_every_part_together(recipe):
     """All of the recipe's words at once, on a transformer."""
     recipe.data.augment, recipe.data.erase = "strong", 0.3
-    recipe.data.draw, recipe.data.weights = "prompt", {"one": 2.0}
+    recipe.data.sample_by, recipe.data.weights = "prompt", {"one": 2.0}
     recipe.model.backbone, recipe.model.freeze = "timm/test_vit", 1
     recipe.loss.contrastive, recipe.loss.mse = 0.1, 0.1
     recipe.optimiser.name, recipe.optimiser.layer_decay = "lion", 0.7
     recipe.optimiser.ema, recipe.optimiser.final = 0.9, 0.01
-    recipe.schedule.probe, recipe.schedule.gradient_checkpointing = True, True
+    recipe.schedule.linear_probe, recipe.schedule.gradient_checkpointing = True, True
     recipe.schedule.patience, recipe.schedule.accumulation = 5, 2
     finished = train(recipe)
     assert finished.scores["test"].model.overall.count == 10

@@ -169,10 +169,10 @@ def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:
 
     assert torch.equal(moved(exact=1), moved(exact=1, noise=0))
     torch.testing.assert_close(moved(exact=1), given)
-    torch.testing.assert_close(moved(exact=0, lean=0, noise=0), given)
-    leaning = moved(exact=0, lean=0.9, noise=0)
+    torch.testing.assert_close(moved(exact=0, shrinkage=0, noise=0), given)
+    leaning = moved(exact=0, shrinkage=0.9, noise=0)
     assert ((leaning @ mean) >= (given @ mean) - 1e-5).all()
-    shift = moved(exact=0, lean=0, noise=0.5) - given
+    shift = moved(exact=0, shrinkage=0, noise=0.5) - given
     # Noise goes where embeddings differ: least along the axes on which they hardly do.
     assert shift[:, :2].norm() > 3 * shift[:, 2:].norm()
     untouched = (moved(exact=0.5, noise=0.5) - given).norm(dim=1) < 1e-5
@@ -181,8 +181,8 @@ def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:
 
 def test_recipes_that_cannot_be(texts: Path, tmp_path: Path) -> None:
     path = recipe_file(texts, tmp_path)
-    with pytest.raises(RecipeError, match=r"decoder\.lean=1\.0 is out of range"):
-        load_recipe(path, ["decoder.lean=1.0"])
+    with pytest.raises(RecipeError, match=r"decoder\.shrinkage=1\.0 is out of range"):
+        load_recipe(path, ["decoder.shrinkage=1.0"])
     with pytest.raises(RecipeError, match=r"decoder\.vocab_size=100 is out of range"):
         load_recipe(path, ["decoder.vocab_size=100"])
     with pytest.raises(RecipeError, match="does not divide"):

@@ -15,7 +15,7 @@ from unprompt.training.callbacks import RunLog
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe
-from unprompt.training.run import build, prepare_to_learn
+from unprompt.training.run import build, prepare_backbone
 from unprompt.training.train_embedder import EmbedderTrainer
 from unprompt.training.trainer import last_checkpoint
 
@@ -23,7 +23,7 @@ from unprompt.training.trainer import last_checkpoint
 def make(recipe: Recipe, pairs, rows: int = 16) -> EmbedderTrainer:
     torch.manual_seed(recipe.seed)
     model = build(recipe, pairs.embeddings.shape[1])
-    prepare_to_learn(model, recipe)
+    prepare_backbone(model, recipe)
     few = PairsDataset(pairs.take(range(rows)), model.preprocessing)
     return EmbedderTrainer(recipe, model, few, few)
 

@@ -16,7 +16,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unprompt.files import atomic_open
-from unprompt.training.data.sampling import Draws
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.recipe_sections import Schedule
 
 LOG_FILE = "metrics.jsonl"
@@ -67,7 +67,7 @@ class RunLog(TrainerCallback):
             )
 
 
-class Looks(TrainerCallback):
+class Evaluations(TrainerCallback):
     """Evaluates after the last step too, saves as often as asked, and ends what gains no more."""
 
     def __init__(self, schedule: Schedule):
@@ -97,11 +97,11 @@ class Looks(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Stop early where the recipe says so; a look has just been judged."""
-        if gains_no_more(state, self._schedule.patience, args.eval_steps):
+        if stopped_improving(state, self._schedule.patience, args.eval_steps):
             control.should_training_stop = True
 
 
-def gains_no_more(state: TrainerState, patience: int, interval: float | None) -> bool:
+def stopped_improving(state: TrainerState, patience: int, interval: float | None) -> bool:
     """Whether the last ``patience`` looks, ``interval`` steps apart, were none of them the best."""
     if not patience or not interval or state.best_global_step is None:
         return False
@@ -115,9 +115,9 @@ class Seeds(TrainerCallback):
     elsewhere in between.
     """
 
-    def __init__(self, seed: int, draws: Draws | None, steps_per_epoch: int):
+    def __init__(self, seed: int, sampler: PairSampler | None, steps_per_epoch: int):
         self._seed = seed
-        self._draws = draws
+        self._sampler = sampler
         self._steps_per_epoch = steps_per_epoch
 
     def on_epoch_begin(
@@ -135,8 +135,8 @@ class Seeds(TrainerCallback):
         epoch = state.global_step // self._steps_per_epoch
         # All processes draw the same order.
         _seed(self._seed, -1 - epoch, 0)
-        if self._draws is not None:
-            self._draws.set_epoch(epoch)
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
 
     def on_step_begin(
         self,

@@ -63,7 +63,7 @@ class RateSearch:
         )
 
     def plot(self, path: str | Path) -> None:
-        """Draw loss over learning rate, with the suggestion, into a PNG.
+        """Sample loss over learning rate, with the suggestion, into a PNG.
 
         Raises:
             OutputError: the file cannot be written.

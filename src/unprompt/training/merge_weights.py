@@ -20,14 +20,14 @@ from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.embedding_model import TorchModel
-from unprompt.training.data.pictures import Pictures
+from unprompt.training.data.images import TrainingImages
 
 SHARES = tuple(np.linspace(0, 1, 11).round(1).tolist())
 """Shares of the second model that `interpolate` tries."""
 
 
 @dataclass(frozen=True)
-class Soup:
+class AveragedModel:
     """An average of models.
 
     Attributes:
@@ -46,7 +46,7 @@ class Soup:
         return next((score for weights, score in self.tried if weights == self.weights), None)
 
 
-def average(folders: Sequence[str | Path], weights: Sequence[float] | None = None) -> Soup:
+def average(folders: Sequence[str | Path], weights: Sequence[float] | None = None) -> AveragedModel:
     """The weighted average of models' weights and running statistics.
 
     Args:
@@ -70,10 +70,10 @@ def average(folders: Sequence[str | Path], weights: Sequence[float] | None = Non
         _check_alike(model, other, folders[0], folder)
         for name, value in _floats(other):
             mixed[name] += share * value.double()
-    return Soup(_with(model, mixed), shares)
+    return AveragedModel(_with(model, mixed), shares)
 
 
-def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val") -> Soup:
+def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val") -> AveragedModel:
     """The greedy soup: each model, the best first, stays in the average if the score rises.
 
     Args:
@@ -96,12 +96,12 @@ def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val")
         if tried[-1][1].mean > best:
             chosen, best = [*chosen, place], tried[-1][1].mean
     shares = _shares(chosen, count)
-    return Soup(_mixed(folders, shares), shares, tried)
+    return AveragedModel(_mixed(folders, shares), shares, tried)
 
 
 def interpolate(
     start: str | Path, tuned: str | Path, table: PairsTable, split: str = "val"
-) -> Soup:
+) -> AveragedModel:
     """WiSE-FT: the best point on the line from one model to another; see `SHARES`.
 
     Args:
@@ -118,12 +118,12 @@ def interpolate(
     ends, held_out = [start, tuned], table.of_split(split)
     tried = [_measured(ends, [1 - share, share], held_out) for share in SHARES]
     weights, _ = max(tried, key=lambda item: item[1].mean)
-    return Soup(_mixed(ends, weights), weights, tried)
+    return AveragedModel(_mixed(ends, weights), weights, tried)
 
 
 def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     """Mean cosine of a model on a table, whose pictures are decoded once and kept on disk."""
-    pictures = Pictures(table, model.preprocessing, whole=True).keep()
+    pictures = TrainingImages(table, model.preprocessing, whole=True).keep()
     rows = pictures.readable
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = TorchModel(model.to(device).eval(), "soup", Path())

@@ -16,14 +16,14 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable, load
 from unprompt.pairs.validation import find_problems, reported
-from unprompt.training.data.augmentation import picture_augmentation
+from unprompt.training.data.augmentation import image_augmentation
 from unprompt.training.data.decode_once import choose
-from unprompt.training.data.pictures import Pictures
-from unprompt.training.data.sampling import Draws
+from unprompt.training.data.images import TrainingImages
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.embedding_loss import embedding_loss
 from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe, recipe_text
-from unprompt.training.run import build, prepare_to_learn
+from unprompt.training.run import build, prepare_backbone
 from unprompt.training.trainer_arguments import chosen_precision, steps_per_epoch
 
 _STATES = {"adamw": 8, "lion": 4, "madgrad": 12, "sgd": 4, "adamw8bit": 2, "lion8bit": 1}
@@ -114,7 +114,7 @@ def plan(recipe: Recipe) -> Plan:
     with torch.device("meta" if recipe.model.start is None else "cpu"):
         model = build(unloaded, dim, taught=False).to("meta")
     with torch.device("meta"):
-        prepare_to_learn(model, recipe)
+        prepare_backbone(model, recipe)
         activations = _activations(model, recipe, dim)
     groups = [
         (group["name"], sum(p.numel() for p in group["params"]), group["lr"], group["weight_decay"])
@@ -160,8 +160,8 @@ def _decoding(
     known = table.of_split("train") if split else table
     unseen = table.of_split("val") if split else table.take([])
     crops = replace(preprocessing, size=recipe.data.train_size or preprocessing.size)
-    whole = picture_augmentation(recipe.data, crops.size) is None
-    train, val = Pictures(known, crops, whole), Pictures(unseen, preprocessing, True)
+    whole = image_augmentation(recipe.data, crops.size) is None
+    train, val = TrainingImages(known, crops, whole), TrainingImages(unseen, preprocessing, True)
     return choose(recipe, steps, train, val).line
 
 
@@ -171,8 +171,8 @@ def _steps(recipe: Recipe, table: PairsTable | None) -> tuple[int | None, int | 
     if table is None:
         return None, None, None
     if any(table.column("split")):
-        draws = Draws(table.of_split("train"), data, recipe.seed, schedule.batch_size)
-        pairs = len(draws)
+        sampler = PairSampler(table.of_split("train"), data, recipe.seed, schedule.batch_size)
+        pairs = len(sampler)
     else:
         pairs = round(len(table) * (1 - data.val - data.test))
     an_epoch = steps_per_epoch(recipe, pairs)

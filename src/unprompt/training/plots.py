@@ -14,7 +14,7 @@ SCORE_FILE = "score.png"
 
 
 def plot(folder: Path) -> None:
-    """Draw ``loss.png`` and ``score.png`` of a run folder from its ``metrics.jsonl``.
+    """Sample ``loss.png`` and ``score.png`` of a run folder from its ``metrics.jsonl``.
 
     The score is the mean cosine on the validation split, with that of each source in thin lines;
     a captioner's run has its validation loss in ``loss.png`` only.

@@ -155,10 +155,10 @@ def _check(recipe: Recipe, path: Path) -> None:
     for key, fine in _bounds(recipe):
         if not fine:
             raise RecipeError(f"{path}: {key}={OmegaConf.select(values, key)} is out of range")
-    if recipe.schedule.probe and recipe.model.head.type == "mlp":
+    if recipe.schedule.linear_probe and recipe.model.head.type == "mlp":
         raise RecipeError(
-            f"{path}: schedule.probe fits a linear head or one of classes; take one of them, or "
-            "schedule.head_epochs instead of schedule.probe"
+            f"{path}: schedule.linear_probe fits a linear head or one of classes; take one of "
+            "them, or schedule.head_epochs instead of schedule.linear_probe"
         )
     others = [name for name in ("captioner", "decoder") if getattr(recipe, name) is not None]
     if others:
@@ -179,7 +179,7 @@ _OF_EMBEDDERS = (
     "optimiser.ema",
     "optimiser.layer_decay",
     "optimiser.frozen_statistics",
-    "schedule.probe",
+    "schedule.linear_probe",
     "schedule.head_epochs",
     "schedule.gradient_checkpointing",
     "schedule.fsdp",
@@ -245,5 +245,5 @@ def _bounds(recipe: Recipe) -> Iterator[tuple[str, bool]]:
         yield "decoder.vocab_size", decoder.vocab_size > _LEAST_VOCABULARY
         yield "decoder.dropout", 0 <= decoder.dropout < 1
         yield "decoder.exact", 0 <= decoder.exact <= 1
-        yield "decoder.lean", 0 <= decoder.lean < 1
+        yield "decoder.shrinkage", 0 <= decoder.shrinkage < 1
         yield "decoder.noise", 0 <= decoder.noise < math.inf

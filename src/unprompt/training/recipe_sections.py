@@ -29,7 +29,7 @@ class Data:
         erase: probability that a rectangle of a training image is greyed out (random erasing).
         flip: probability of a horizontal flip. None by default: prompts say 'left', and pictures
             hold text.
-        draw: what an epoch passes over: every ``pair``; or every ``prompt`` or every ``group``
+        sample_by: what an epoch passes over: every ``pair``; or every ``prompt`` or every ``group``
             once, with one of its pairs drawn anew in each epoch.
         weights: for a source, how often an epoch shows a pair (or prompt, or group) of it on
             average; 1 for those not named, 0 leaves a source out.
@@ -51,7 +51,7 @@ class Data:
     augment: Literal["none", "crop", "mild", "strong"] = "none"
     erase: float = 0.0
     flip: float = 0.0
-    draw: Literal["pair", "prompt", "group"] = "pair"
+    sample_by: Literal["pair", "prompt", "group"] = "pair"
     weights: dict[str, float] = field(default_factory=dict)
     fold: int | None = None
     workers: int = 2
@@ -67,7 +67,7 @@ class Head:
             that the run goes on from is kept, and without one it is ``linear``.
         hidden: width of the ``mlp``'s hidden layer.
         dropout: probability of zeroing a feature before the head, in training.
-        usual: for ``classes``, a text file of prompts that people wrote, one a line, whose mean
+        prior: for ``classes``, a text file of prompts that people wrote, one a line, whose mean
             is the answer before anything is known of the picture.
         landmarks: for ``classes``, how many training pictures the head remembers; 0 for none.
     """
@@ -75,7 +75,7 @@ class Head:
     type: Literal["linear", "mlp", "classes"] | None = None
     hidden: int = 16_384
     dropout: float = 0.0
-    usual: str | None = None
+    prior: str | None = None
     landmarks: int = 0
 
 
@@ -189,10 +189,10 @@ class Schedule:
     """How long, how much at a time, and how often to look and to save.
 
     Attributes:
-        probe: before the first step, fit the head, linear or of classes, on the frozen backbone's
-            features.
+        linear_probe: before the first step, fit the head, linear or of classes, on the frozen
+            backbone's features.
         head_epochs: before the first step, train the head, of whatever kind, for so many epochs on
-            the frozen backbone's features; from the fitted head where ``probe`` is on.
+            the frozen backbone's features; from the fitted head where ``linear_probe`` is on.
         epochs: passes over the training split; 0 leaves the model with its fitted head.
         max_steps: stop after this many optimiser steps; -1 goes by ``epochs``.
         batch_size: pairs in a step on one device.
@@ -211,7 +211,7 @@ class Schedule:
         keep: checkpoints to keep, the best one besides.
     """
 
-    probe: bool = False
+    linear_probe: bool = False
     head_epochs: int = 0
     epochs: float = 4
     max_steps: int = -1
@@ -275,7 +275,7 @@ class Decoder:
         dropout: in training.
         start_from_encoder: begin with the target encoder's own embeddings of the tokens.
         exact: share of the training embeddings that are as the encoder made them.
-        lean: the others are drawn towards the mean by up to this share,
+        shrinkage: the others are drawn towards the mean by up to this share,
         noise: and get noise of up to this norm.
         num_beams: beams of the texts that are evaluated.
     """
@@ -290,6 +290,6 @@ class Decoder:
     dropout: float = 0.0
     start_from_encoder: bool = True
     exact: float = 0.3
-    lean: float = 0.7
+    shrinkage: float = 0.7
     noise: float = 0.6
     num_beams: int = 4

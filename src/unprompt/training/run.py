@@ -27,17 +27,17 @@ from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.data.dataset import PairsDataset
-from unprompt.training.data.decode_once import keep_pictures
-from unprompt.training.head.classes import teach
-from unprompt.training.head.features import features_of
-from unprompt.training.head.linear_probe import fit_head, learn_head
+from unprompt.training.data.decode_once import cache_images
+from unprompt.training.data.features import features_of
+from unprompt.training.head.classes import set_classes
+from unprompt.training.head.linear_probe import fit_by_gradient, fit_linear_probe
 from unprompt.training.plots import plot
 from unprompt.training.provenance import note_call
 from unprompt.training.recipe import Recipe, recipe_text, save_recipe
 from unprompt.training.recipe_sections import Model
 from unprompt.training.resources import explained, first_process_first, freed_memory_kept
 from unprompt.training.train_embedder import EmbedderTrainer
-from unprompt.training.trainer import FAILURES_FILE, go_on, last_checkpoint
+from unprompt.training.trainer import FAILURES_FILE, last_checkpoint, train_to_end
 
 RECIPE_FILE = "recipe.yaml"
 TABLE_FILE = "pairs.parquet"
@@ -125,7 +125,7 @@ def _train_embedder(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
     trainer = start(recipe, table, fit=checkpoint is None)
-    go_on(trainer, checkpoint)
+    train_to_end(trainer, checkpoint)
     with first_process_first() as is_first:
         if is_first:
             best = Embedder.from_pretrained(trainer.best_checkpoint())
@@ -164,10 +164,10 @@ def start(recipe: Recipe, table: PairsTable, fit: bool = True) -> EmbedderTraine
         # The other processes get the head when their models are made equal.
         if fit and is_first:
             _prepare_head(model, known, unseen, recipe)
-    prepare_to_learn(model, recipe)
+    prepare_backbone(model, recipe)
     train, val = PairsDataset(known, crops, recipe.data), PairsDataset(unseen, model.preprocessing)
     trainer = EmbedderTrainer(recipe, model, train, val)
-    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures)
+    cache_images(recipe, trainer.args.max_steps, train.pictures, val.pictures)
     return trainer
 
 
@@ -175,11 +175,12 @@ def _prepare_head(model: Embedder, train: PairsTable, val: PairsTable, recipe: R
     """The first half of LP-FT, where the recipe asks for it; begins the log."""
     schedule = recipe.schedule
     log: dict[str, float] = {}
-    if schedule.probe:
-        log["probe_penalty"], log["probe_cosine"] = fit_head(model, train, val)
-        sys.stderr.write(f"fitted head: cosine on val {log['probe_cosine']:.4f}\n")
+    if schedule.linear_probe:
+        penalty, cosine = fit_linear_probe(model, train, val)
+        log |= {"linear_probe_penalty": penalty, "linear_probe_cosine": cosine}
+        sys.stderr.write(f"fitted head: cosine on val {cosine:.4f}\n")
     if schedule.head_epochs:
-        log["head_cosine"] = learn_head(
+        log["head_cosine"] = fit_by_gradient(
             model,
             train,
             val,
@@ -193,7 +194,7 @@ def _prepare_head(model: Embedder, train: PairsTable, val: PairsTable, recipe: R
         path.write_text(json.dumps({"step": 0} | log) + "\n", encoding="utf-8")
 
 
-def prepare_to_learn(model: Embedder, recipe: Recipe) -> None:
+def prepare_backbone(model: Embedder, recipe: Recipe) -> None:
     """Freeze, adapt and thrift the backbone as the recipe says.
 
     Raises:
@@ -280,7 +281,7 @@ def build(recipe: Recipe, dim: int, taught: bool = True) -> Embedder:
         preprocessing = replace(preprocessing, std=tuple(settings.std))
     model = Embedder(config, backbone, preprocessing)
     if taught:
-        _teach(model, settings)
+        _set_classes(model, settings)
     # Convolutions run faster on this layout; for everything else it makes no difference.
     return model.to(memory_format=torch.channels_last)
 
@@ -299,19 +300,19 @@ def _go_on_from(start: str, head: HeadConfig, dim: int, recipe: Recipe) -> Embed
     if config == before.architecture:
         model.head.load_state_dict(before.head.state_dict())
     elif recipe.model.head.type == "classes":
-        _teach(model, recipe.model)
+        _set_classes(model, recipe.model)
     return model.to(memory_format=torch.channels_last)
 
 
-def _teach(model: Embedder, settings: Model) -> None:
+def _set_classes(model: Embedder, settings: Model) -> None:
     """Tell a head of classes what its backbone's classifier knows, and the usual prompt."""
     if not isinstance(model.head, ClassesHead):
         return
     classifier = load_classifier(
         model.architecture.backbone, settings.pretrained, settings.checkpoint
     )
-    usual = settings.head.usual
-    teach(model.head, classifier, settings.encoder, prompts_of(usual) if usual else ())
+    prior = settings.head.prior
+    set_classes(model.head, classifier, settings.encoder, prompts_of(prior) if prior else ())
 
 
 def _claim(folder: Path, recipe: Recipe, fresh: bool) -> None:

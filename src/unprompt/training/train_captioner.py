@@ -23,12 +23,12 @@ from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting.captioner_model import CaptionModel, Search
 from unprompt.training.data.dataset import PairsDataset
-from unprompt.training.data.decode_once import keep_pictures
-from unprompt.training.data.sampling import Draws
+from unprompt.training.data.decode_once import cache_images
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.parameter_groups import by_decay, create_optimiser
 from unprompt.training.recipe import Captioner, Data, Recipe
 from unprompt.training.resources import first_process_first
-from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
+from unprompt.training.trainer import RunTrainer, last_checkpoint, train_to_end
 from unprompt.training.trainer_arguments import steps_per_epoch, training_arguments
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
@@ -61,10 +61,10 @@ def train_captioner(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str
     train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
     val = CaptionDataset(table.of_split("val"), preprocessing)
     trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
-    keep_pictures(recipe, trainer.args.max_steps, train.pictures, val.pictures)
+    cache_images(recipe, trainer.args.max_steps, train.pictures, val.pictures)
     with first_process_first():
         checkpoint = last_checkpoint(folder / "checkpoints")
-    go_on(trainer, checkpoint)
+    train_to_end(trainer, checkpoint)
     with first_process_first() as is_first:
         if not is_first:
             return {}
@@ -187,12 +187,12 @@ class CaptionerTrainer(RunTrainer):
     ):
         self._rates = recipe.optimiser
         self._table = train.table
-        draws = Draws(train.table, recipe.data, recipe.seed)
-        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(draws)))
+        sampler = PairSampler(train.table, recipe.data, recipe.seed)
+        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(sampler)))
         arguments.metric_for_best_model = "eval_loss"
         arguments.greater_is_better = False
         arguments.prediction_loss_only = True
-        super().__init__(recipe, model, train, val, draws, arguments, data_collator=collator)
+        super().__init__(recipe, model, train, val, sampler, arguments, data_collator=collator)
 
     def compute_loss(
         self,

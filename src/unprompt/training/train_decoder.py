@@ -38,7 +38,7 @@ from unprompt.models.decoder.tokenizer import (
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.training.parameter_groups import by_decay, create_optimiser
 from unprompt.training.recipe import Decoder, Recipe
-from unprompt.training.trainer import RunTrainer, go_on, last_checkpoint
+from unprompt.training.trainer import RunTrainer, last_checkpoint, train_to_end
 from unprompt.training.trainer_arguments import steps_per_epoch, training_arguments
 
 TEXTS_FILE = "texts.parquet"
@@ -85,7 +85,7 @@ def train_decoder(recipe: Recipe, folder: Path) -> dict[str, Any]:
         TextDataset([texts[row] for row in val_rows], val_embeddings.numpy(), tokenizer, model),
         collator,
     )
-    go_on(trainer, last_checkpoint(folder / "checkpoints"))
+    train_to_end(trainer, last_checkpoint(folder / "checkpoints"))
     trained: Any = trainer.accelerator.unwrap_model(trainer.model)
     trained.save_pretrained(folder / "model")
     save_tokenizer(tokenizer, folder / "model")
@@ -168,10 +168,10 @@ class Blur:
         rows = len(embeddings)
         shares = torch.rand(3, rows, 1, generator=generator)
         blurred = shares[0] >= self.settings.exact
-        lean = self.settings.lean * shares[1] * blurred
+        shrinkage = self.settings.shrinkage * shares[1] * blurred
         size = self.settings.noise * shares[2] * blurred
         noise = torch.randn(embeddings.shape, generator=generator) @ self.factor.T
-        drawn = self.mean + (1 - lean) * (embeddings - self.mean) + size * noise
+        drawn = self.mean + (1 - shrinkage) * (embeddings - self.mean) + size * noise
         return torch.nn.functional.normalize(drawn, dim=-1)
 
 

@@ -16,7 +16,7 @@ from unprompt.errors import RecipeError
 from unprompt.models.backbone_blocks import frozen_modules, merge
 from unprompt.models.embedder import WEIGHTS_FILE, Embedder
 from unprompt.training.data.dataset import PairsDataset
-from unprompt.training.data.sampling import Draws
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.embedding_loss import embedding_loss
 from unprompt.training.parameter_groups import create_optimiser, parameter_groups
 from unprompt.training.recipe import Recipe
@@ -33,8 +33,8 @@ class EmbedderTrainer(RunTrainer):
     def __init__(self, recipe: Recipe, model: Embedder, train: PairsDataset, val: PairsDataset):
         self._sources = np.array([source or "unknown" for source in val.table.column("source")])
         self._table = train.table
-        draws = Draws(train.table, recipe.data, recipe.seed, recipe.schedule.batch_size)
-        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(draws)))
+        sampler = PairSampler(train.table, recipe.data, recipe.seed, recipe.schedule.batch_size)
+        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(sampler)))
         # The best model is taken from its checkpoint, since its weights may be averages.
         arguments.load_best_model_at_end = False
         super().__init__(
@@ -42,7 +42,7 @@ class EmbedderTrainer(RunTrainer):
             model,
             train,
             val,
-            draws,
+            sampler,
             arguments,
             data_collator=torch.utils.data.default_collate,
             compute_metrics=self._metrics,

@@ -18,8 +18,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from unprompt.errors import StoppedError, TrainingError
-from unprompt.training.callbacks import LOG_FILE, Looks, RunLog, Seeds, StopOnSignal, gains_no_more
-from unprompt.training.data.sampling import Draws
+from unprompt.training.callbacks import (
+    LOG_FILE,
+    Evaluations,
+    RunLog,
+    Seeds,
+    StopOnSignal,
+    stopped_improving,
+)
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.recipe import Recipe
 from unprompt.training.trainer_arguments import steps_per_epoch
 
@@ -30,7 +37,7 @@ _STATE_FILE = "trainer_state.json"
 class RunTrainer(transformers.Trainer):
     """A trainer whose runs can be stopped at any instant and go on as if they had not been.
 
-    Batches may hold ``failure``, lines about items that could not be read. Without ``draws`` the
+    Batches may hold ``failure``, lines about items that could not be read. Without ``sampler`` the
     order is that of ``train_sampling_strategy``.
 
     Attributes:
@@ -43,23 +50,23 @@ class RunTrainer(transformers.Trainer):
         model: nn.Module,
         train: Dataset[Any],
         val: Dataset[Any],
-        draws: Draws | None,
+        sampler: PairSampler | None,
         arguments: transformers.TrainingArguments,
         **further: Any,
     ):
         self._recipe = recipe
-        self._draws = draws
+        self._sampler = sampler
         self._failures: set[str] = set()
         self.stop = StopOnSignal()
         folder = Path(recipe.output)
-        shown: Any = train if draws is None else draws
-        seeds = Seeds(recipe.seed, draws, steps_per_epoch(recipe, len(shown)))
+        shown: Any = train if sampler is None else sampler
+        seeds = Seeds(recipe.seed, sampler, steps_per_epoch(recipe, len(shown)))
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=train,
             eval_dataset=val,
-            callbacks=[RunLog(folder / LOG_FILE), Looks(recipe.schedule), seeds, self.stop],
+            callbacks=[RunLog(folder / LOG_FILE), Evaluations(recipe.schedule), seeds, self.stop],
             **further,
         )
         self.remove_callback(PrinterCallback)
@@ -67,7 +74,7 @@ class RunTrainer(transformers.Trainer):
             self.remove_callback(ProgressCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any] | None:
-        return self._draws or super()._get_train_sampler(train_dataset)
+        return self._sampler or super()._get_train_sampler(train_dataset)
 
     def _get_dataloader(self, *arguments: Any, **further: Any) -> DataLoader[Any]:
         """The trainer's, which must not draw the seeds of its processes from torch's generator."""
@@ -106,7 +113,7 @@ class RunTrainer(transformers.Trainer):
         """Whether a run in this state took its last step, or stopped early."""
         patience = self._recipe.schedule.patience
         ended = state.global_step >= self.args.max_steps
-        return ended or gains_no_more(state, patience, self.args.eval_steps)
+        return ended or stopped_improving(state, patience, self.args.eval_steps)
 
     def best_checkpoint(self) -> Path:
         """The checkpoint of the best look.
@@ -136,7 +143,7 @@ class RunTrainer(transformers.Trainer):
         )
 
 
-def go_on(trainer: RunTrainer, checkpoint: Path | None) -> None:
+def train_to_end(trainer: RunTrainer, checkpoint: Path | None) -> None:
     """Train to the end, from a checkpoint where there is one.
 
     A run that has ended, at its last step or early, is left as it is: the trainer would take a

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unprompt.training.data.augmentation import picture_augmentation, pixel_augmentation
+from unprompt.training.data.augmentation import image_augmentation, pixel_augmentation
 from unprompt.training.recipe import Data
 
 SIZE = 48
@@ -26,7 +26,7 @@ def drawn(settings: Data, picture: Image.Image, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)
-    return np.asarray(picture_augmentation(settings, SIZE)(picture))
+    return np.asarray(image_augmentation(settings, SIZE)(picture))
 
 
 @pytest.mark.parametrize("word", ["crop", "mild", "strong"])
@@ -39,7 +39,7 @@ def test_each_word_gives_squares_that_follow_the_seed(picture, word):
 
 
 def test_nothing_asked_nothing_done():
-    assert picture_augmentation(Data(augment="none"), SIZE) is None
+    assert image_augmentation(Data(augment="none"), SIZE) is None
     assert pixel_augmentation(Data()) is None
 
 
@@ -55,7 +55,7 @@ def test_left_stays_left_unless_flips_are_asked_for(picture, word):
 
 
 def test_strong_leaves_out_what_repaints_a_picture():
-    names = str(picture_augmentation(Data(augment="strong"), SIZE)).lower()
+    names = str(image_augmentation(Data(augment="strong"), SIZE)).lower()
     assert "rotate" in names
     for excluded in ("posterize", "solarize", "equalize", "invert"):
         assert excluded not in names

@@ -8,7 +8,7 @@ from tests.training.conftest import DIM, SIZE
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.data.dataset import PairsDataset
-from unprompt.training.data.sampling import Draw
+from unprompt.training.data.sampling import Sample
 from unprompt.training.recipe import Data
 
 
@@ -38,7 +38,7 @@ def test_augmentation_changes_pixels_mildly_and_follows_the_seed(pairs, augment)
     changed = PairsDataset(pairs, Preprocessing(SIZE), Data(augment=augment))
 
     def drawn(seed: int) -> torch.Tensor:
-        return torch.stack([changed[Draw(row, seed)]["pixels"] for row in range(8)])
+        return torch.stack([changed[Sample(row, seed)]["pixels"] for row in range(8)])
 
     assert drawn(0).shape == (8, 3, SIZE, SIZE)
     assert drawn(0).dtype == torch.uint8
@@ -69,7 +69,7 @@ def test_a_pair_without_an_embedding_is_refused(sketches):
 
 def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on(pairs, tmp_path):
     dataset = PairsDataset(type(pairs)(pairs.data, tmp_path, "moved"), Preprocessing(SIZE))
-    item = dataset[Draw(4, 0)]
+    item = dataset[Sample(4, 0)]
     assert item["row"] == 4
     assert "moved, row 5" in item["failure"]
     assert not item["pixels"].any()
@@ -81,5 +81,5 @@ def test_pictures_that_are_kept_give_the_same_items(pairs, augment):
     live, kept = (PairsDataset(pairs, Preprocessing(SIZE), Data(augment=augment)) for _ in "lk")
     kept.pictures.keep()
     for row in range(8):
-        draw = Draw(row, 3)
+        draw = Sample(row, 3)
         assert torch.equal(live[draw]["pixels"], kept[draw]["pixels"])

@@ -9,8 +9,8 @@ import pytest
 from unprompt.errors import OutputError
 from unprompt.files import cache_dir
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.training.data.decode_once import choose, keep_pictures
-from unprompt.training.data.pictures import Pictures
+from unprompt.training.data.decode_once import cache_images, choose
+from unprompt.training.data.images import TrainingImages
 from unprompt.training.plan import plan
 
 SIZE = 32
@@ -24,10 +24,10 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def parts(pairs) -> tuple[Pictures, Pictures]:
+def parts(pairs) -> tuple[TrainingImages, TrainingImages]:
     """The pictures of 40 pairs to train on and of 10 to validate on."""
     known, unseen = pairs.of_split("train"), pairs.of_split("val")
-    return tuple(Pictures(table, Preprocessing(SIZE), True) for table in (known, unseen))
+    return tuple(TrainingImages(table, Preprocessing(SIZE), True) for table in (known, unseen))
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_a_cache_that_cannot_be_written_ends_only_a_run_that_insists(
     recipe, parts, tmp_path, capsys
 ):
     (tmp_path / "cache").write_text("a file where the folder would be")
-    keep_pictures(recipe, 6, *parts)
+    cache_images(recipe, 6, *parts)
     assert "decode_once: not all images, cannot write" in capsys.readouterr().err
     assert parts[0].pixels(0).shape == (3, SIZE, SIZE)
     recipe.data.decode_once = True
     with pytest.raises(OutputError, match="cannot write"):
-        keep_pictures(recipe, 6, *parts)
+        cache_images(recipe, 6, *parts)
 
 
 def test_the_dry_run_says_what_the_run_will(recipe):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unprompt.errors import RecipeError, TableError
 from unprompt.pairs.table import Pair, PairsTable
-from unprompt.training.data.sampling import Draws
+from unprompt.training.data.sampling import PairSampler
 from unprompt.training.recipe import Data
 
 
@@ -27,22 +27,22 @@ def table() -> PairsTable:
     return table_of(list("aaaabbcdef"), ["x"] * 6 + ["y"] * 4, [0, 0, 0, 0, 0, 0, 1, 1, 2, 3])
 
 
-def epoch(draws: Draws, number: int) -> list[int]:
+def epoch(draws: PairSampler, number: int) -> list[int]:
     draws.set_epoch(number)
     return [draw.row for draw in draws]
 
 
 def test_an_epoch_shows_every_pair_once_in_an_order_of_its_own(table):
-    draws = Draws(table, Data(), seed=3)
+    draws = PairSampler(table, Data(), seed=3)
     first, second = epoch(draws, 0), epoch(draws, 1)
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
-    assert epoch(Draws(table, Data(), seed=3), 1) == second
-    assert epoch(Draws(table, Data(), seed=4), 1) != second
+    assert epoch(PairSampler(table, Data(), seed=3), 1) == second
+    assert epoch(PairSampler(table, Data(), seed=4), 1) != second
 
 
 def test_showings_have_seeds_of_their_own(table):
-    draws = Draws(table, Data(), seed=0)
+    draws = PairSampler(table, Data(), seed=0)
     seeds = []
     for number in range(3):
         draws.set_epoch(number)
@@ -52,7 +52,7 @@ def test_showings_have_seeds_of_their_own(table):
 
 @pytest.mark.parametrize(("draw", "units"), [("prompt", 6), ("group", 4)])
 def test_one_pair_of_each_prompt_or_group_is_drawn(table, draw, units):
-    draws = Draws(table, Data(draw=draw), seed=0)
+    draws = PairSampler(table, Data(sample_by=draw), seed=0)
     assert len(draws) == units
     column = table.column(draw)
     seen = set()
@@ -66,11 +66,11 @@ def test_one_pair_of_each_prompt_or_group_is_drawn(table, draw, units):
 def test_groups_that_are_not_there(table):
     bare = table_of(["a", "b"], ["x", "y"])
     with pytest.raises(TableError, match="needs the column 'group'"):
-        Draws(bare, Data(draw="group"), seed=0)
+        PairSampler(bare, Data(sample_by="group"), seed=0)
 
 
 def test_weights_say_how_often_a_source_is_shown(table):
-    draws = Draws(table, Data(weights={"x": 0.5, "y": 2.0}), seed=0)
+    draws = PairSampler(table, Data(weights={"x": 0.5, "y": 2.0}), seed=0)
     assert len(draws) == 11
     counts: Counter[int] = Counter()
     for number in range(100):
@@ -80,12 +80,12 @@ def test_weights_say_how_often_a_source_is_shown(table):
         assert all(rows[row] == 2 for row in range(6, 10))
         counts += rows
     assert all(30 < counts[row] < 70 for row in range(6))
-    assert set(epoch(Draws(table, Data(weights={"x": 0}), seed=0), 0)) == {6, 7, 8, 9}
+    assert set(epoch(PairSampler(table, Data(weights={"x": 0}), seed=0), 0)) == {6, 7, 8, 9}
 
 
 def test_weights_choose_within_a_prompt_too():
     table = table_of(["a"] * 2, ["x", "y"])
-    draws = Draws(table, Data(draw="prompt", weights={"x": 1.5, "y": 0.5}), seed=0)
+    draws = PairSampler(table, Data(sample_by="prompt", weights={"x": 1.5, "y": 0.5}), seed=0)
     assert len(draws) == 1
     drawn = [epoch(draws, number)[0] for number in range(400)]
     assert 260 < drawn.count(0) < 340
@@ -103,7 +103,7 @@ def test_no_pair_is_shown_oftener_or_rarer_than_its_weight_rounds_to(weights, ro
     table = table_of([str(row) for row in range(rows)], sources)
     if round(sum(stated[source] for source in sources)) == 0:
         return
-    draws = Draws(table, Data(weights=stated), seed)
+    draws = PairSampler(table, Data(weights=stated), seed)
     counts = Counter(epoch(draws, 0))
     assert sum(counts.values()) == len(draws) == round(sum(stated[s] for s in sources))
     stretch = len(draws) / sum(stated[s] for s in sources)
@@ -112,23 +112,23 @@ def test_no_pair_is_shown_oftener_or_rarer_than_its_weight_rounds_to(weights, ro
 
 
 def test_no_batch_of_one(table):
-    assert len(Draws(table, Data(), 0, batch_size=3)) == 9
-    assert len(Draws(table, Data(), 0, batch_size=4)) == 10
-    left = [set(range(10)) - set(epoch(Draws(table, Data(), 0, 3), n)) for n in range(10)]
+    assert len(PairSampler(table, Data(), 0, batch_size=3)) == 9
+    assert len(PairSampler(table, Data(), 0, batch_size=4)) == 10
+    left = [set(range(10)) - set(epoch(PairSampler(table, Data(), 0, 3), n)) for n in range(10)]
     assert all(len(rows) == 1 for rows in left)
     assert len(set.union(*left)) > 3
 
 
 def test_weights_that_cannot_be(table):
     with pytest.raises(RecipeError, match=r"of the source 'z'; it has x, y"):
-        Draws(table, Data(weights={"z": 1}), seed=0)
+        PairSampler(table, Data(weights={"z": 1}), seed=0)
     with pytest.raises(RecipeError, match="leave no pair"):
-        Draws(table, Data(weights={"x": 0, "y": 0}), seed=0)
+        PairSampler(table, Data(weights={"x": 0, "y": 0}), seed=0)
 
 
 def test_a_large_table_is_drawn_in_no_time():
     table = table_of([str(row // 3) for row in range(3000)], ["x"] * 3000)
-    rows = epoch(Draws(table, Data(draw="prompt"), 0), 0)
+    rows = epoch(PairSampler(table, Data(sample_by="prompt"), 0), 0)
     assert len({row // 3 for row in rows}) == 1000
     assert np.mean([row % 3 for row in rows]) == pytest.approx(1, abs=0.1)
 
@@ -139,8 +139,8 @@ def test_pairs_in_shards_are_all_shown_in_an_order_of_the_epochs_own():
         for row in range(400)
     ]
     table = PairsTable.from_pairs(pairs, ".")
-    draws = Draws(table, Data(), seed=0)
+    draws = PairSampler(table, Data(), seed=0)
     first, second = epoch(draws, 0), epoch(draws, 1)
     assert sorted(first) == sorted(second) == list(range(400))
     assert first != second
-    assert epoch(Draws(table, Data(), seed=0), 1) == second
+    assert epoch(PairSampler(table, Data(), seed=0), 1) == second

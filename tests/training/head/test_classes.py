@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,12 @@ from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.heads import ClassesHead, HeadConfig
 from unprompt.training.head.classes import (
-    Parts,
+    HeadData,
     class_names,
     fit_classes,
-    learn,
+    fit_classes_head,
     name_embeddings,
-    teach,
+    set_classes,
 )
 
 WIDTH, DIM, EACH = 8, 16, 60
@@ -26,22 +28,22 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def parts(seed: int = 0, repeats: int = 1) -> Parts:
+def data(seed: int = 0, repeats: int = 1) -> HeadData:
     """Sources with templates of their own over things that all of them show."""
     random = np.random.default_rng(seed)
     things = random.normal(size=(DIM,)) + 2 * random.normal(size=(10, DIM))
-    usual = random.normal(size=DIM)
+    prior = random.normal(size=DIM)
     rows = []
     for source in SOURCES:
         template = random.normal(size=DIM)
         for number in range(EACH * (repeats if source == "a" else 1)):
             thing = random.integers(10)
             feature = random.normal(size=WIDTH)
-            rows.append((feature, things[thing], usual + template + things[thing], source, number))
+            rows.append((feature, things[thing], prior + template + things[thing], source, number))
     features, content, targets, sources, numbers = zip(*rows, strict=True)
     prompts = [f"{s} {n % EACH}" for s, n in zip(sources, numbers, strict=True)]
-    return Parts(
-        np.array(features), np.array(content), unit(np.array(targets)), sources, prompts, usual
+    return HeadData(
+        np.array(features), np.array(content), unit(np.array(targets)), sources, prompts, prior
     )
 
 
@@ -66,36 +68,36 @@ def test_a_name_is_nearest_to_its_own_thing_and_prompts_move_it():
 
 
 def test_what_is_left_out_is_predicted_by_content_and_usual_prompt():
-    given = parts()
+    given = data()
     fit = fit_classes(given)
     assert fit.content_gain > 0
-    assert fit.usual_gain > 0
-    alone = cosines(np.tile(given.usual, (len(given.targets), 1)), given.targets).mean()
+    assert fit.prior_gain > 0
+    alone = cosines(np.tile(given.prior, (len(given.targets), 1)), given.targets).mean()
     assert fit.score > alone + 0.1
 
 
 def test_content_and_usual_prompt_that_say_nothing_are_given_no_weight():
-    given = parts()
+    given = data()
     noise = np.random.default_rng(1).normal(size=given.content.shape)
-    blind = Parts(given.features, noise, given.targets, given.sources, given.prompts, -given.usual)
+    blind = replace(given, content=noise, prior=-given.prior)
     fit = fit_classes(blind)
     assert fit.content_gain == 0
-    assert fit.usual_gain == 0
+    assert fit.prior_gain == 0
 
 
 def test_sources_count_alike_and_so_do_their_prompts():
-    once, often = fit_classes(parts()), fit_classes(parts())
-    given = parts()
+    once, often = fit_classes(data()), fit_classes(data())
+    given = data()
     again = np.flatnonzero(np.array(given.sources) == "a")
     rows = np.concatenate([np.arange(len(given.targets)), again, again])
     often = fit_classes(
-        Parts(
+        HeadData(
             given.features[rows],
             given.content[rows],
             given.targets[rows],
             [given.sources[row] for row in rows],
             [given.prompts[row] for row in rows],
-            given.usual,
+            given.prior,
         )
     )
     np.testing.assert_allclose(often.weight, once.weight, atol=1e-9)
@@ -103,14 +105,14 @@ def test_sources_count_alike_and_so_do_their_prompts():
 
 
 def test_one_source_cannot_be_left_out():
-    given = parts()
-    one = Parts(
+    given = data()
+    one = HeadData(
         given.features,
         given.content,
         given.targets,
         ["a"] * len(given.targets),
         given.prompts,
-        given.usual,
+        given.prior,
     )
     with pytest.raises(UnpromptError, match="every pair is of the source 'a'"):
         fit_classes(one)
@@ -120,16 +122,16 @@ def test_a_taught_head_predicts_and_a_fitted_one_is_the_fit():
     torch.manual_seed(0)
     classifier = nn.Linear(WIDTH, 1000)
     head = ClassesHead(HeadConfig("classes"), WIDTH, 384).eval()
-    teach(head, classifier, DEFAULT_ENCODER, ["a castle at dusk", "portrait of a knight"])
-    given = parts()
+    set_classes(head, classifier, DEFAULT_ENCODER, ["a castle at dusk", "portrait of a knight"])
+    given = data()
     features = given.features.astype(np.float32)
-    usual = encode(["a castle at dusk", "portrait of a knight"], DEFAULT_ENCODER).mean(axis=0)
+    prior = encode(["a castle at dusk", "portrait of a knight"], DEFAULT_ENCODER).mean(axis=0)
     with torch.no_grad():
         before = head(torch.from_numpy(features)) - head.content(torch.from_numpy(features))
         content = head.content(torch.from_numpy(features)).numpy()
-    np.testing.assert_allclose(before.numpy(), np.tile(usual, (len(features), 1)), atol=1e-5)
+    np.testing.assert_allclose(before.numpy(), np.tile(prior, (len(features), 1)), atol=1e-5)
     targets = unit(np.random.default_rng(2).normal(size=(len(features), 384))).astype(np.float32)
-    fit = learn(head, features, targets, given.sources, given.prompts)
+    fit = fit_classes_head(head, features, targets, given.sources, given.prompts)
     with torch.no_grad():
         after = head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(after, fit(features, content), atol=1e-4)

@@ -11,7 +11,7 @@ from unprompt.errors import RecipeError
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.pairs.table import load, save
 from unprompt.predicting.embedding_model import TorchModel
-from unprompt.training.head.linear_probe import STRENGTHS, fit_head, learn_head, ridges
+from unprompt.training.head.linear_probe import STRENGTHS, fit_by_gradient, fit_linear_probe, ridges
 from unprompt.training.run import build
 
 
@@ -67,7 +67,7 @@ def test_the_probe_sets_the_head_and_scores_better_than_the_random_one(recipe, p
     before = evaluate(TorchModel(model.eval(), "random", None), val, None).model.overall.mean
     body = [p.clone() for p in model.backbone.state_dict().values()]
     model.train()
-    strength, cosine = fit_head(model, pairs.of_split("train"), val)
+    strength, cosine = fit_linear_probe(model, pairs.of_split("train"), val)
     assert model.training
     assert strength in STRENGTHS
     after = evaluate(TorchModel(model.eval(), "probed", None), val, None).model.overall.mean
@@ -88,13 +88,13 @@ def test_a_head_of_classes_is_taught_by_the_recipe_and_fitted_by_the_probe(
     real = load(tmp_path / "real.parquet")
     (tmp_path / "usual.txt").write_text("a red circle\n")
     recipe.model.head.type = "classes"
-    recipe.model.head.usual = str(tmp_path / "usual.txt")
+    recipe.model.head.prior = str(tmp_path / "usual.txt")
     model = build(recipe, dim=384)
     said = encode(["a red circle"], recipe.model.encoder)[0]
     np.testing.assert_allclose(model.head.linear.bias.detach().numpy(), said, atol=1e-6)
     val = real.of_split("val")
     before = evaluate(TorchModel(model.eval(), "taught", None), val, None).model.overall.mean
-    _, cosine = fit_head(model, real.of_split("train"), val)
+    _, cosine = fit_linear_probe(model, real.of_split("train"), val)
     after = evaluate(TorchModel(model, "fitted", None), val, None).model.overall.mean
     assert after == pytest.approx(cosine, abs=1e-5)
     assert after > before + 0.1
@@ -105,7 +105,7 @@ def test_a_wide_head_cannot_be_probed(recipe, pairs):
     recipe.model.head.hidden = 8
     model = build(recipe, pairs.embeddings.shape[1])
     with pytest.raises(RecipeError, match=r"set model\.head\.type=linear"):
-        fit_head(model, pairs, pairs)
+        fit_linear_probe(model, pairs, pairs)
 
 
 def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pairs):
@@ -116,7 +116,7 @@ def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pai
     train, val = pairs.of_split("train"), pairs.of_split("val")
     before = evaluate(TorchModel(model.eval(), "random", None), val, None).model.overall.mean
     model.train()
-    cosine = learn_head(model, train, val, epochs=30, batch_size=16)
+    cosine = fit_by_gradient(model, train, val, epochs=30, batch_size=16)
     assert model.training
     after = evaluate(TorchModel(model.eval(), "learned", None), val, None).model.overall.mean
     assert after == pytest.approx(cosine, abs=1e-5)

@@ -6,7 +6,7 @@ import torch
 
 from unprompt.errors import UnpromptError
 from unprompt.models.heads import Memory
-from unprompt.training.head.memory import remember
+from unprompt.training.head.memory import fit_memory
 
 WIDTH, DIM, COUNT = 20, 3, 300
 
@@ -25,7 +25,7 @@ def test_it_answers_near_what_it_knows_and_is_silent_elsewhere():
     said = random.normal(size=(5, DIM))
     features, which = kinds(1, centres)
     memory = Memory(WIDTH, 60, DIM)
-    remember(memory, features, said[which], ["a"] * 200 + ["b"] * 100)
+    fit_memory(memory, features, said[which], ["a"] * 200 + ["b"] * 100)
     unseen, of = kinds(2, centres, 50)
     # Nothing can be said of what lies on the other side of the mean.
     strange = 2 * features.mean(axis=0) - centres
@@ -41,7 +41,7 @@ def test_the_same_seed_remembers_the_same():
     missing = np.eye(3)[which]
     memories = [Memory(WIDTH, 10, DIM) for _ in range(3)]
     for memory, seed in zip(memories, (0, 0, 1), strict=True):
-        remember(memory, features, missing, ["a"] * COUNT, seed)
+        fit_memory(memory, features, missing, ["a"] * COUNT, seed)
     first, again, other = (memory.landmarks.weight for memory in memories)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -51,4 +51,4 @@ def test_the_same_seed_remembers_the_same():
 
 def test_more_landmarks_than_pairs():
     with pytest.raises(UnpromptError, match=r"7 pairs are too few for 10 landmarks"):
-        remember(Memory(WIDTH, 10, DIM), np.ones((7, WIDTH)), np.ones((7, DIM)), ["a"] * 7)
+        fit_memory(Memory(WIDTH, 10, DIM), np.ones((7, WIDTH)), np.ones((7, DIM)), ["a"] * 7)

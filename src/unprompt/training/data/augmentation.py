@@ -33,7 +33,7 @@ _RAND_AUGMENT = "rand-m9-n2-mstd0.5"
 _GREY = 127
 
 
-def picture_augmentation(settings: Data, size: int) -> Callable[[Image.Image], Any] | None:
+def image_augmentation(settings: Data, size: int) -> Callable[[Image.Image], Any] | None:
     """From a decoded picture to a square of ``size`` pixels, or None where nothing is asked."""
     steps: list[Any] = []
     if settings.augment == "crop":

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
-from unprompt.training.data.augmentation import picture_augmentation, pixel_augmentation
-from unprompt.training.data.pictures import Pictures
-from unprompt.training.data.sampling import Draw
+from unprompt.training.data.augmentation import image_augmentation, pixel_augmentation
+from unprompt.training.data.images import TrainingImages
+from unprompt.training.data.sampling import Sample
 from unprompt.training.recipe_sections import Data
 
 
@@ -26,7 +26,7 @@ class PairsDataset(Dataset[dict[str, Any]]):
         preprocessing: the model's input.
         settings: augmentation; none by default.
 
-    An item is asked for by its row, or by a `Draw`, whose seed then decides the augmentation
+    An item is asked for by its row, or by a `Sample`, whose seed then decides the augmentation
     whatever process makes it. It holds
 
     - ``pixels``, uint8 of shape (3, size, size),
@@ -36,7 +36,7 @@ class PairsDataset(Dataset[dict[str, Any]]):
       then, and must count nowhere.
 
     Attributes:
-        pictures: the images; `Pictures.keep` spares decoding them anew in each epoch.
+        pictures: the images; `TrainingImages.keep` spares decoding them anew in each epoch.
 
     Raises:
         TableError: a pair has no prompt embedding, or one without a direction.
@@ -61,17 +61,17 @@ class PairsDataset(Dataset[dict[str, Any]]):
         self._labels = table.embeddings / norms
         self._preprocessing = preprocessing
         settings = settings or Data(augment="none")
-        self._on_picture = picture_augmentation(settings, preprocessing.size)
-        self.pictures = Pictures(table, preprocessing, whole=self._on_picture is None)
+        self._on_picture = image_augmentation(settings, preprocessing.size)
+        self.pictures = TrainingImages(table, preprocessing, whole=self._on_picture is None)
         self._on_pixels = pixel_augmentation(settings)
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, index: int | Draw) -> dict[str, Any]:
-        if isinstance(index, Draw):
+    def __getitem__(self, index: int | Sample) -> dict[str, Any]:
+        if isinstance(index, Sample):
             _seed(index.seed)
-        row = index.row if isinstance(index, Draw) else index
+        row = index.row if isinstance(index, Sample) else index
         try:
             pixels, failure = self._pixels(row), ""
         except TableError as error:

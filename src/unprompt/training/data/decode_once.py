@@ -1,8 +1,8 @@
 """Whether a run decodes each image once and keeps its pixels on disk: ``data.decode_once``.
 
-The choice is one of time and disk and of nothing else, as `Pictures` gives the same pixels either
-way. So each call of a run makes it anew, by the disk as it is then, and what an earlier call or
-another run has kept is used in any case.
+The choice concerns time and disk only: `TrainingImages` gives the same pixels either way. So each
+call of a run chooses anew, by the disk as it is then, and uses what an earlier call or another run
+has kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from unprompt.errors import OutputError
 from unprompt.files import cache_dir
-from unprompt.training.data.pictures import KIND, Pictures
+from unprompt.training.data.images import KIND, TrainingImages
 from unprompt.training.recipe import Recipe
 from unprompt.training.resources import first_process_first, processes
 
@@ -34,11 +34,11 @@ class Choice:
         line: says so, and why, or what it takes.
     """
 
-    kept: list[Pictures]
+    kept: list[TrainingImages]
     line: str
 
 
-def choose(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> Choice:
+def choose(recipe: Recipe, steps: int, train: TrainingImages, val: TrainingImages) -> Choice:
     """What a run is to keep of its pictures.
 
     ``auto`` keeps those that are kept already, and those that the run shows more than once on
@@ -78,7 +78,7 @@ def choose(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> Choice
     )
 
 
-def keep_pictures(recipe: Recipe, steps: int, train: Pictures, val: Pictures) -> None:
+def cache_images(recipe: Recipe, steps: int, train: TrainingImages, val: TrainingImages) -> None:
     """Choose, say so on standard error, and decode what is to be kept.
 
     Under torchrun the first process does it for those on its machine.

@@ -14,7 +14,7 @@ from unprompt.training.data.shard_order import in_stream, shards_of
 from unprompt.training.recipe_sections import Data
 
 
-class Draw(NamedTuple):
+class Sample(NamedTuple):
     """One showing of a pair.
 
     Attributes:
@@ -26,7 +26,7 @@ class Draw(NamedTuple):
     seed: int
 
 
-class Draws(Sampler[Draw]):
+class PairSampler(Sampler[Sample]):
     """The pairs of each epoch, as a function of seed and epoch and of nothing else.
 
     So a run that is stopped anywhere goes on with exactly the pairs that were still to come, and
@@ -51,7 +51,7 @@ class Draws(Sampler[Draw]):
         self._epoch = 0
         self._shards = shards_of(table)
         weights = _row_weights(table, settings.weights)
-        unit_of = _units(table, settings.draw)
+        unit_of = _units(table, settings.sample_by)
         order = np.argsort(unit_of, kind="stable")
         counts = np.bincount(unit_of)
         self._members = np.split(order, np.cumsum(counts)[:-1])
@@ -67,10 +67,10 @@ class Draws(Sampler[Draw]):
         return self._count
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the pairs of this epoch, counted from 0, from now on."""
+        """Sample the pairs of this epoch, counted from 0, from now on."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[Sample]:
         random = np.random.default_rng([self._seed, self._epoch])
         drawn = random.permutation(_systematic(self._weights, random))[: self._count]
         seeds = random.integers(2**63, size=len(drawn))
@@ -78,7 +78,7 @@ class Draws(Sampler[Draw]):
         if self._shards is not None:
             rows = in_stream(rows, self._shards, random)
         for row, seed in zip(rows, seeds, strict=True):
-            yield Draw(int(row), int(seed))
+            yield Sample(int(row), int(seed))
 
     def _one_of(self, unit: int, random: np.random.Generator) -> int:
         rows = self._members[unit]
@@ -99,14 +99,14 @@ def _row_weights(table: PairsTable, weights: dict[str, float]) -> np.ndarray:
     return np.array([weights.get(source, 1.0) for source in sources])
 
 
-def _units(table: PairsTable, draw: str) -> np.ndarray:
+def _units(table: PairsTable, unit: str) -> np.ndarray:
     """For each row the number of what it is drawn as, counted from 0 without gaps."""
-    if draw == "pair":
+    if unit == "pair":
         return np.arange(len(table))
-    if draw == "group" and not table.has("group"):
-        raise TableError(f"{table.name}: data.draw=group needs the column 'group'; run: dedup")
+    if unit == "group" and not table.has("group"):
+        raise TableError(f"{table.name}: data.sample_by=group needs the column 'group'; run: dedup")
     _, units = np.unique(
-        np.array(table.column(draw), dtype=object if draw == "prompt" else None),
+        np.array(table.column(unit), dtype=object if unit == "prompt" else None),
         return_inverse=True,
     )
     return units

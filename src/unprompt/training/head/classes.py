@@ -1,7 +1,7 @@
 """A ``classes`` head before fine-tuning: what its classes are called, and the rest in closed form.
 
 The rest is a ridge regression in which every source of pairs counts alike, however many it has, and
-within a source every prompt. How strong its penalty is, and how much the classes and the usual
+within a source every prompt. How strong its penalty is, and how much the classes and the prior
 prompt weigh beside it, is chosen by leaving out one source after the other: what is judged is how
 the head does on pictures of a kind that it has not seen, with prompts of a kind that it has not
 read, since those are the ones it will meet.
@@ -21,19 +21,19 @@ from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.models.bank.bank import unit
 from unprompt.models.heads import ClassesHead
-from unprompt.training.head.memory import remember
+from unprompt.training.head.memory import fit_memory
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0)
 """Ridge penalties that are tried, as multiples of the features' mean variance."""
 CONTENT_GAINS = (0.0, 0.5, 0.7, 1.0)
 """Weights of the classes that are tried."""
-USUAL_GAINS = (0.0, 0.5, 1.0, 1.5)
-"""Weights of the usual prompt that are tried."""
+PRIOR_GAINS = (0.0, 0.5, 1.0, 1.5)
+"""Weights of the prior that are tried."""
 _NEIGHBOURS = 30
 
 
 @dataclass(frozen=True)
-class Parts:
+class HeadData:
     """What a ``classes`` head learns from, row by row.
 
     Attributes:
@@ -42,7 +42,7 @@ class Parts:
         targets: unit-norm prompt embeddings, shape (n, dim).
         sources: where each pair comes from.
         prompts: of each pair.
-        usual: embedding of the usual prompt, shape (dim,).
+        prior: embedding of the prior, shape (dim,).
     """
 
     features: np.ndarray
@@ -50,7 +50,7 @@ class Parts:
     targets: np.ndarray
     sources: Sequence[str]
     prompts: Sequence[str]
-    usual: np.ndarray
+    prior: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class ClassesFit:
 
     Attributes:
         weight: shape (dim, width).
-        bias: shape (dim,); the usual prompt is in it.
+        bias: shape (dim,); the prior is in it.
         content_gain: what the names are to be multiplied by.
-        usual_gain: how much of the usual prompt is in the bias.
+        prior_gain: how much of the prior is in the bias.
         penalty: of the ridge regression.
         score: mean over the sources of the mean cosine on each while it was left out.
     """
@@ -69,7 +69,7 @@ class ClassesFit:
     weight: np.ndarray
     bias: np.ndarray
     content_gain: float
-    usual_gain: float
+    prior_gain: float
     penalty: float
     score: float
 
@@ -79,16 +79,16 @@ class ClassesFit:
         return predicted
 
 
-def teach(
+def set_classes(
     head: ClassesHead, classifier: nn.Linear, encoder: str, prompts: Sequence[str] = ()
 ) -> None:
-    """Tell a head its classes and the usual prompt; it then predicts without having learned.
+    """Tell a head its classes and the prior; it then predicts without having learned.
 
     Args:
         head: whose weights are set.
         classifier: from features to the classes' logits.
         encoder: the target encoder.
-        prompts: texts that people wrote; the mean of their embeddings is the usual prompt, which
+        prompts: texts that people wrote; the mean of their embeddings is the prior, which
             becomes the bias, and the classes' embeddings move towards theirs.
 
     Raises:
@@ -99,19 +99,19 @@ def teach(
             f"the classifier knows {classifier.out_features} classes and the head "
             f"{head.classifier.out_features}; take a backbone of ImageNet-1k"
         )
-    usual = np.zeros(head.names.out_features, dtype=np.float32)
+    prior = np.zeros(head.names.out_features, dtype=np.float32)
     written = encode(list(prompts), encoder) if prompts else None
     if written is not None:
-        usual = written.mean(axis=0)
+        prior = written.mean(axis=0)
     names = name_embeddings(class_names(classifier.out_features), encoder, written)
     with torch.no_grad():
         head.classifier.load_state_dict(classifier.state_dict())
         head.names.weight.copy_(torch.from_numpy(names.T))
         head.linear.weight.zero_()
-        head.linear.bias.copy_(torch.from_numpy(usual))
+        head.linear.bias.copy_(torch.from_numpy(prior))
 
 
-def learn(
+def fit_classes_head(
     head: ClassesHead,
     features: np.ndarray,
     targets: np.ndarray,
@@ -132,8 +132,8 @@ def learn(
     """
     with torch.no_grad():
         content = head.content(torch.from_numpy(features)).numpy()
-    usual = head.linear.bias.detach().numpy().copy()
-    fit = fit_classes(Parts(features, content, targets, sources, prompts, usual))
+    prior = head.linear.bias.detach().numpy().copy()
+    fit = fit_classes(HeadData(features, content, targets, sources, prompts, prior))
     with torch.no_grad():
         head.names.weight.mul_(fit.content_gain)
         head.linear.weight.copy_(torch.from_numpy(fit.weight))
@@ -142,7 +142,7 @@ def learn(
         general = unit(fit(features, content))
         scale = (general * targets).sum(axis=1).mean()
         # The prediction whose square error is least is this much of the general one.
-        remember(head.memory, features, targets / scale - general, sources)
+        fit_memory(head.memory, features, targets / scale - general, sources)
     return fit
 
 
@@ -175,7 +175,7 @@ def name_embeddings(
     """Prompt embeddings of classes, without what all of them share.
 
     Each is the embedding of ``a photo of NAME`` and, where prompts are given, the mean of the 30
-    that come nearest to it, in equal parts: how people ask for such a thing.
+    that come nearest to it, in equal data: how people ask for such a thing.
 
     Args:
         names: of the classes.
@@ -201,34 +201,34 @@ def _centred(rows: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def fit_classes(parts: Parts) -> ClassesFit:
+def fit_classes(data: HeadData) -> ClassesFit:
     """Fit the linear part of a head, and choose penalty and gains by leaving sources out.
 
     Raises:
         UnpromptError: all pairs are of one source, so that none can be left out.
     """
-    sources = sorted(set(parts.sources))
+    sources = sorted(set(data.sources))
     if len(sources) < 2:
         raise UnpromptError(
             f"every pair is of the source '{sources[0]}'; a classes head is fitted by leaving out "
             "one source after the other: add pairs of another, or take model.head.type=linear"
         )
-    moments = {source: _moments(parts, source) for source in sources}
-    scores = dict.fromkeys(product(PENALTIES, CONTENT_GAINS, USUAL_GAINS), 0.0)
+    moments = {source: _moments(data, source) for source in sources}
+    scores = dict.fromkeys(product(PENALTIES, CONTENT_GAINS, PRIOR_GAINS), 0.0)
     for source in sources:
         others = [moments[other] for other in sources if other != source]
         rows = moments[source].rows
-        usual = np.broadcast_to(parts.usual, (len(rows), len(parts.usual)))
+        prior = np.broadcast_to(data.prior, (len(rows), len(data.prior)))
         for penalty, (weight, bias) in zip(PENALTIES, _ridges(others, PENALTIES), strict=True):
-            linear = parts.features[rows] @ weight.T + bias
-            cosine = _CosineOfSums([linear, parts.content[rows], usual], parts.targets[rows])
-            for gains in product(CONTENT_GAINS, USUAL_GAINS):
+            linear = data.features[rows] @ weight.T + bias
+            cosine = _CosineOfSums([linear, data.content[rows], prior], data.targets[rows])
+            for gains in product(CONTENT_GAINS, PRIOR_GAINS):
                 scores[(penalty, *gains)] += cosine(1.0, *gains) / len(sources)
     best = max(scores, key=scores.__getitem__)
-    penalty, content_gain, usual_gain = best
+    penalty, content_gain, prior_gain = best
     [(weight, bias)] = _ridges(list(moments.values()), [penalty])
-    bias = bias + usual_gain * parts.usual
-    return ClassesFit(weight, bias, content_gain, usual_gain, penalty, scores[best])
+    bias = bias + prior_gain * data.prior
+    return ClassesFit(weight, bias, content_gain, prior_gain, penalty, scores[best])
 
 
 class _CosineOfSums:
@@ -254,13 +254,13 @@ class _Moments:
     cross: np.ndarray
 
 
-def _moments(parts: Parts, source: str) -> _Moments:
-    rows = np.flatnonzero(np.array(parts.sources) == source)
-    prompts = np.array(parts.prompts, dtype=object)[rows]
+def _moments(data: HeadData, source: str) -> _Moments:
+    rows = np.flatnonzero(np.array(data.sources) == source)
+    prompts = np.array(data.prompts, dtype=object)[rows]
     _, which, counts = np.unique(prompts, return_inverse=True, return_counts=True)
     shares = 1 / (counts[which] * len(counts))
-    features = parts.features[rows].astype(np.float64)
-    targets = parts.targets[rows].astype(np.float64)
+    features = data.features[rows].astype(np.float64)
+    targets = data.targets[rows].astype(np.float64)
     weighted = features * shares[:, None]
     return _Moments(
         rows, shares @ features, shares @ targets, weighted.T @ features, weighted.T @ targets

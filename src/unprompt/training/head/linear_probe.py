@@ -14,23 +14,23 @@ from unprompt.models.bank.bank import unit
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead
 from unprompt.pairs.table import PairsTable
-from unprompt.training.head.classes import learn
-from unprompt.training.head.features import Features, features_of
+from unprompt.training.data.features import Features, features_of
+from unprompt.training.head.classes import fit_classes_head
 from unprompt.training.head.gradient import train_head
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties that are tried, as multiples of the features' mean variance."""
 
 
-def fit_head(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float, float]:
+def fit_linear_probe(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float, float]:
     """Set the linear head by ridge regression from frozen features to prompt embeddings.
 
     Fine-tuning from a random head distorts pretrained features before the head has learned;
     starting from a fitted one does not (Kumar et al. 2022, arXiv 2202.10054, "LP-FT"). The
     penalty is the one of `STRENGTHS` that scores best on the validation split.
 
-    A ``classes`` head is fitted by `unprompt.training.head.classes.learn`; its penalty is chosen by
-    leaving sources of the training split out.
+    A ``classes`` head is fitted by `fit_classes_head`; its penalty is chosen by leaving sources
+    of the training split out.
 
     Returns:
         The penalty, and the mean cosine on the validation split.
@@ -42,11 +42,13 @@ def fit_head(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float
         known = features_of(model, train)
         rows = train.take(known.rows)
         sources = [source or "unknown" for source in rows.column("source")]
-        fit = learn(model.head, known.values, unit(rows.embeddings), sources, rows.prompts)
+        fit = fit_classes_head(
+            model.head, known.values, unit(rows.embeddings), sources, rows.prompts
+        )
         return fit.penalty, _score(model, val, features_of(model, val))
     layer = model.head[-1] if isinstance(model.head, nn.Sequential) else None
     if model.architecture.head.type != "linear" or not isinstance(layer, nn.Linear):
-        raise RecipeError("schedule.probe fits a linear head; set model.head.type=linear")
+        raise RecipeError("schedule.linear_probe fits a linear head; set model.head.type=linear")
     known = features_of(model, train)
     unseen = features_of(model, val)
     strength, score, weight, bias = best_ridge(
@@ -61,7 +63,7 @@ def fit_head(model: Embedder, train: PairsTable, val: PairsTable) -> tuple[float
     return strength, score
 
 
-def learn_head(
+def fit_by_gradient(
     model: Embedder,
     train: PairsTable,
     val: PairsTable,

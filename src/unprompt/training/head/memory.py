@@ -23,7 +23,7 @@ class _Projection:
     bias: np.ndarray
 
 
-def remember(
+def fit_memory(
     memory: Memory,
     features: np.ndarray,
     missing: np.ndarray,

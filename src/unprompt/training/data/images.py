@@ -35,7 +35,7 @@ KIND = "pictures"
 """Folder of the cache that holds them."""
 
 CHUNK = 256
-"""Pictures that are held in memory until they are written: 40 to 150 MB."""
+"""TrainingImages that are held in memory until they are written: 40 to 150 MB."""
 
 MARGIN = 1.3
 """Shorter side of a picture that crops are cut from, at most, as a multiple of the input's: at
@@ -83,7 +83,7 @@ class _Kept:
         return pixels
 
 
-class Pictures:
+class TrainingImages:
     """The images of a table as they are trained on.
 
     Args:
@@ -131,7 +131,7 @@ class Pictures:
     def bytes_to_keep(self) -> int:
         """What `keep` would add to the disk: exact for whole pictures of which none is kept.
 
-        Pictures for crops are counted by the table's columns ``width`` and ``height``, and as
+        TrainingImages for crops are counted by the table's columns ``width`` and ``height``, and as
         squares where it has none.
         """
         if not len(self):

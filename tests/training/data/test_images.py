@@ -13,8 +13,8 @@ from unprompt.errors import TableError
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import Pair, PairsTable
 from unprompt.training.data import chunk_cache as once
-from unprompt.training.data import pictures
-from unprompt.training.data.pictures import MARGIN, Pictures, shrunk
+from unprompt.training.data import images as module
+from unprompt.training.data.images import MARGIN, TrainingImages, shrunk
 
 SIZE = 32
 
@@ -45,7 +45,7 @@ def table(tmp_path: Path) -> PairsTable:
 @pytest.mark.parametrize("kept", [False, True])
 def test_whole_pictures_are_exactly_what_an_evaluation_takes(table, kept):
     preprocessing = Preprocessing(SIZE)
-    pictures = Pictures(table, preprocessing, whole=True)
+    pictures = TrainingImages(table, preprocessing, whole=True)
     if kept:
         pictures.keep()
     assert len(pictures) == len(table)
@@ -57,8 +57,8 @@ def test_whole_pictures_are_exactly_what_an_evaluation_takes(table, kept):
 
 
 def test_pictures_for_crops_keep_their_shape_and_a_margin_and_are_the_same_kept_or_not(table):
-    live = Pictures(table, Preprocessing(SIZE), whole=False)
-    stored = Pictures(table, Preprocessing(SIZE), whole=False).keep()
+    live = TrainingImages(table, Preprocessing(SIZE), whole=False)
+    stored = TrainingImages(table, Preprocessing(SIZE), whole=False).keep()
     side = round(MARGIN * SIZE + 0.5)
     for row in {*range(len(table))} - {7}:
         image, original = stored.image(row), table.open_image(row)
@@ -76,26 +76,26 @@ def test_pictures_for_crops_keep_their_shape_and_a_margin_and_are_the_same_kept_
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows that are decoded from now on, in this process."""
     seen: list[int] = []
-    decode = Pictures._decode
+    decode = TrainingImages._decode
 
-    def noted(self: Pictures, row: int) -> Image.Image:
+    def noted(self: TrainingImages, row: int) -> Image.Image:
         seen.append(row)
         return decode(self, row)
 
-    monkeypatch.setattr(Pictures, "_decode", noted)
+    monkeypatch.setattr(TrainingImages, "_decode", noted)
     return seen
 
 
 def test_they_are_decoded_once(table, monkeypatch):
     seen = counted(monkeypatch)
-    Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    TrainingImages(table, Preprocessing(SIZE), whole=True).keep()
     assert sorted(seen) == list(range(16))
-    again = Pictures(table, Preprocessing(SIZE), whole=True)
+    again = TrainingImages(table, Preprocessing(SIZE), whole=True)
     assert again.bytes_to_keep() == 0
     assert again.keep().pixels(0).shape == (3, SIZE, SIZE)
     assert len(seen) == 16
     np.testing.assert_array_equal(again.readable, [*range(7), *range(8, 16)])
-    other = Pictures(table, Preprocessing(SIZE + 1), whole=True)
+    other = TrainingImages(table, Preprocessing(SIZE + 1), whole=True)
     assert other.bytes_to_keep() == 16 * 3 * (SIZE + 1) ** 2
     other.keep()
     assert len(seen) == 32
@@ -104,7 +104,7 @@ def test_they_are_decoded_once(table, monkeypatch):
 def test_what_crops_will_take_is_told_from_the_sizes_in_the_table(table):
     written = [table.open_image(row).size if row != 7 else (8, 8) for row in range(16)]
     sizes = {"width": [w for w, _ in written], "height": [h for _, h in written]}
-    pictures = Pictures(table.with_columns(sizes), Preprocessing(SIZE), whole=False)
+    pictures = TrainingImages(table.with_columns(sizes), Preprocessing(SIZE), whole=False)
     told = pictures.bytes_to_keep()
     pictures.keep()
     taken = sum(path.stat().st_size for path in once.cache_dir().rglob("pixels.npy"))
@@ -114,7 +114,7 @@ def test_what_crops_will_take_is_told_from_the_sizes_in_the_table(table):
 def test_a_damaged_image_is_named_each_time_as_this_table_calls_it(table):
     for name in ("noise", "other"):
         table.name = name
-        pictures = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+        pictures = TrainingImages(table, Preprocessing(SIZE), whole=True).keep()
         with pytest.raises(TableError, match=rf"{name}, row 8: image 'broken\.png'"):
             pictures.pixels(7)
 
@@ -128,30 +128,30 @@ def test_images_of_one_name_in_two_folders_are_two(table, tmp_path):
         content = path.read_bytes().ljust(100_000, b"\0")
         path.write_bytes(content)
         os.utime(path, ns=(1, 1))
-    first = Pictures(table, Preprocessing(SIZE), whole=True).keep()
-    second = Pictures(PairsTable(table.data, other), Preprocessing(SIZE), whole=True).keep()
+    first = TrainingImages(table, Preprocessing(SIZE), whole=True).keep()
+    second = TrainingImages(PairsTable(table.data, other), Preprocessing(SIZE), whole=True).keep()
     assert not np.array_equal(first.pixels(2), second.pixels(2))
     np.testing.assert_array_equal(second.pixels(2), first.pixels(12))
 
 
 def test_chunks_are_resumed_and_other_processes_read_them(table, monkeypatch):
-    live = Pictures(table, Preprocessing(SIZE), whole=False)
-    monkeypatch.setattr(pictures, "CHUNK", 4)
-    decode = Pictures._decode
+    live = TrainingImages(table, Preprocessing(SIZE), whole=False)
+    monkeypatch.setattr(module, "CHUNK", 4)
+    decode = TrainingImages._decode
     killed: set[int] = set()
 
-    def dies(self: Pictures, row: int) -> Image.Image:
+    def dies(self: TrainingImages, row: int) -> Image.Image:
         if row == 10 and row not in killed:
             killed.add(row)
             raise KeyboardInterrupt
         return decode(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pictures, "_decode", dies)
+        patch.setattr(TrainingImages, "_decode", dies)
         with pytest.raises(KeyboardInterrupt):
-            Pictures(table, Preprocessing(SIZE), whole=False).keep()
+            TrainingImages(table, Preprocessing(SIZE), whole=False).keep()
     seen = counted(monkeypatch)
-    stored = Pictures(table, Preprocessing(SIZE), whole=False).keep()
+    stored = TrainingImages(table, Preprocessing(SIZE), whole=False).keep()
     assert min(seen) == 8
     elsewhere = pickle.loads(pickle.dumps(stored))
     for row in (0, 9, 15):
@@ -160,14 +160,14 @@ def test_chunks_are_resumed_and_other_processes_read_them(table, monkeypatch):
 
 
 def test_a_cache_that_is_deleted_meanwhile_costs_only_time(table):
-    stored = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    stored = TrainingImages(table, Preprocessing(SIZE), whole=True).keep()
     before = stored.pixels(4)
     shutil.rmtree(once.cache_dir())
     np.testing.assert_array_equal(stored.pixels(4), before)
 
 
 def test_what_killed_calls_left_half_written_is_removed(table):
-    stored = Pictures(table, Preprocessing(SIZE), whole=True).keep()
+    stored = TrainingImages(table, Preprocessing(SIZE), whole=True).keep()
     (chunk,) = (once.cache_dir() / "pictures").glob("*/*")
     (chunk / "whole").unlink()
     (old, young) = (chunk / f".{name}.tmp.npy" for name in ("old", "young"))

@@ -13,7 +13,7 @@ from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable
 from unprompt.predicting import embedding_model as predicting
 from unprompt.training.data import chunk_cache as once
-from unprompt.training.head.features import features_of
+from unprompt.training.data.features import features_of
 from unprompt.training.run import build
 
 
