@@ -6,6 +6,7 @@ libraries are imported inside the verbs, so that ``unprompt --help`` answers at 
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -79,6 +80,9 @@ def main() -> None:
 
     A training run that a signal stopped ends with 128 and the signal's number, as shells have it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that it cannot encode is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UnpromptError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from functools import partial
@@ -24,7 +25,10 @@ class ReadFormat(StrEnum):
 def read(
     images: Annotated[
         list[str],
-        typer.Argument(help="Image files, folders or glob patterns.", metavar="IMAGE|DIR|GLOB..."),
+        typer.Argument(
+            help="Image files, folders, glob patterns, or - for standard input.",
+            metavar="IMAGE|DIR|GLOB...",
+        ),
     ],
     output_format: Annotated[
         ReadFormat, typer.Option("--format", help="Text, or one JSON object a line.")
@@ -63,6 +67,8 @@ def read(
     first = list(islice(paths, 2))
     printed = visible if sys.stdout.isatty() else str
     as_json = output_format is ReadFormat.JSON
+    if as_json and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # as JSON demands, whatever the locale says
     finish = partial(show, as_json=as_json, everything=everything, named=len(first) > 1)
     for text, note, has_failed in read_many(chain(first, paths), finish, captions):
         failed += has_failed

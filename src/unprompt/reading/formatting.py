@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unprompt.reading.result import Reading, Settings
+from unprompt.reading.result import Reading, Settings, clean
 
 _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
 
@@ -43,7 +43,8 @@ def show(
     if as_json:
         return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
     if reading is None or (reading.prompt is None and not everything):
-        return Shown(None, note or f"{path}: no prompt found", problem is not None)
+        reasons = f" ({'; '.join(reading.problems)})" if reading and reading.problems else ""
+        return Shown(None, note or f"{path}: no prompt found{reasons}", problem is not None)
     text = to_text(reading, everything)
     if named:
         text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
@@ -51,9 +52,17 @@ def show(
 
 
 def to_json(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:
-    """One JSON object on one line: ``file``, the keys of `Reading.to_dict`, ``error``."""
+    """One JSON object on one line: ``file``, the keys of `Reading.to_dict`, ``error``.
+
+    In a file name that is not valid Unicode the invalid bytes become U+FFFD, and ``file_bytes``
+    has the true name in hexadecimal digits.
+    """
+    named = {"file": clean(file)}
+    if named["file"] != file:
+        named["file_bytes"] = file.encode("utf-8", "surrogateescape").hex()
     plain = reading.to_dict(raw) if reading else dict(_EMPTY)
-    return json.dumps({"file": file, **plain, "error": error}, ensure_ascii=False, allow_nan=False)
+    error = None if error is None else clean(error)
+    return json.dumps({**named, **plain, "error": error}, ensure_ascii=False, allow_nan=False)
 
 
 def to_text(reading: Reading, everything: bool = False) -> str:

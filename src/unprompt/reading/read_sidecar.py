@@ -9,8 +9,8 @@ from unprompt.reading.containers.charset import decode
 from unprompt.reading.family_registry import ask_families
 from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.infotext import has_settings
-from unprompt.reading.limits import MAX_TEXT
-from unprompt.reading.result import Field, Prompt, Reading, as_text, changed
+from unprompt.reading.limits import MAX_TEXT, Limits
+from unprompt.reading.result import Field, Prompt, Reading, as_text, changed, clean
 
 _SUFFIXES = (".json", ".txt", ".caption")
 PREDICTED = "predicted"
@@ -27,11 +27,12 @@ def sidecars(path: Path) -> Iterator[Path]:
                 yield candidate
 
 
-def read_sidecar(path: Path, captions: bool = False) -> Reading | None:
+def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading | None:
     """Read the files beside an image.
 
     Args:
         path: the image.
+        limits: notes files that are too large or cannot be read.
         captions: also accept plain text (kohya: ``.txt``, ``.caption``) or the caption in a JSON
             file (img2dataset), as a prompt that is not exact. Without it only the text of a
             generator counts: A1111 form or JSON with settings. A prompt that a model predicted
@@ -39,14 +40,19 @@ def read_sidecar(path: Path, captions: bool = False) -> Reading | None:
     """
     caption = guess = None
     for candidate in sidecars(path):
+        name = clean(candidate.name)
         try:
             with candidate.open("rb") as file:
                 text = decode(file.read(MAX_TEXT + 1))
-        except OSError:
-            continue  # removed meanwhile, or no permission
-        if len(text) > MAX_TEXT or not text.strip():
+        except OSError as error:
+            limits.note(f"{name}: cannot be read ({error.strerror or error})")
             continue
-        field = Field("sidecar", candidate.name, text)
+        if len(text) > MAX_TEXT:
+            limits.note(f"{name}: more than {MAX_TEXT >> 20} MiB of text; skipped")
+            continue
+        if not text.strip():
+            continue
+        field = Field("sidecar", name, text)
         texts = ImageTexts([Field("sidecar", "parameters", text)])
         stated = texts.json(texts.fields[0])
         if isinstance(stated, dict) and stated.get(PREDICTED) is True:

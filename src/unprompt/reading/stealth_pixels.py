@@ -16,6 +16,7 @@ from PIL import Image
 
 from unprompt.images import MAX_PIXELS
 from unprompt.reading.containers.container_registry import DECODING_ERRORS
+from unprompt.reading.containers.file_window import read_exactly
 from unprompt.reading.containers.png import SIGNATURE
 from unprompt.reading.image_texts import parse_json
 from unprompt.reading.limits import MAX_TEXT, Limits
@@ -39,12 +40,13 @@ def read_stealth(image: IO[bytes] | Image.Image, container: str, limits: Limits)
     rules out nearly every image without a hidden text.
     """
     if not isinstance(image, Image.Image):
-        if container == "PNG" and not _may_hide(image):
-            return
-        image.seek(0)
         try:
+            if container == "PNG" and not _may_hide(image):
+                return
+            image.seek(0)
             with Image.open(image) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
+                    limits.note(f"more than {MAX_PIXELS:,} pixels: not searched for hidden text")
                     return
                 if container == "WebP" and opened.mode != "RGBA":
                     return
@@ -53,7 +55,10 @@ def read_stealth(image: IO[bytes] | Image.Image, container: str, limits: Limits)
         except Image.UnidentifiedImageError:  # its message is the address of the file object
             limits.note("the pixels cannot be decoded (unknown to Pillow)")
         except DECODING_ERRORS as error:
-            limits.note(f"the pixels cannot be decoded ({error})")
+            if isinstance(error, OSError) and error.errno is not None:
+                limits.stop(error)
+            else:
+                limits.note(f"the pixels cannot be decoded ({error})")
         return
     yield from _read_pixels(image, limits)
 
@@ -114,7 +119,7 @@ def _may_hide(file: IO[bytes]) -> bool:
     above (Average: plus half of it). So only this column is computed.
     """
     file.seek(len(SIGNATURE))
-    header = file.read(25)
+    header = read_exactly(file, 25)
     if len(header) < 25 or header[4:8] != b"IHDR":
         return False
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header, 8)
@@ -152,7 +157,7 @@ def _rows(file: IO[bytes], row_size: int) -> Iterator[bytes]:
     first = min(5, row_size)
     stream, buffer = zlib.decompressobj(), b""
     file.seek(len(SIGNATURE))
-    while len(header := file.read(8)) == 8:
+    while len(header := read_exactly(file, 8)) == 8:
         length, chunk_type = struct.unpack(">I4s", header)
         if chunk_type != b"IDAT":
             if chunk_type == b"IEND":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import IO
 
 _HEAD = 1 << 14
@@ -22,7 +23,7 @@ class Window:
 
     def __init__(self, file: IO[bytes]):
         self.file = file
-        self.head = file.read(_HEAD)
+        self.head = read_exactly(file, _HEAD)
 
     def at(self, place: int, length: int) -> bytes:
         """``length`` bytes from ``place`` on; fewer if the file ends earlier."""
@@ -30,8 +31,49 @@ class Window:
         if end <= len(self.head):
             return self.head[place:end]
         self.file.seek(place)
-        return self.file.read(length)
+        return read_exactly(self.file, length)
 
     def size(self) -> int:
         """Size of the file in bytes."""
         return self.file.seek(0, 2)
+
+
+def read_exactly(file: IO[bytes], length: int) -> bytes:
+    """``length`` bytes, fewer only at the end of the file; raw streams may return less at once.
+
+    Raises:
+        TypeError: the file is opened in text mode.
+    """
+    data = file.read(length)
+    if not isinstance(data, bytes) and data is not None:
+        raise TypeError("it is opened in text mode; open it with mode 'rb'")
+    if data is None or 0 < len(data) < length:
+        parts = [data or b""]
+        left = length - len(parts[0])
+        while left and (data := file.read(left)):
+            parts.append(data)
+            left -= len(data)
+        return b"".join(parts)
+    return data
+
+
+class WholeReads(io.RawIOBase):
+    """A seekable stream whose every read returns all bytes asked for, as decoders expect."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def read(self, length: int | None = -1) -> bytes:
+        """``length`` bytes, or all; fewer only at the end."""
+        if length is not None and length >= 0:
+            return read_exactly(self._file, length)
+        return b"".join(iter(lambda: self._file.read(1 << 20), b""))
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Move to ``place``; returns the new position."""
+        place_now = self._file.seek(place, whence)
+        return self._file.tell() if place_now is None else place_now
+
+    def tell(self) -> int:
+        """The position."""
+        return self._file.tell()

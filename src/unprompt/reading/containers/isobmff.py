@@ -16,6 +16,7 @@ from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
 _C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_WITH_TEXT = (b"meta", b"uuid", b"Exif", b"xml ")
 _MAX_BOXES = 1000
 _MAX_ITEMS = 10_000
 
@@ -26,6 +27,8 @@ def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
     for box_type, start, end in _boxes(file, 0, size):
         length = end - start
         if length > MAX_TEXT:
+            if box_type in _WITH_TEXT:
+                limits.note(f"box {box_type.decode()}: {length:,} bytes; skipped")
             continue
         if box_type == b"meta":
             yield from _read_items(file, file.at(start, length), size, limits)

@@ -26,7 +26,9 @@ def read_webp(file: Window, limits: Limits) -> Iterator[Field]:
             return
         chunk_type, length = _HEADER.unpack(header)
         at += 8
-        if chunk_type in _READERS and length <= MAX_TEXT:
+        if chunk_type in _READERS and length > MAX_TEXT:
+            limits.note(f"WebP {chunk_type.decode()}: a chunk of {length:,} bytes; skipped")
+        elif chunk_type in _READERS:
             data = file.at(at, length)
             if len(data) < length:
                 limits.note(f"WebP {chunk_type.decode()}: the file ends inside this chunk")
