@@ -52,11 +52,11 @@ def refuses(*arguments: object) -> None:
         call(*arguments)
 
 
-def test_embed(table, no_prompts, tmp_path):
+def test_encode(table, no_prompts, tmp_path):
     fast = ("--backend", "onnx", "--precision", "fp32")
-    call("embed", table, "-o", tmp_path / "out.npy", *fast)
+    call("encode", table, "-o", tmp_path / "out.npy", *fast)
     assert np.abs(np.load(tmp_path / "out.npy") - encode(PROMPTS, precision="fp32")).max() < 1e-5
-    refuses("embed", no_prompts, "-o", tmp_path / "none.npy", *fast)
+    refuses("encode", no_prompts, "-o", tmp_path / "none.npy", *fast)
 
 
 def test_bank_build(table, no_prompts, tmp_path):
@@ -65,19 +65,19 @@ def test_bank_build(table, no_prompts, tmp_path):
     refuses("bank", "build", no_prompts, "-o", tmp_path / "none")
 
 
-def test_bank_build_with_a_clip(table, no_prompts, tmp_path):
-    clip = ("--clip", tiny_hf_clip(tmp_path / "clip"), "--precision", "fp32")
-    call("bank", "build", table, "-o", tmp_path / "knn", *clip)
+def test_zero_shot_knn(table, no_prompts, tmp_path):
+    clip = ("zero-shot", "knn", tiny_hf_clip(tmp_path / "clip"))
+    call(*clip, table, "-o", tmp_path / "knn", "--precision", "fp32")
     assert list(Bank.load(tmp_path / "knn").prompts) == PROMPTS
-    refuses("bank", "build", no_prompts, "-o", tmp_path / "none", *clip)
+    refuses(*clip, no_prompts, "-o", tmp_path / "none")
 
 
-def test_pretrain(table, no_prompts, tmp_path):
+def test_zero_shot_head(table, no_prompts, tmp_path):
     clip = tiny_hf_clip(tmp_path / "clip")
-    done = call("pretrain", clip, table, "-o", tmp_path / "head", "--device", "cpu")
+    done = call("zero-shot", "head", clip, table, "-o", tmp_path / "head", "--device", "cpu")
     held_out = round(0.05 * len(PROMPTS))
     assert f"head of {len(PROMPTS) - held_out} prompts" in done.stderr
-    refuses("pretrain", clip, no_prompts, "-o", tmp_path / "none")
+    refuses("zero-shot", "head", clip, no_prompts, "-o", tmp_path / "none")
 
 
 def test_dedup(table, no_prompts, tmp_path):

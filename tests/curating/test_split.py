@@ -147,7 +147,7 @@ def test_what_cannot_be_split_is_refused():
     with pytest.raises(UnpromptError, match="too few or too large"):
         split_by_group(table_of(np.eye(3)), test=0.0, folds=4)
     bare = PairsTable.from_pairs([Pair("a", "a.png", "a")], "images")
-    with pytest.raises(TableError, match="unprompt embed"):
+    with pytest.raises(TableError, match="unprompt encode"):
         split_by_group(bare)
 
 

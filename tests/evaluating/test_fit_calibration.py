@@ -12,6 +12,7 @@ from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.fit_calibration import calibrate_bank, calibrate_folder, fit_calibration
 from unprompt.evaluating.metrics import cosines, reliability
 from unprompt.models.bank.bank import Bank
+from unprompt.predicting.embedding_model import builtin_folder
 from unprompt.predicting.ensemble_model import save_ensemble
 from unprompt.predicting.predictor import Predictor
 
@@ -87,6 +88,28 @@ def test_a_folder_keeps_what_its_scores_are_worth(tmp_path, model_folder, table_
     calibration = json.loads(after["bank.json"])["calibration"]
     answer = Predictor(folder, device="cpu").answer(drawn(1)[0])
     assert [answer.score] == calibration["expected"]
+
+
+def test_a_copy_is_calibrated_and_the_model_stays(tmp_path, model_folder, table_file, call):
+    before = {file.name: file.read_bytes() for file in model_folder.rglob("*") if file.is_file()}
+    copy = tmp_path / "copy"
+    code, _, err = call("calibrate", model_folder, table_file, "-o", copy, "--split", "train")
+    assert code == 0, err
+    after = {file.name: file.read_bytes() for file in model_folder.rglob("*") if file.is_file()}
+    assert after == before
+    assert Bank.load(copy).calibration is not None
+    assert Predictor(copy, device="cpu").answer(drawn(1)[0]).score is not None
+    code, _, err = call("calibrate", model_folder, table_file, "-o", copy)
+    assert (code, "not empty" in err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["builtin", builtin_folder()])
+def test_the_installed_model_is_never_written(name, table_file, call):
+    before = {file: file.stat().st_mtime_ns for file in builtin_folder().rglob("*")}
+    code, _, err = call("calibrate", name, table_file, "--split", "all")
+    assert code == 2
+    assert "name a folder for a calibrated copy: -o DIR" in err
+    assert {file: file.stat().st_mtime_ns for file in builtin_folder().rglob("*")} == before
 
 
 def test_an_ensemble_gets_a_bank_of_its_own(tmp_path, model_folder, table):

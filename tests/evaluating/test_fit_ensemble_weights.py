@@ -51,14 +51,15 @@ def test_models_of_other_pairs_are_refused(model, table):
 
 def test_the_verb_fits_and_the_folder_is_a_model(call, tmp_path, model_folder, table_file):
     folder = tmp_path / "both"
-    code, out, err = call("ensemble", model_folder, model_folder, "--fit", table_file, "-o", folder)
+    models = ("merge", "answers", model_folder, model_folder)
+    code, out, err = call(*models, "--fit", table_file, "-o", folder)
     assert (code, out) == (0, "")
     assert err.count("0.500") == 2
     found = evaluate(load_model(folder, "cpu"), load_table(table_file), "val")
     alone = evaluate(load_model(model_folder, "cpu"), load_table(table_file), "val")
     np.testing.assert_allclose(found.model.values, alone.model.values, atol=1e-5)
     assert found.model.overall.count == COUNT["val"]
-    code, _, err = call("ensemble", model_folder, "-o", folder)
+    code, _, err = call("merge", "answers", model_folder, "-o", folder)
     assert code == 2
     assert "two models or more" in err
 

@@ -313,7 +313,7 @@ def test_rows_that_a_format_cannot_hold_are_told(tmp_path):
     assert load(tmp_path / "back.parquet").column("sampler")[0] == "others"
     done = convert(tmp_path / "t.parquet", tmp_path / "submission.csv")
     assert len(done.failed) == 4
-    assert "unprompt embed" in done.failed[0]
+    assert "unprompt encode" in done.failed[0]
     done = convert(tmp_path / "t.parquet", tmp_path / "k", "kaggle")
     assert "cannot be a file's name" in done.failed[3]
 

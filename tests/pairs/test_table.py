@@ -125,7 +125,7 @@ def test_embeddings_of_any_width_come_back(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float16)
     table = PairsTable.from_pairs(some(), tmp_path)
     assert not table.has("embedding")
-    with pytest.raises(TableError, match="3 of 3 rows have no embedding; run: unprompt embed"):
+    with pytest.raises(TableError, match="3 of 3 rows have no embedding; run: unprompt encode"):
         _ = table.embeddings
     save(table.with_columns({"embedding": vectors}), tmp_path / "pairs.parquet")
     back = load(tmp_path / "pairs.parquet")

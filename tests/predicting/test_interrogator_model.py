@@ -193,8 +193,9 @@ def test_a_captioner_gives_the_subject(composed: str, lists: Path, tmp_path: Pat
     prompts = ["a small dog", "pencil sketch of a house"]
     images = [picture(seed) for seed in range(2)]
     writer = taught_captioner("vit-gpt2", tmp_path / "writer", images, prompts)
-    call = ["interrogator", composed, "-o", str(tmp_path / "asks"), "--captioner", writer]
-    done = CliRunner().invoke(app, [*call, "--phrases", str(lists), "--flavors", "1"])
+    call = ["zero-shot", "interrogator", composed, "-o", str(tmp_path / "asks")]
+    options = ["--captioner", writer, "--phrases", str(lists), "--flavors", "1"]
+    done = CliRunner().invoke(app, [*call, *options])
     assert done.exit_code == 0, done.output
     assert "13 phrases in artist, flavor, medium, subject" in done.output
     predictor = Predictor(tmp_path / "asks", top_k=2, search=Search(2))

@@ -46,7 +46,7 @@ def folder(clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model's folder, made by the command line."""
     place = tmp_path_factory.mktemp("knn")
     (place / "prompts.txt").write_text("\n".join([*PROMPTS, PROMPTS[0], "", "a dog"]) + "\n")
-    call = ["bank", "build", str(place / "prompts.txt"), "-o", str(place / "knn"), "--clip", clip]
+    call = ["zero-shot", "knn", clip, str(place / "prompts.txt"), "-o", str(place / "knn")]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
     assert "7 prompts" in done.output

@@ -59,16 +59,17 @@ def made(route: str, clip: str, folder: Path) -> tuple[str, str]:
     (folder / "prompts.txt").write_text("\n".join(texts) + "\n")
     output = folder / route
     if route == "knn":
-        run("bank", "build", folder / "prompts.txt", "-o", output, "--clip", clip)
+        run("zero-shot", "knn", clip, folder / "prompts.txt", "-o", output)
         return str(output), "embed+bank"
     if route == "text head":
-        run("pretrain", clip, folder / "prompts.txt", "-o", output)
+        run("zero-shot", "head", clip, folder / "prompts.txt", "-o", output)
         return str(output), "embed+bank"
     if route == "interrogator":
         for name, phrases in LISTS.items():
             (folder / "phrases").mkdir(exist_ok=True)
             (folder / "phrases" / f"{name}.txt").write_text("\n".join(phrases) + "\n")
-        run("interrogator", clip, "-o", output, "--flavors", 1, "--phrases", folder / "phrases")
+        options = ("--flavors", 1, "--phrases", folder / "phrases")
+        run("zero-shot", "interrogator", clip, "-o", output, *options)
         return str(output), "interrogate"
     return taught_captioner("git", output, IMAGES, PROMPTS), "caption"
 

@@ -97,12 +97,12 @@ def test_models_that_cannot_be_averaged(models, recipe, pairs, tmp_path):
 
 
 def test_the_command(models, pairs, tmp_path):
-    command = ["soup", *map(str, models[:2]), "-o", str(tmp_path / "soup")]
+    command = ["merge", "weights", *map(str, models[:2]), "-o", str(tmp_path / "average")]
     done = CliRunner().invoke(app, [*command, "--greedy", pairs.name])
     assert done.exit_code == 0
     assert " on val" in done.stderr
     assert f"of {models[0]}" in done.stdout
-    assert Embedder.from_pretrained(tmp_path / "soup").architecture
+    assert Embedder.from_pretrained(tmp_path / "average").architecture
     refused = CliRunner().invoke(app, [*command, "--weights", "1,2", "--greedy", pairs.name])
     assert "exclude one another" in str(refused.exception)
     refused = CliRunner().invoke(app, [*command, "--weights", "1,x"])

@@ -1,20 +1,56 @@
-"""The command line: one verb per public function, and no logic.
+"""The command line: a table of verbs, each of which parses, calls one function and prints.
 
-Each module of this package holds the verbs of one room; importing it adds them to `app`. Heavy
-libraries are imported inside the verbs, so that ``unprompt --help`` answers at once.
+Heavy libraries are imported inside the verbs, so that ``unprompt --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 import unprompt
+from unprompt.cli.bank import bank
+from unprompt.cli.compose import compose
+from unprompt.cli.curate import convert, dedup, encode, filter_table, split
+from unprompt.cli.download import download
+from unprompt.cli.evaluate import calibrate, evaluate
+from unprompt.cli.generate import generate
+from unprompt.cli.harvest import harvest
+from unprompt.cli.merge import merge
+from unprompt.cli.predict import predict
+from unprompt.cli.read import read
+from unprompt.cli.serve import serve
+from unprompt.cli.train import export, train
+from unprompt.cli.zero_shot import zero_shot
 from unprompt.errors import UnpromptError
 from unprompt.progress import progress_bars
+
+__all__ = ["VERBS", "app", "main"]
+
+VERBS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Get prompts": {"predict": predict, "read": read, "bank": bank},
+    "Collect": {
+        "harvest": harvest,
+        "download": download,
+        "compose": compose,
+        "generate": generate,
+    },
+    "Curate": {
+        "filter": filter_table,
+        "encode": encode,
+        "dedup": dedup,
+        "split": split,
+        "convert": convert,
+    },
+    "Train": {"train": train, "zero-shot": zero_shot, "merge": merge, "export": export},
+    "Measure": {"evaluate": evaluate, "calibrate": calibrate},
+    "Serve": {"serve": serve},
+}
+"""Verbs, and groups of verbs, by the panel of ``unprompt --help`` that shows them."""
 
 app = typer.Typer(
     name="unprompt",
@@ -26,35 +62,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-from unprompt.cli import (  # noqa: E402
-    bank,
-    collect,
-    curate,
-    encode,
-    ensemble,
-    evaluate,
-    interrogator,
-    predict,
-    read,
-    serve,
-    train,
-)
-
-__all__ = [
-    "app",
-    "bank",
-    "collect",
-    "curate",
-    "encode",
-    "ensemble",
-    "evaluate",
-    "interrogator",
-    "main",
-    "predict",
-    "read",
-    "serve",
-    "train",
-]
+for _panel, _verbs in VERBS.items():
+    for _name, _verb in _verbs.items():
+        if isinstance(_verb, typer.Typer):
+            app.add_typer(_verb, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, rich_help_panel=_panel)(_verb)
 
 
 def _show_version(asked: bool) -> None:
@@ -64,7 +77,7 @@ def _show_version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+def _global_options(
     context: typer.Context,
     version: Annotated[
         bool,
@@ -78,7 +91,7 @@ def options(
 def main() -> None:
     """Run the command line; exit codes: 0 all done, 1 some items failed, 2 the call was wrong.
 
-    A training run that a signal stopped ends with 128 and the signal's number, as shells have it.
+    A training run that a signal stopped ends with 128 plus the signal's number, as in a shell.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that it cannot encode is escaped

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
-
-Table = Annotated[Path, typer.Argument(help="The pairs table.", metavar="TABLE")]
+from unprompt.cli import options
 
 
-@app.command(name="filter")
-def filter_(
-    table: Table,
+class Backend(StrEnum):
+    """Library that encodes."""
+
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+
+
+class Keep(StrEnum):
+    """Which of several near-duplicates stays."""
+
+    first = "first"
+    longest = "longest"
+    central = "central"
+
+
+class PairsFormat(StrEnum):
+    """Format of pairs on disk."""
+
+    pairs = "pairs"
+    openclip_csv = "openclip-csv"
+    webdataset = "webdataset"
+    imagefolder = "imagefolder"
+    huggingface = "huggingface"
+    diffusiondb = "diffusiondb"
+    kaggle = "kaggle"
+    kaggle_submission = "kaggle-submission"
+
+
+def filter_table(
+    table: options.Table,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table to write.")
     ] = None,
@@ -83,7 +110,44 @@ def filter_(
     typer.echo(str(report), err=True)
 
 
-@app.command()
+def encode(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A pairs table, or text, one prompt a line.", metavar="TABLE|TXT"),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The pairs table (.parquet) with its column embedding, or an array (.npy).",
+        ),
+    ],
+    encoder: options.Encoder = options.ENCODER,
+    backend: Annotated[
+        Backend, typer.Option(help="onnx needs no torch; auto takes the fastest that is installed.")
+    ] = Backend.auto,
+    precision: options.PrecisionOption = options.Precision.auto,
+) -> None:
+    """Encode prompts as embeddings; the same command again continues where it stopped.
+
+    Use --precision fp32 if scores that you compute from the embeddings must be the same on every
+    machine.
+
+    [bold]Examples[/bold]
+
+      unprompt encode pairs.parquet -o embedded.parquet
+
+      unprompt encode prompts.txt -o prompts.npy --precision fp32
+
+      unprompt encode prompts.txt -o prompts.npy --precision int8
+    """
+    from unprompt.curating.encode import embed as run
+
+    count = run(source, output, encoder, backend, precision)
+    typer.echo(f"{output}: {count:,} embeddings", err=True)
+
+
 def dedup(
     source: Annotated[
         Path, typer.Argument(help="A pairs table, or a text file of prompts.", metavar="TABLE|TXT")
@@ -95,8 +159,8 @@ def dedup(
         float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
     ] = 0.9,
     keep: Annotated[
-        str, typer.Option(help="first, longest, or central: the one with most near-duplicates.")
-    ] = "first",
+        Keep, typer.Option(help="Which one stays; central has the most near-duplicates.")
+    ] = Keep.first,
     against: Annotated[
         Path | None,
         typer.Option(help="Remove what is near-duplicate to this table or text file instead."),
@@ -116,12 +180,8 @@ def dedup(
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Faiss IVF, for 5 million rows and more.")
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; the answer is the same.")
-    ] = "auto",
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder of prompts without embeddings; default MiniLM.")
-    ] = None,
+    encoder: options.Encoder = options.ENCODER,
+    device: options.Device = "auto",
 ) -> None:
     """Remove near-duplicates, exactly: one of each is kept, by a stated rule.
 
@@ -141,7 +201,7 @@ def dedup(
         mark=mark,
         report=report,
         approximate=approximate,
-        device=device,
+        device=device or "auto",
         encoder=encoder,
     )
     done = run_dedup(source, output, options)
@@ -152,22 +212,19 @@ def dedup(
         raise typer.Exit(1)
 
 
-@app.command()
 def split(
-    table: Table,
+    table: options.Table,
     output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
     val: Annotated[float, typer.Option(help="Share of the rows for val.")] = 0.05,
     test: Annotated[float, typer.Option(help="Share of the rows for test.")] = 0.05,
     threshold: Annotated[
         float, typer.Option(help="Cosine from which two prompts are of one group.")
     ] = 0.7,
-    seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
+    seed: options.Seed = 0,
     folds: Annotated[
         int | None, typer.Option(help="Cross-validation folds; val is then fold 0.")
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder of prompts without embeddings; default MiniLM.")
-    ] = None,
+    encoder: options.Encoder = options.ENCODER,
 ) -> None:
     """Split a table so that near-duplicate prompts are never on both sides; report what leaks.
 
@@ -185,19 +242,16 @@ def split(
     typer.echo(str(done), err=True)
 
 
-@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="File or folder to read.", metavar="IN")],
     target: Annotated[Path, typer.Argument(help="File or folder to write.", metavar="OUT")],
     to: Annotated[
-        str | None,
-        typer.Option(
-            help="pairs, openclip-csv, webdataset, imagefolder, huggingface, diffusiondb, kaggle "
-            "or kaggle-submission; by default what OUT's ending says."
-        ),
+        PairsFormat | None,
+        typer.Option(help="Format to write.", show_default="by the ending of OUT"),
     ] = None,
     source_format: Annotated[
-        str | None, typer.Option("--from", help="The same; by default what IN looks like.")
+        PairsFormat | None,
+        typer.Option("--from", help="Format to read.", show_default="recognised"),
     ] = None,
 ) -> None:
     """Carry pairs from one format to another; name what the other cannot hold.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
+from unprompt.cli import options
 
 
 class Form(StrEnum):
@@ -22,7 +22,6 @@ class Form(StrEnum):
     kaggle = "kaggle"
 
 
-@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="builtin, a model's folder, or a hub repository.")],
     table: Annotated[
@@ -32,9 +31,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Instead of a table, a folder with prompts.csv and images/."),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Split to measure on; 'all' takes every row.")
-    ] = "test",
+    split: Annotated[options.Split, typer.Option(help="Split to measure on.")] = (
+        options.Split.test
+    ),
     baselines: Annotated[
         bool, typer.Option(help="Also measure what the training split alone can predict.")
     ] = False,
@@ -51,11 +50,9 @@ def evaluate(
         Form,
         typer.Option("--format", help="Form of the scores; kaggle is a submission.csv instead."),
     ] = Form.text,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    output: options.OptionalOutput = None,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
+    device: options.Device = "auto",
 ) -> None:
     """Measure a model: mean cosine of predicted and true prompt embeddings, and its answers.
 
@@ -138,25 +135,31 @@ def evaluate(
         raise typer.Exit(1)
 
 
-@app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A model's folder, which is written to.")],
+    model: Annotated[str, typer.Argument(help="A model's folder, or builtin.", metavar="MODEL")],
     table: Annotated[
         Path, typer.Argument(help="Pairs that the model has not learned from.", metavar="TABLE")
     ],
-    split: Annotated[str, typer.Option(help="Split to measure on; 'all' takes every row.")] = "val",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for a calibrated copy of the model.",
+            show_default="MODEL itself is changed",
+        ),
+    ] = None,
+    split: Annotated[options.Split, typer.Option(help="Split to measure on.")] = options.Split.val,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
+    device: options.Device = "auto",
 ) -> None:
-    """Measure what the scores of a model's answers are worth, and keep it in its folder.
-
-    `unprompt export --calibrate` does so too; this is for a folder that is there already: an
-    ensemble, a CLIP with its bank, a model on another kind of pictures.
+    """Measure how near a model's answers are to the true prompts, so that its scores say so.
 
     [bold]Examples[/bold]
 
-      unprompt calibrate both pairs.parquet
+      unprompt calibrate builtin mine.parquet -o mymodel --split all
 
-      unprompt calibrate mine-onnx others.parquet --split all
+      unprompt calibrate both pairs.parquet
     """
     from unprompt.errors import need
 
@@ -165,7 +168,8 @@ def calibrate(
     from unprompt.pairs.table import load
 
     pairs = load(table)
-    made = calibrate_folder(model, pairs, None if split == "all" else split, device)
+    wanted = None if split is options.Split.all else split.value
+    made = calibrate_folder(model, pairs, wanted, device, output=output, batch_size=batch_size)
     typer.echo(f"estimated cosine of a bank's answer: {made.bank}", err=True)
     if made.decoder:
         taken = "they answer" if made.decoder_preferred else "the bank answers better"

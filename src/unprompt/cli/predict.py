@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
-from unprompt.cli import image_options as options
+from unprompt.cli import options
 
 
 class Format(StrEnum):
@@ -25,7 +24,6 @@ class Format(StrEnum):
     kaggle = "kaggle"
 
 
-@app.command()
 def predict(
     images: Annotated[
         list[str] | None,
@@ -38,10 +36,8 @@ def predict(
     route: options.RouteOption = options.Route.auto,
     top_k: options.TopK = 1,
     form: Annotated[Format, typer.Option("--format", help="Form of the answers.")] = Format.text,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file.")
-    ] = None,
-    recursive: Annotated[bool, typer.Option(help="Descend into sub-folders.")] = False,
+    output: options.OptionalOutput = None,
+    recursive: options.Recursive = False,
     watch: Annotated[
         Path | None,
         typer.Option(
@@ -63,12 +59,12 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Let --write-sidecar replace what it did not write."),
     ] = False,
-    bank: options.BankOption = None,
+    bank: options.Bank = None,
     knn: options.Knn = 0,
     rerank: options.Rerank = False,
-    batch_size: options.BatchSize = 16,
-    device: options.Device = None,
-    num_beams: options.NumBeams = 4,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
+    device: options.Device = "auto",
+    num_beams: options.NumBeams = options.NUM_BEAMS,
     top_p: options.TopP = None,
 ) -> None:
     """Recover the prompts of images.

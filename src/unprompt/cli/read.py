@@ -1,4 +1,4 @@
-"""Verbs of the exact route: what image files themselves say."""
+"""The verb that reads the prompts stored in image files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import io
 import sys
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
+from unprompt.cli import options
 
 
 class ReadFormat(StrEnum):
@@ -21,7 +20,6 @@ class ReadFormat(StrEnum):
     JSON = "json"
 
 
-@app.command()
 def read(
     images: Annotated[
         list[str],
@@ -37,9 +35,7 @@ def read(
         bool,
         typer.Option("--all", help="Also settings, further prompts and, in JSON, every raw text."),
     ] = False,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Descend into sub-folders.")
-    ] = False,
+    recursive: options.Recursive = False,
     captions: Annotated[
         bool, typer.Option("--captions", help="Take plain .txt files beside images for prompts.")
     ] = False,
@@ -81,50 +77,4 @@ def read(
         hint = "" if recursive else "; --recursive looks into sub-folders too"
         typer.echo(f"unprompt: {', '.join(images)}: no image there{hint}", err=True)
     if failed or not first:
-        raise typer.Exit(1)
-
-
-@app.command()
-def harvest(
-    folder: Annotated[Path, typer.Argument(help="Searched with its sub-folders.", metavar="DIR")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The pairs table to write.", metavar="TABLE")
-    ],
-    captions: Annotated[
-        bool,
-        typer.Option(
-            "--captions/--no-captions",
-            help="Take plain .txt files and img2dataset's JSON beside images for prompts, "
-            "marked as not exact.",
-        ),
-    ] = True,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default one a core, at most 8.")
-    ] = None,
-) -> None:
-    """Make a pairs table of the images in a folder that carry their prompts.
-
-    Identical images count once. After an interruption the same command goes on where it was.
-    Exit code 1 where images could not be read; they are listed at the end.
-
-    Examples:
-      unprompt harvest pictures -o pairs.parquet
-
-      unprompt harvest pictures -o pairs.parquet --no-captions
-    """
-    from unprompt.collecting.harvest import harvest as run
-    from unprompt.reading.formatting import visible
-
-    result = run(folder, output, captions, workers)
-    typer.echo(f"{result.pairs} pairs written to {output}", err=True)
-    for generator, count in result.generators.items():
-        typer.echo(f"  {count:>8}  {visible(generator)}", err=True)
-    typer.echo(
-        f"{result.duplicates} duplicates, {result.without_prompt} images without a prompt, "
-        f"{len(result.unreadable)} that could not be read",
-        err=True,
-    )
-    for file, reason in result.unreadable:
-        typer.echo(f"  {visible(file)}: {visible(reason)}", err=True)
-    if result.unreadable:
         raise typer.Exit(1)

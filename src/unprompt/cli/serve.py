@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
-from unprompt.cli import image_options as options
+from unprompt.cli import options
 
 
-@app.command()
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens it to the network.")
@@ -20,15 +18,15 @@ def serve(
     weights: options.Weights = None,
     route: options.RouteOption = options.Route.auto,
     top_k: options.TopK = 3,
-    bank: options.BankOption = None,
+    bank: options.Bank = None,
     knn: options.Knn = 0,
     rerank: options.Rerank = False,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
     max_mb: Annotated[
         int, typer.Option("--max-mb", min=1, help="Length of a request, at most, in MB.")
     ] = 64,
-    device: options.Device = None,
-    num_beams: options.NumBeams = 4,
+    device: options.Device = "auto",
+    num_beams: options.NumBeams = options.NUM_BEAMS,
     top_p: options.TopP = None,
 ) -> None:
     """Serve predictions: a page to drop images on, and a REST API; until Ctrl-C.

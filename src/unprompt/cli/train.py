@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unprompt.cli import app
 from unprompt.errors import need
 
 
-@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE.yaml")],
     overrides: Annotated[
@@ -97,122 +94,6 @@ def train(
         raise typer.Exit(1)
 
 
-class HeadKind(StrEnum):
-    """Kind of head."""
-
-    linear = "linear"
-    mlp = "mlp"
-
-
-@app.command()
-def pretrain(
-    backbone: Annotated[
-        str,
-        typer.Argument(
-            help="Image and text tower: hf_clip/…, open_clip/NAME:TAG or hf/… (SigLIP)."
-        ),
-    ],
-    prompts: Annotated[
-        Path, typer.Argument(help="Prompts: a text file, one a line, or a pairs table.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model.")],
-    head: Annotated[HeadKind, typer.Option(help="Kind of head.")] = HeadKind.linear,
-    hidden: Annotated[int, typer.Option(min=1, help="Width of an mlp's hidden layer.")] = 4096,
-    noise: Annotated[
-        float, typer.Option(min=0, help="Noise on text features, against the gap to images.")
-    ] = 0.0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the prompts, for an mlp.")] = 20,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-) -> None:
-    """Pre-train a head from prompts alone: CLIP's image tower becomes a zero-shot embedder.
-
-    No image is needed. Score the model before it sees any, and go on from it in a recipe with
-    model.start=DIR.
-
-    [bold]Examples[/bold]
-
-      unprompt pretrain hf_clip/openai/clip-vit-large-patch14 prompts.txt -o zero-shot
-
-      unprompt evaluate zero-shot pairs.parquet --split test
-
-      unprompt train recipe.yaml model.start=zero-shot
-    """
-    need("train", "torch")
-    import torch
-
-    from unprompt.models.heads import HeadConfig
-    from unprompt.pairs.prompt_file import prompts_of
-    from unprompt.training.head.text_head import pretrain as run
-
-    fitted = run(
-        backbone,
-        prompts_of(prompts),
-        HeadConfig(head.value, hidden),
-        noise,
-        epochs,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-    )
-    fitted.embedder.save_pretrained(output)
-    typer.echo(
-        f"{output}: head of {fitted.prompts:,} prompts, cosine {fitted.cosine:.4f} from the text "
-        "of prompts held out",
-        err=True,
-    )
-
-
-@app.command()
-def soup(
-    models: Annotated[list[str], typer.Argument(help="Two or more trained models.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the average.")],
-    weights: Annotated[
-        str | None, typer.Option(help="Share of each model, as 0.3,0.7; equal by default.")
-    ] = None,
-    greedy: Annotated[
-        Path | None,
-        typer.Option(help="Pairs table: keep a model only if the score on its val rises."),
-    ] = None,
-    interpolate: Annotated[
-        Path | None,
-        typer.Option(help="Pairs table: the best point between two models on its val (WiSE-FT)."),
-    ] = None,
-) -> None:
-    """Average the weights of models that were fine-tuned from one start.
-
-    Nothing is trained; the average costs what one model costs.
-
-    [bold]Examples[/bold]
-
-      unprompt soup runs/a/model runs/b/model runs/c/model -o soup
-
-      unprompt soup runs/*/model -o soup --greedy runs/a/pairs.parquet
-
-      unprompt soup zero-shot runs/a/model -o wise --interpolate runs/a/pairs.parquet
-    """
-    need("train", "torch")
-    from unprompt.errors import UnpromptError
-    from unprompt.pairs.table import load
-    from unprompt.predicting.ensemble_model import shares_of
-    from unprompt.training import merge_weights as soups
-
-    if sum(option is not None for option in (weights, greedy, interpolate)) > 1:
-        raise UnpromptError("--weights, --greedy and --interpolate exclude one another")
-    if len(models) < 2 or (interpolate and len(models) > 2):
-        wanted = "exactly two models" if interpolate else "two models or more"
-        raise UnpromptError(f"{len(models)} given; an average needs {wanted}")
-    if greedy:
-        made = soups.greedy(models, load(greedy))
-    elif interpolate:
-        made = soups.interpolate(models[0], models[1], load(interpolate))
-    else:
-        made = soups.average(models, shares_of(weights) if weights else None)
-    made.model.save_pretrained(output)
-    for shares, score in made.tried:
-        typer.echo(f"{' '.join(f'{share:.2f}' for share in shares)}: {score} on val", err=True)
-    for name, share in zip(models, made.weights, strict=True):
-        typer.echo(f"{share:.3f} of {name}")
-
-
-@app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A trained model's folder, or a hub repository.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],

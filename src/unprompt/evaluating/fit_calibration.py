@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from unprompt.encoding import encode
 from unprompt.errors import ModelNotFoundError, TableError, UnpromptError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.evaluating.metrics import cosines
+from unprompt.files import atomic_folder
 from unprompt.models.bank.bank import BANK_FOLDER, Bank
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.runtime import BEAMS, TextDecoder, save_calibration
@@ -86,6 +88,8 @@ def calibrate_folder(
     split: str | None = "val",
     device: str | None = None,
     model: EmbeddingModel | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 16,
 ) -> Calibrated:
     """Fit the calibrations of a model and write them to its folder.
 
@@ -98,22 +102,36 @@ def calibrate_folder(
         split: split of the table; None for all of it.
         device: device of models that run on torch.
         model: the model of that folder, if it is already loaded.
+        output: folder for a calibrated copy of the model, new or empty; without it the model's own
+            folder is changed.
+        batch_size: images in a batch.
 
     Raises:
         ModelNotFoundError: the folder does not exist.
         TableError: the split does not exist, or has fewer than three pairs.
-        UnpromptError: the model is a captioner, which has no scores.
+        UnpromptError: the model is a captioner, which has no scores; or it is the built-in model,
+            which is part of the installed package, and no ``output`` is given.
         OutputError: the folder cannot be written.
     """
-    folder = builtin_folder() if str(folder) == BUILTIN else Path(folder)
+    builtin = builtin_folder()
+    folder = builtin if str(folder) == BUILTIN else Path(folder)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is not a folder; name the folder of a model")
+    if output is not None:
+        with atomic_folder(output) as copy:
+            shutil.copytree(folder, copy, dirs_exist_ok=True)
+            return calibrate_folder(copy, table, split, device, batch_size=batch_size)
+    if folder.resolve().is_relative_to(builtin.resolve()):
+        raise UnpromptError(
+            "the built-in model is part of the installed package and is not changed; name a folder "
+            "for a calibrated copy: -o DIR"
+        )
     model = model or load_model(folder, device)
     if isinstance(model, Captioner):
         raise UnpromptError(
             f"{folder} is a captioner: it writes prompts without scores, so there is nothing to fit"
         )
-    evaluation = evaluate(model, table, split)
+    evaluation = evaluate(model, table, split, batch_size=batch_size)
     bank = bank_for(model)
     of_bank, bank_cosines = calibrate_bank(bank, evaluation)
     bank = bank.calibrated(of_bank)

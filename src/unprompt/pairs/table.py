@@ -132,7 +132,7 @@ class PairsTable:
         if column.null_count:
             raise TableError(
                 f"{self.name}: {column.null_count} of {len(self)} rows have no embedding; "
-                "run: unprompt embed"
+                "run: unprompt encode"
             )
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return flat.astype(np.float32).reshape(len(self), column.type.list_size)

@@ -4,7 +4,7 @@ CLIP puts an image near the texts that describe it. So the prompts nearest to an
 million known ones, say what its prompt may mean, and the mean of their prompt embeddings is a
 prediction. Nothing is trained.
 
-A model folder of its own, which ``unprompt bank build --clip`` writes: ``keys/`` is the bank of the
+A model folder of its own, which ``unprompt zero-shot knn`` writes: ``keys/`` is the bank of the
 CLIP's embeddings of the prompts, ``bank/`` that of the target encoder's embeddings of the same
 prompts, row by row, and ``knn.json`` says how many are averaged, and how they are weighted.
 """

@@ -237,7 +237,7 @@ def test_wrong_calls_are_refused(tmp_path):
     with pytest.raises(TableError, match="shape"):
         deduplicate(np.zeros(3), 0.9)
     table = PairsTable.from_pairs([Pair("a", "a.png", "a")], tmp_path)
-    with pytest.raises(TableError, match="unprompt embed"):
+    with pytest.raises(TableError, match="unprompt encode"):
         deduplicate(table, 0.9)
 
 

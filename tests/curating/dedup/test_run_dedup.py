@@ -135,13 +135,11 @@ def test_convert_names_rows_that_failed(table, tmp_path):
     ("arguments", "message"),
     [
         (("dedup", "in.parquet", "--threshold", "1.5"), "at most 1"),
-        (("dedup", "in.parquet", "--keep", "last"), "first, longest, central"),
         (("dedup", "in.parquet", "-o", "out.txt"), "as the input is"),
         (("dedup", "in.parquet", "--images", "--approximate"), "are for prompts"),
         (("dedup", "in.parquet", "--against", "in.parquet", "--mark"), "leave out"),
         (("dedup", "in.txt", "--images"), "no images"),
         (("split", "in.parquet", "-o", "o.parquet", "--val", "1"), "shares"),
-        (("convert", "in.parquet", "out", "--to", "coco"), "no format 'coco'"),
         (("filter", "gone.parquet", "--dry-run"), "no such pairs table"),
         (("filter", "in.parquet", "--dry-run", "--match", "("), "no regular expression"),
     ],

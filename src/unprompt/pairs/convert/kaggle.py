@@ -116,7 +116,7 @@ def write_submission(batches: Iterator[PairsTable], path: Path, failed: list[str
             for number, row in enumerate(rows_of(table, ["id", "embedding"]), table.first_row):
                 if row["embedding"] is None:
                     failed.append(
-                        f"{table.name}, row {number}: has no embedding; run: unprompt embed"
+                        f"{table.name}, row {number}: has no embedding; run: unprompt encode"
                     )
                     continue
                 writer.writerows(

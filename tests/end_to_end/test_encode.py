@@ -1,4 +1,4 @@
-"""The installed command ``unprompt embed``."""
+"""The installed command ``unprompt encode``."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ FAST = ("--backend", "onnx", "--precision", "fp32")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, "embed", *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run([COMMAND, "encode", *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -87,7 +87,6 @@ def test_an_empty_table(tmp_path: Path):
         ("pairs.parquet", "out.csv", (), "ends in .npy or .parquet"),
         ("absent.txt", "out.npy", FAST, "absent.txt: cannot be read"),
         ("absent.parquet", "out.npy", FAST, "no such pairs table"),
-        ("prompts.txt", "out.npy", ("--precision", "fp8"), "a precision is one of"),
         ("prompts.txt", "out.npy", ("--backend", "onnx", "--precision", "bf16"), "no precision"),
         ("prompts.txt", "out.npy", ("--encoder", "./nowhere"), "'./nowhere' was not found"),
         ("prompts.txt", "prompts.txt/out.npy", FAST, "cannot write"),
@@ -107,7 +106,7 @@ def test_wrong_calls_are_told_in_one_line(
 def test_killed_and_run_again(tmp_path: Path):
     path, output = tmp_path / "many.txt", tmp_path / "out.npy"
     path.write_text("\n".join(f"a castle, variation {n}" for n in range(300)))
-    arguments = [COMMAND, "embed", path, "-o", output, *FAST]
+    arguments = [COMMAND, "encode", path, "-o", output, *FAST]
     started = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(1.5)
     started.send_signal(signal.SIGKILL)
@@ -120,4 +119,4 @@ def test_killed_and_run_again(tmp_path: Path):
 def test_help_shows_examples():
     done = run("--help")
     assert done.returncode == 0
-    assert "unprompt embed prompts.txt -o prompts.npy --precision fp32" in done.stdout
+    assert "unprompt encode prompts.txt -o prompts.npy --precision fp32" in done.stdout

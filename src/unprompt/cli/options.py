@@ -1,0 +1,182 @@
+"""Options that several verbs share: the same word means the same thing everywhere.
+
+Choices are enums, so that the help lists them. Their values are those of the functions that the
+verbs call; ``tests/cli/test_options.py`` compares the two.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unprompt.predicting.predictor import Predictor
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+BATCH_SIZE = 16
+NUM_BEAMS = 4
+
+
+class Route(StrEnum):
+    """How a prompt is recovered."""
+
+    auto = "auto"
+    read = "read"
+    embed = "embed"
+    decode = "decode"
+    caption = "caption"
+    interrogate = "interrogate"
+
+
+class Split(StrEnum):
+    """Part of a pairs table."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+    all = "all"
+
+
+class Precision(StrEnum):
+    """Number format of the encoder's computation."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Index(StrEnum):
+    """How a bank is stored and searched."""
+
+    flat = "flat"
+    sq8 = "sq8"
+    pq = "pq"
+
+
+def _none_for_auto(value: str | None) -> str | None:
+    return None if value == "auto" else value
+
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")]
+OptionalOutput = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="File to write.", show_default="standard output"),
+]
+Table = Annotated[Path, typer.Argument(help="A pairs table.", metavar="TABLE")]
+Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Search sub-folders too.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where torch runs: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
+        callback=_none_for_auto,
+        metavar="DEVICE",
+    ),
+]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        help="The target encoder: hub id or folder of a sentence-transformers model.",
+        metavar="MODEL",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Seed = Annotated[int, typer.Option(help="Another seed gives another result.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="fp32 is exact, int8 the fastest. auto is the fastest with a cosine to fp32 of at "
+        "least 0.9999."
+    ),
+]
+IndexOption = Annotated[
+    Index,
+    typer.Option(
+        help="flat compares every prompt and is exact; sq8 and pq are Faiss indexes for a million "
+        "prompts or more."
+    ),
+]
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="builtin, a model's folder or a hub id; several models answer together.",
+        show_default="builtin",
+        metavar="MODEL",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Share of each model, such as 0.3,0.7.", show_default="equal", metavar="NUMBERS"
+    ),
+]
+RouteOption = Annotated[
+    Route,
+    typer.Option(
+        help="read: the prompt that the file carries. embed: predict the prompt embedding and "
+        "search the bank. decode: let a decoder write the text. caption: let a captioner write. "
+        "interrogate: compose phrases that CLIP ranks. auto: read, else ask the model."
+    ),
+]
+TopK = Annotated[int, typer.Option(min=1, help="Number of prompts to give, best first.")]
+Bank = Annotated[
+    str | None,
+    typer.Option(help="Folder of a bank, or of a model whose bank to search.", metavar="DIR"),
+]
+Knn = Annotated[
+    int,
+    typer.Option(min=0, help="Average this many nearest prompts of the bank into the embedding."),
+]
+Rerank = Annotated[
+    bool,
+    typer.Option(
+        "--rerank",
+        help="Encode the prompts of bank and decoder, and rank them by their cosine to the "
+        "predicted embedding. Needs the target encoder.",
+    ),
+]
+NumBeams = Annotated[
+    int, typer.Option(min=1, help="Beams of the search of a captioner or a decoder.")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Sample from the likeliest tokens that make up this probability, instead of beams."
+    ),
+]
+
+
+def make_predictor(
+    models: list[str] | None,
+    weights: str | None,
+    route: Route,
+    top_k: int,
+    bank: str | None,
+    knn: int,
+    rerank: bool,
+    device: str | None,
+    num_beams: int,
+    top_p: float | None,
+) -> Predictor:
+    """The predictor of these options; raises as `Predictor`, `Search` and `shares_of`."""
+    from unprompt.predicting.captioner_model import Search
+    from unprompt.predicting.embedding_model import BUILTIN
+    from unprompt.predicting.ensemble_model import shares_of
+    from unprompt.predicting.predictor import Predictor
+
+    return Predictor(
+        models or BUILTIN,
+        route,
+        top_k,
+        bank,
+        device,
+        Search(num_beams, top_p),
+        knn,
+        rerank,
+        shares_of(weights) if weights else None,
+    )

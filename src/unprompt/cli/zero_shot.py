@@ -1,0 +1,182 @@
+"""The verbs that make models of public weights and a list of prompts, without images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unprompt.cli import options
+
+zero_shot = typer.Typer(
+    help="Make a model of a public CLIP and a list of prompts; no image is needed.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+class Head(StrEnum):
+    """Type of head."""
+
+    linear = "linear"
+    mlp = "mlp"
+
+
+class Mode(StrEnum):
+    """How an interrogator chooses phrases."""
+
+    fast = "fast"
+    best = "best"
+
+
+Clip = Annotated[
+    str,
+    typer.Argument(
+        help="Image and text tower: hf_clip/ID, open_clip/NAME:TAG or hf/ID (SigLIP); ID may be a "
+        "folder.",
+        metavar="CLIP",
+    ),
+]
+Prompts = Annotated[
+    Path,
+    typer.Argument(help="Prompts: a text file, one a line, or a pairs table.", metavar="PROMPTS"),
+]
+
+
+@zero_shot.command()
+def head(
+    clip: Clip,
+    prompts: Prompts,
+    output: options.Output,
+    head: Annotated[Head, typer.Option(help="Type of head.")] = Head.linear,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of an mlp's hidden layer.")] = 4096,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Standard deviation of noise on text features; narrows the gap to images."
+        ),
+    ] = 0.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the prompts, for an mlp.")] = 20,
+    encoder: options.Encoder = options.ENCODER,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> None:
+    """Fit a head to prompts alone: CLIP's image tower becomes an embedder.
+
+    Measure the model before it has seen an image, and train it further by a recipe with
+    model.start=DIR.
+
+    [bold]Examples[/bold]
+
+      unprompt zero-shot head hf_clip/openai/clip-vit-large-patch14 prompts.txt -o zero-shot
+
+      unprompt evaluate zero-shot pairs.parquet --split test
+
+      unprompt train recipe.yaml model.start=zero-shot
+    """
+    from unprompt.errors import need
+
+    need("train", "torch")
+    import torch
+
+    from unprompt.models.heads import HeadConfig
+    from unprompt.pairs.prompt_file import prompts_of
+    from unprompt.training.head.text_head import pretrain
+
+    fitted = pretrain(
+        clip,
+        prompts_of(prompts),
+        HeadConfig(head.value, hidden),
+        noise,
+        epochs,
+        encoder,
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        seed,
+    )
+    fitted.embedder.save_pretrained(output)
+    typer.echo(
+        f"{output}: head of {fitted.prompts:,} prompts, cosine {fitted.cosine:.4f} from the text "
+        "of prompts held out",
+        err=True,
+    )
+
+
+@zero_shot.command()
+def knn(
+    clip: Clip,
+    prompts: Prompts,
+    output: options.Output,
+    index: options.IndexOption = options.Index.flat,
+    encoder: options.Encoder = options.ENCODER,
+    precision: options.PrecisionOption = options.Precision.auto,
+    device: options.Device = "auto",
+) -> None:
+    """Make a model that averages the prompts which CLIP finds nearest to an image.
+
+    [bold]Examples[/bold]
+
+      unprompt zero-shot knn hf_clip/openai/clip-vit-large-patch14 prompts.txt -o knn
+
+      unprompt predict picture.png --model knn
+    """
+    from unprompt.predicting.bank_building import build_knn
+
+    built = build_knn(prompts, output, clip, index, encoder, precision, device or "cpu")
+    typer.echo(f"{output}: {len(built):,} prompts", err=True)
+
+
+@zero_shot.command()
+def interrogator(
+    clip: Clip,
+    output: options.Output,
+    captioner: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that writes the subject.", show_default="a phrase too", metavar="MODEL"
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="fast: the nearest phrases of each category. best: add phrases one by one as "
+            "long as the whole prompt comes nearer to the image."
+        ),
+    ] = Mode.fast,
+    phrases: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with lists of your own: CATEGORY.txt, a phrase a line.", metavar="DIR"
+        ),
+    ] = None,
+    flavors: Annotated[int, typer.Option(min=0, help="Number of flavors in mode fast.")] = 3,
+    device: options.Device = "auto",
+) -> None:
+    r"""Make a model that composes prompts of phrases which CLIP ranks against the image.
+
+    The phrases are embedded now, once for each CLIP.
+
+    [bold]Examples[/bold]
+
+      unprompt zero-shot interrogator hf_clip/openai/clip-vit-large-patch14 -o asks
+
+      unprompt zero-shot interrogator hf_clip/openai/clip-vit-large-patch14 -o asks \
+        --captioner Salesforce/blip-image-captioning-large --mode best
+
+      unprompt predict picture.png --model asks
+    """
+    from unprompt.predicting.interrogator_model import (
+        InterrogatorConfig,
+        build_interrogator,
+        save_interrogator,
+    )
+    from unprompt.predicting.public_weights import advice
+
+    folder = None if phrases is None else str(phrases)
+    config = InterrogatorConfig(clip, captioner, mode.value, folder, flavors)
+    with advice(clip):
+        made = build_interrogator(config, str(output), output, device)
+    save_interrogator(output, config)
+    count = sum(len(of) for of in made.phrases.values())
+    typer.echo(f"{output}: {count:,} phrases in {', '.join(made.phrases)}", err=True)
