@@ -152,7 +152,7 @@ def test_what_cannot_be_split_is_refused():
 
 
 def test_the_real_pairs_split_without_leakage(shared, tmp_path):
-    from unprompt.curating.encode import with_embeddings
+    from unprompt.curating.encode_file import with_embeddings
     from unprompt.pairs.table import load
 
     table = load(shared / "pairs" / "pairs.jsonl")

@@ -142,9 +142,9 @@ def encode(
 
       unprompt encode prompts.txt -o prompts.npy --precision int8
     """
-    from unprompt.curating.encode import embed as run
+    from unprompt.curating.encode_file import encode_file
 
-    count = run(source, output, encoder, backend, precision)
+    count = encode_file(source, output, encoder, backend, precision)
     typer.echo(f"{output}: {count:,} embeddings", err=True)
 
 
@@ -191,11 +191,13 @@ def dedup(
       unprompt dedup train.parquet --against test.parquet --threshold 0.7 -o clean.parquet
       unprompt dedup pairs.parquet --images --distance 6 -o distinct.parquet
     """
-    from unprompt.curating.dedup.run_dedup import Dedup, run_dedup
+    from unprompt.curating.dedup.dedup_file import dedup_file
 
-    options = Dedup(
-        threshold=threshold,
-        keep=keep,
+    done = dedup_file(
+        source,
+        output,
+        threshold,
+        keep,
         against=against,
         distance=distance if images else None,
         mark=mark,
@@ -204,8 +206,7 @@ def dedup(
         device=device or "auto",
         encoder=encoder,
     )
-    done = run_dedup(source, output, options)
-    typer.echo("\n".join(done.lines), err=True)
+    typer.echo(str(done), err=True)
     for line in done.failed:
         typer.echo(f"unprompt: {line}", err=True)
     if done.failed:
@@ -232,11 +233,11 @@ def split(
       unprompt split pairs.parquet -o split.parquet --val 0.1 --test 0.1
       unprompt split pairs.parquet -o folds.parquet --folds 5 --seed 1
     """
-    from unprompt.curating.dedup.run_dedup import embedded
+    from unprompt.curating.encode_file import with_embeddings
     from unprompt.curating.split import split_by_group
     from unprompt.pairs.table import load, save
 
-    pairs = embedded(load(table), encoder)
+    pairs = with_embeddings(load(table), encoder)
     done = split_by_group(pairs, val, test, threshold, seed, folds)
     save(done.table, output)
     typer.echo(str(done), err=True)

@@ -199,7 +199,7 @@ def download(
 
 def _fetch(folder: Path, options: Options) -> None:
     """Let img2dataset fetch the shards of one round that are missing."""
-    from unprompt.collecting.urls.guard import GuardedDownloader, WatchedDownloader
+    from unprompt.collecting.urls.public_addresses import GuardedDownloader, WatchedDownloader
 
     # The package has a function of the same name as this module.
     img2dataset: Any = import_module("img2dataset.main")

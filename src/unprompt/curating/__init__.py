@@ -1,1 +1,1 @@
-"""Making pairs worth training on: filter, encode, remove near-duplicates, split."""
+"""Steps that make pairs worth training on: filter, encode, remove near-duplicates, split."""

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from unprompt.curating.dedup.folding import fold, letter_key
-from unprompt.curating.dedup.neighbours import NeighbourPairs, collect
-from unprompt.curating.dedup.search import BLOCK_SIZE, highest, search
+from unprompt.curating.dedup.exact_search import BLOCK_SIZE, exact_search, highest
+from unprompt.curating.dedup.identical_prompts import fold, letter_key
+from unprompt.curating.dedup.neighbour_pairs import NeighbourPairs, collect
 from unprompt.errors import TableError
 from unprompt.pairs.schema import SPLITS
 from unprompt.pairs.table import PairsTable
@@ -78,7 +78,7 @@ def _leak(
     (seen, seen_row), (held, held_row) = (
         np.unique(item_of[of_split], return_index=True) for of_split in rows
     )
-    found = collect(search(vectors[held], threshold, vectors[seen], block_size))
+    found = collect(exact_search(vectors[held], threshold, vectors[seen], block_size))
     if len(found):
         # An item in both splits is one prompt, however its own cosine was rounded.
         cosine = np.where(held[found.first] == seen[found.second], np.float32(1), found.cosine)
@@ -151,7 +151,7 @@ def find_overlap(
     theirs = fold(against, against_prompts, name=other_name)
     match = np.full(len(ours), -1, np.int64)
     cosine = np.full(len(ours), -1, np.float32)
-    pairs = search(ours.vectors, threshold, theirs.vectors, block_size, device)
+    pairs = exact_search(ours.vectors, threshold, theirs.vectors, block_size, device)
     for found in pairs:
         _keep_best(match, cosine, found)
     if prompts is not None and against_prompts is not None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unprompt.curating.dedup.folding import fold
-from unprompt.curating.dedup.neighbours import check_threshold, components
-from unprompt.curating.dedup.search import BLOCK_SIZE, search
+from unprompt.curating.dedup.exact_search import BLOCK_SIZE, exact_search
+from unprompt.curating.dedup.identical_prompts import fold
+from unprompt.curating.dedup.neighbour_pairs import check_threshold, components
 from unprompt.curating.leakage import SplitLeak, split_leaks
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import PairsTable
@@ -109,7 +109,7 @@ def split_by_group(
         raise UnpromptError(f"{table.name}: has no rows to split")
     embeddings, prompts = table.embeddings, table.prompts
     items = fold(embeddings, prompts, name=table.name)
-    found = search(items.vectors, threshold, block_size=block_size)
+    found = exact_search(items.vectors, threshold, block_size=block_size)
     label = components(len(items), found)[items.item_of]
     _, first, group = np.unique(label, return_index=True, return_inverse=True)
 

@@ -1,1 +1,1 @@
-"""The pairs table, and every step that makes or cleans one."""
+"""The pairs table, its formats, and the files that prompts are read from."""

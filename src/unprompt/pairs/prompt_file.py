@@ -9,7 +9,7 @@ from pathlib import Path
 from unprompt.errors import TableError
 from unprompt.files import atomic_open
 from unprompt.pairs.csv_file import header_of, read_csv
-from unprompt.pairs.stored import (
+from unprompt.pairs.table_file import (
     column_names,
     existing,
     is_json_lines,

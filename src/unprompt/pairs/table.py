@@ -28,14 +28,14 @@ from unprompt.errors import OutputError, TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
 from unprompt.pairs.schema import REQUIRED, SCHEMA, conform, to_arrow
-from unprompt.pairs.shards import read_member, refusal, split_member
-from unprompt.pairs.stored import (
+from unprompt.pairs.table_file import (
     ROOT_KEY,
     existing,
     raw_batches,
     root_of,
     without_null_prompts,
 )
+from unprompt.pairs.tar_shards import read_member, refusal, split_member
 
 
 @dataclass(frozen=True, slots=True)

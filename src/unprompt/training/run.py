@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from unprompt.curating.encode import with_embeddings
+from unprompt.curating.encode_file import with_embeddings
 from unprompt.curating.split import split_by_group
 from unprompt.errors import RecipeError, TableError, need
 from unprompt.evaluating.evaluation import Evaluation, Reference, evaluate, reference_of

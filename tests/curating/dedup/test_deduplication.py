@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.curating.dedup import twin
-from unprompt.curating.dedup import search as searching
+from unprompt.curating.dedup import exact_search as searching
 from unprompt.curating.dedup.deduplication import Deduplication, deduplicate
 from unprompt.errors import TableError, UnpromptError
 from unprompt.pairs.table import Pair, PairsTable
@@ -169,7 +169,7 @@ def test_rethreshold_is_a_new_search(keep, threshold):
 
 
 def test_rethreshold_below_what_was_searched_is_refused():
-    with pytest.raises(UnpromptError, match=r"searched from 0\.9 up"):
+    with pytest.raises(UnpromptError, match=r"search stopped at 0\.9"):
         deduplicate(np.eye(3), 0.9).rethreshold(0.5)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from unprompt.errors import OutputError
-from unprompt.pairs.shards import member_names, split_member
 from unprompt.pairs.table import stream
+from unprompt.pairs.tar_shards import member_names, split_member
 
 Row = dict[str, Any]
 """The columns of a pair by name."""

@@ -11,7 +11,7 @@ from typing import Any
 from unprompt.collecting.images.journal import Row
 from unprompt.errors import UnpromptError
 from unprompt.files import atomic_path
-from unprompt.pairs.shards import add_sample, member_names, read_member, split_member
+from unprompt.pairs.tar_shards import add_sample, member_names, read_member, split_member
 
 
 def shard_file(number: int) -> str:

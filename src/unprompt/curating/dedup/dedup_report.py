@@ -1,4 +1,4 @@
-"""A page to choose a threshold by: how near prompts come, what each threshold keeps, the groups."""
+"""An HTML page to choose a threshold by: nearest cosines, rows kept, and the largest groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE = 2000
 _GROUPS = 40
 _MEMBERS = 12
 _LETTERS = 600
-"""Of a prompt; a longer one is cut, so that one does not fill the page."""
+"""Longer prompts are cut."""
 _WIDTH, _HEIGHT = 640, 180
 
 _STYLE = """
@@ -32,16 +32,16 @@ summary { cursor: pointer } small { white-space: nowrap; font-weight: 400; color
 def write_report(
     found: Deduplication, path: str | Path, prompts: Sequence[str] | None = None
 ) -> None:
-    """Write one HTML file, without scripts and links, that shows a search for near-duplicates.
+    """Write an HTML file, without scripts and links, that shows a search for near-duplicates.
 
     Args:
-        found: the search; search at a lower threshold than is likely, so that there is a choice.
+        found: the search; its ``searched`` is the lowest threshold that the page offers.
         path: the file.
         prompts: texts to show, by default those of ``found``.
 
     Raises:
         UnpromptError: there are no prompts to show.
-        OutputError: the place cannot be written.
+        OutputError: the file cannot be written.
     """
     prompts = prompts if prompts is not None else found.prompts
     if prompts is None:
@@ -65,8 +65,8 @@ def write_report(
 <style>{_STYLE}</style>
 <h1>Near-duplicate prompts</h1>
 <table>{counts}</table>
-<h2>How near the nearest other prompt is</h2>
-<p>Cosine of {len(nearest):,} prompts to their nearest neighbour; the line is the threshold.</p>
+<h2>Cosine to the nearest other prompt</h2>
+<p>Of {len(nearest):,} prompts; the red line is the threshold.</p>
 {_histogram(nearest, found.threshold)}
 <h2>What each threshold keeps</h2>
 {_curve(kept, found.threshold, len(found))}
@@ -126,7 +126,7 @@ def _curve(kept: list[tuple[float, int]], threshold: float, rows: int) -> str:
 
 
 def _svg(body: str, ticks: list[tuple[float, str]], marked: float, top: int) -> str:
-    """A frame around ``body``: ticks below, 0 to ``top`` at the side, a line at ``marked``."""
+    """``body`` in axes: ticks below, 0 to ``top`` at the left, a line at ``marked``."""
     labels = "".join(
         f'<text x="{x:.1f}" y="{_HEIGHT + 16}" font-size="12" text-anchor="middle">{text}</text>'
         for x, text in ticks
@@ -155,7 +155,7 @@ def _groups(found: Deduplication, prompts: Sequence[str]) -> str:
             f"<details{opened}><summary>{len(rows):,} rows: {_text(prompts[rows[0]], 80)}"
             f"</summary><ol>{members}</ol>{more}</details>"
         )
-    note = "<p>Bold: kept. The figure is the cosine to the kept prompt that stands for it.</p>"
+    note = "<p>Bold: kept. The number is the cosine to the kept prompt that stands for it.</p>"
     return note + "".join(parts)
 
 
@@ -168,7 +168,7 @@ def _member(found: Deduplication, prompts: Sequence[str], row: int) -> str:
 
 
 def _text(prompt: str, letters: int) -> str:
-    """A prompt for HTML, cut, and kept from turning the direction of what follows it."""
+    """A prompt for HTML, cut; ``<bdi>`` keeps its writing direction from the text around it."""
     cut = prompt if len(prompt) <= letters else prompt[:letters] + "…"
     return f"<bdi>{escape(cut)}</bdi>"
 

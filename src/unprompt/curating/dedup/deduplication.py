@@ -8,37 +8,37 @@ from functools import cached_property
 
 import numpy as np
 
-from unprompt.curating.dedup.approximate import approximate_search, measure_recall
-from unprompt.curating.dedup.folding import KEEP_RULES, Items, fold
-from unprompt.curating.dedup.neighbours import (
+from unprompt.curating.dedup.approximate_search import approximate_search, measure_recall
+from unprompt.curating.dedup.exact_search import BLOCK_SIZE, exact_search
+from unprompt.curating.dedup.identical_prompts import KEEP_RULES, Items, fold
+from unprompt.curating.dedup.neighbour_pairs import (
     MAX_PAIRS,
     NeighbourPairs,
     check_threshold,
     collect,
     components,
 )
-from unprompt.curating.dedup.search import BLOCK_SIZE, search
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import PairsTable
 
 
 @dataclass(frozen=True)
 class Deduplication:
-    """The near-duplicates of a set of prompts; questions are answered without a new search.
+    """The near-duplicates of a set of prompts, and which of them are kept.
 
-    Two rows are near-duplicates when their prompts have the same letters or the cosine of their
-    embeddings is at least ``threshold``. Rows with the same letters are one item, searched by the
-    embedding of the row that ``keep`` chooses among them. Everything is counted in rows from 0.
+    Two rows are near-duplicates if their prompts have the same letters or the cosine of their
+    embeddings is at least ``threshold``. Rows with the same letters are one item; the embedding of
+    the row that ``keep`` chooses among them is searched. Rows are counted from 0.
 
     Attributes:
         threshold: cosine from which two items are near-duplicates.
-        searched: the threshold of the search; `rethreshold` can go down to it.
+        searched: the threshold of the search, the lowest that `rethreshold` accepts.
         keep: the rule, ``first``, ``longest`` or ``central``.
-        items: rows folded to items.
-        pairs: all pairs of items whose cosine is at least ``searched``, in items.
-        prompts: the prompts, where they are known.
+        items: the distinct items.
+        pairs: all pairs of items (not rows) whose cosine is at least ``searched``.
+        prompts: the prompts, if they are known.
         recall: share of the pairs that an approximate search found, measured on a sample; None
-            for an exact one, which finds all.
+            after an exact search, which finds all.
     """
 
     threshold: float
@@ -54,10 +54,10 @@ class Deduplication:
 
     @cached_property
     def representative_of(self) -> np.ndarray:
-        """The kept row that stands for each row, int64 of shape (rows,); a kept one's is itself.
+        """The kept row that stands for each row, int64 of shape (rows,).
 
-        For a removed row: of its kept near-duplicates the one with the highest cosine, the
-        earliest where several have it.
+        For a kept row it is the row itself; for a removed row its kept near-duplicate with the
+        highest cosine, the earliest if several have it.
         """
         return self.items.rows[self._kept_item_of[self.items.item_of]]
 
@@ -65,10 +65,10 @@ class Deduplication:
     def kept(self) -> np.ndarray:
         """Rows to keep, int64, ascending.
 
-        Greedy: items are visited in the order of ``keep`` (``first``: row order; ``longest``: the
-        longest prompt first; ``central``: the item with the most near-duplicate rows first; ties
-        by row order), and one is kept when none of its near-duplicates is kept already. So every
-        removed item has a kept near-duplicate, and no two kept ones are near-duplicates.
+        Items are visited in the order of ``keep`` (``first``: row order; ``longest``: the longest
+        prompt first; ``central``: the item with the most near-duplicate rows first; ties in row
+        order). An item is kept if none of its near-duplicates is kept already. So every removed
+        item has a kept near-duplicate, and no two kept items are near-duplicates.
         """
         return np.unique(self.representative_of)
 
@@ -81,8 +81,8 @@ class Deduplication:
     def group_of(self) -> np.ndarray:
         """Group of each row, int64 of shape (rows,): the smallest row of its group.
 
-        Groups are the connected components of the near-duplicate relation, so two rows of one
-        group need not be near-duplicates themselves.
+        Groups are the connected components of near-duplicates, so two rows of one group need not
+        be near-duplicates of each other.
         """
         label = components(len(self.items), self._edges.chunks())[self.items.item_of]
         _, first, group = np.unique(label, return_index=True, return_inverse=True)
@@ -104,16 +104,16 @@ class Deduplication:
         return found[self.items.item_of]
 
     def rethreshold(self, threshold: float) -> Deduplication:
-        """The answer at another threshold, the same as a new search would give.
+        """The result at another threshold, equal to that of a new search.
 
         Raises:
-            UnpromptError: below the threshold that was searched.
+            UnpromptError: the threshold is below that of the search.
         """
         check_threshold(threshold)
         if threshold < self.searched:
             raise UnpromptError(
-                f"searched from {self.searched} up, so {threshold} needs a new search; "
-                "call deduplicate with the lower threshold"
+                f"the search stopped at {self.searched}, so {threshold} needs a new search; call "
+                "deduplicate with the lower threshold"
             )
         return replace(self, threshold=threshold)
 
@@ -133,7 +133,7 @@ class Deduplication:
         return counts if self.recall is None else {**counts, "recall": self.recall}
 
     def examples(self, count: int = 10) -> list[tuple[int, int, float]]:
-        """Removed rows nearest to the threshold: where a wrong decision would show first.
+        """Removed rows nearest to the threshold, where wrong decisions are most likely.
 
         Returns:
             At most ``count`` tuples of removed row, its representative and their cosine, the
@@ -166,12 +166,12 @@ class Deduplication:
         highest = np.full(len(self.items), -2, np.float32)
         held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for half in ((edges.first, edges.second), (edges.second, edges.first)):
-            # An edge between kept and removed, seen from either end.
+            # Edges between a kept and a removed item, from either end.
             between = np.flatnonzero(kept[half[0]] & ~kept[half[1]])
             keeper, removed = half[0][between], half[1][between]
             np.maximum.at(highest, removed, edges.cosine[between])
             held.append((removed, keeper, edges.cosine[between]))
-        removed, keeper, cosine = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        removed, keeper, cosine = (np.concatenate(halves) for halves in zip(*held, strict=True))
         nearest = cosine == highest[removed]
         removed, keeper, cosine = removed[nearest], keeper[nearest], cosine[nearest]
         order = np.lexsort((self.items.rows[keeper], removed))
@@ -193,20 +193,19 @@ def deduplicate(
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
 
-    The same input gives the same answer, to the bit, whatever the block size, the number of
-    threads or the device.
+    Block size, number of threads and device do not change a bit of the result.
 
     Args:
         items: a pairs table with embeddings, or a float array of shape (n, dim), of any scale.
         threshold: cosine from which two prompts are near-duplicates, above 0 and at most 1.
-        keep: which of near-duplicates is kept: the ``first`` in row order, the ``longest`` prompt
-            or the most ``central``, that with the most near-duplicate rows.
-        prompts: n prompts for an array; those with the same letters are folded before the search.
-        block_size: rows multiplied at a time; bounds the memory, never changes the answer.
-        max_pairs: pairs the result may hold, at 12 bytes each.
-        device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
-        approximate: search by Faiss IVF instead, for five million rows and more; pairs are missed,
-            and ``recall`` tells how many.
+        keep: which near-duplicate is kept: the ``first`` in row order, the ``longest`` prompt, or
+            the most ``central`` one, which has the most near-duplicate rows.
+        prompts: n prompts, if ``items`` is an array; prompts with the same letters are one item.
+        block_size: rows multiplied at a time; more take more memory.
+        max_pairs: most pairs that the result may hold, 12 bytes each.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda if torch finds a GPU.
+        approximate: search with Faiss IVF, for five million rows and more; it misses some pairs,
+            and ``recall`` says how many.
 
     Raises:
         TableError: the table has no embeddings, or one is zero or not finite.
@@ -224,7 +223,7 @@ def deduplicate(
     if approximate:
         found = approximate_search(folded.vectors, threshold)
     else:
-        found = search(folded.vectors, threshold, None, block_size, device)
+        found = exact_search(folded.vectors, threshold, None, block_size, device)
     pairs = collect(found, max_pairs)
     recall = measure_recall(folded.vectors, threshold, pairs) if approximate else None
     return Deduplication(threshold, threshold, keep, folded, pairs, prompts, recall)

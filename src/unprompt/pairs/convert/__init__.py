@@ -18,7 +18,7 @@ from unprompt.pairs.convert import (
     imagefolder,
     kaggle,
     openclip,
-    pairs,
+    pairs_table,
     webdataset,
 )
 from unprompt.pairs.convert.format import Format
@@ -37,7 +37,7 @@ FORMATS: dict[str, Format] = {
         imagefolder.FORMAT,
         huggingface.FORMAT,
         webdataset.FORMAT,
-        pairs.FORMAT,
+        pairs_table.FORMAT,
     )
 }
 """Formats by name; a source is of the first that it looks like."""
@@ -164,7 +164,7 @@ def recognise(source: Path) -> Format:
     if not source.exists():
         raise TableError(f"{source}: no such file or folder")
     for known in FORMATS.values():
-        if known.looks_like(source):
+        if known.matches(source):
             return known
     raise TableError(f"{source}: of no known format; say which with --from: {', '.join(FORMATS)}")
 

@@ -45,7 +45,7 @@ _HOLDS = frozenset(
 )
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Parquet with ``image_name`` and ``part_id``."""
     if path.suffix != ".parquet" or not path.is_file():
         return False
@@ -121,4 +121,4 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-FORMAT = Format("diffusiondb", _HOLDS, looks_like, read, write)
+FORMAT = Format("diffusiondb", _HOLDS, matches, read, write)

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from unprompt.errors import TableError
 from unprompt.pairs.schema import SCHEMA, to_arrow
-from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import split_member
 
 BATCH_SIZE = 1024
 
@@ -31,14 +31,14 @@ class Format:
     Attributes:
         name: as ``--to`` takes it.
         holds: columns of a pairs table that survive a round trip; ``*`` is every further column.
-        looks_like: whether a path on disk is of this format.
+        matches: whether a path on disk is of this format.
         read: see `Read`.
         write: see `Write`.
     """
 
     name: str
     holds: frozenset[str]
-    looks_like: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     read: Read
     write: Write
 

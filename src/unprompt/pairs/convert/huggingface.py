@@ -13,13 +13,13 @@ import pyarrow as pa
 from unprompt.errors import MissingExtraError, TableError
 from unprompt.files import atomic_folder
 from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
-from unprompt.pairs.shards import refusal
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import refusal
 
 _NAMES = ("text", "prompt", "caption")
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """A folder that ``Dataset.save_to_disk`` wrote."""
     return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
 
@@ -119,4 +119,4 @@ def _written(datasets: Any, rows: Iterator[dict[str, Any]], features: Any, spool
     return datasets.Dataset.from_file(str(file))
 
 
-FORMAT = Format("huggingface", ALL, looks_like, read, write)
+FORMAT = Format("huggingface", ALL, matches, read, write)

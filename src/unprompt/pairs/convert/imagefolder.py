@@ -15,7 +15,7 @@ from unprompt.pairs.table import PairsTable
 METADATA = "metadata.jsonl"
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """A folder with ``metadata.jsonl``."""
     return (path / METADATA).is_file()
 
@@ -58,4 +58,4 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
                 metadata.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-FORMAT = Format("imagefolder", ALL, looks_like, read, write)
+FORMAT = Format("imagefolder", ALL, matches, read, write)

@@ -24,7 +24,7 @@ def _name_of(identity: str) -> str:
     return identity.replace("%", "%25").replace("/", "%2F")
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """A folder with ``prompts.csv``."""
     return (path / "prompts.csv").is_file()
 
@@ -70,7 +70,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
                     writer.writerow([name, row["prompt"]])
 
 
-def looks_like_submission(path: Path) -> bool:
+def matches_submission(path: Path) -> bool:
     """A CSV with ``imgId_eId`` and ``val``."""
     return has_columns(path, SUBMISSION)
 
@@ -125,11 +125,11 @@ def write_submission(batches: Iterator[PairsTable], path: Path, failed: list[str
                 )
 
 
-FORMAT = Format("kaggle", frozenset({"id", "prompt"}), looks_like, read, write)
+FORMAT = Format("kaggle", frozenset({"id", "prompt"}), matches, read, write)
 SUBMISSION_FORMAT = Format(
     "kaggle-submission",
     frozenset({"id", "embedding"}),
-    looks_like_submission,
+    matches_submission,
     read_submission,
     write_submission,
 )

@@ -12,8 +12,8 @@ from unprompt.errors import TableError
 from unprompt.files import atomic_open
 from unprompt.pairs.convert.format import Format, batches_of, rows_of
 from unprompt.pairs.csv_file import has_columns, read_csv
-from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import split_member
 
 COLUMNS = ["filepath", "title"]
 _DELIMITERS = "\t,"
@@ -21,7 +21,7 @@ _DELIMITERS = "\t,"
 _HOLDS = frozenset({"file", "prompt"})
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """A file whose header has ``filepath`` and ``title``, between tabs or commas."""
     return has_columns(path, COLUMNS, _DELIMITERS)
 
@@ -76,4 +76,4 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
                 writer.writerow([str(written), row["prompt"]])
 
 
-FORMAT = Format("openclip-csv", _HOLDS, looks_like, read, write)
+FORMAT = Format("openclip-csv", _HOLDS, matches, read, write)

@@ -12,8 +12,8 @@ from unprompt.errors import TableError
 from unprompt.files import atomic_folder
 from unprompt.images import IMAGE_SUFFIXES
 from unprompt.pairs.convert.format import ALL, Format, batches_of, rows_of
-from unprompt.pairs.shards import add_sample
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import add_sample
 
 SAMPLES_PER_SHARD = 10_000
 """img2dataset's default ``number_sample_per_shard``."""
@@ -21,7 +21,7 @@ SAMPLES_PER_SHARD = 10_000
 _HOLDS = ALL - {"embedding", "file"}
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """A tar file, or a folder with tar files."""
     return path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
 
@@ -110,4 +110,4 @@ def _readable(table: PairsTable, failed: list[str]) -> Iterator[tuple[dict[str, 
             failed.append(str(error))
 
 
-FORMAT = Format("webdataset", _HOLDS, looks_like, read, write)
+FORMAT = Format("webdataset", _HOLDS, matches, read, write)

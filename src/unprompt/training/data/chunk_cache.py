@@ -17,8 +17,8 @@ import numpy as np
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_path, cache_dir
-from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import split_member
 from unprompt.progress import track
 
 CHUNK = 1024

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unprompt.pairs.shards import split_member
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.tar_shards import split_member
 
 OPEN_SHARDS = 8
 """Shards that are read at once: neighbours in a batch come from so many."""

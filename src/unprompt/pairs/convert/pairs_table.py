@@ -10,7 +10,7 @@ from unprompt.pairs.convert.format import ALL, BATCH_SIZE, Format
 from unprompt.pairs.table import PairsTable, PairsWriter, stream
 
 
-def looks_like(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Parquet or JSON lines, or a folder with ``pairs.parquet``."""
     return path.suffix in (".parquet", ".jsonl") or (path / "pairs.parquet").is_file()
 
@@ -28,4 +28,4 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             writer.write(table)
 
 
-FORMAT = Format("pairs", ALL, looks_like, read, write)
+FORMAT = Format("pairs", ALL, matches, read, write)

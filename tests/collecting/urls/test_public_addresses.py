@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("img2dataset", reason="the extra [data] is not installed")
 
 from tests.collecting.urls.web import BadWeb, bad_web
-from unprompt.collecting.urls import guard
-from unprompt.collecting.urls.guard import connect, guarded_opener, is_public
+from unprompt.collecting.urls import public_addresses
+from unprompt.collecting.urls.public_addresses import connect, guarded_opener, is_public
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "localhost"])
@@ -54,7 +54,7 @@ def as_public(monkeypatch: pytest.MonkeyPatch):
         return real(("127.0.0.1", port), *rest)
 
     with bad_web() as web:
-        monkeypatch.setattr(guard.socket, "create_connection", route)
+        monkeypatch.setattr(public_addresses.socket, "create_connection", route)
         yield web
 
 

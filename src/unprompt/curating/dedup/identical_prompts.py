@@ -1,4 +1,4 @@
-"""Prompts that are the same to the letter, folded to one item before any search."""
+"""Identical prompts, folded to one item before the search for near-duplicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from unprompt.curating.dedup.neighbours import normalise
+from unprompt.curating.dedup.neighbour_pairs import normalise
 from unprompt.errors import TableError
 
 KEEP_RULES = ("first", "longest", "central")
@@ -20,11 +20,11 @@ KEEP_RULES = ("first", "longest", "central")
 
 @dataclass(frozen=True)
 class Items:
-    """Rows folded to distinct items.
+    """Distinct items of a set of rows; identical rows are one item.
 
     Attributes:
-        rows: int64 of shape (items,), ascending where the rule is ``first``; the row that stands
-            for each item. Items are numbered by their first row.
+        rows: int64 of shape (items,); the row that stands for each item, ascending if the rule is
+            ``first``. Items are numbered in the order of their first rows.
         item_of: int64 of shape (rows,); the item of each row.
         vectors: unit embeddings of the items, float32 of shape (items, dim).
     """
@@ -43,9 +43,9 @@ class Items:
 
 
 def letter_key(prompt: str) -> str:
-    """The prompt without what does not count: case, punctuation, and the amount of space.
+    """The prompt in lower case, with punctuation and white space replaced by single spaces.
 
-    A prompt of nothing but punctuation keeps it.
+    Prompts with the same key count as identical. A prompt of punctuation only keeps it.
     """
     folded = unicodedata.normalize("NFKC", prompt).casefold()
     return _separators().sub(" ", folded).strip() or folded.strip()
@@ -53,7 +53,7 @@ def letter_key(prompt: str) -> str:
 
 @lru_cache(maxsize=1)
 def _separators() -> re.Pattern[str]:
-    # Not \W: that would drop combining marks, which tell words of Indic scripts apart.
+    # \W would also match combining marks, which distinguish words of Indic scripts.
     points = range(sys.maxunicode + 1)
     marks = "".join(chr(point) for point in points if unicodedata.category(chr(point))[0] in "PZ")
     return re.compile(f"[\\s{re.escape(marks)}]+")
@@ -65,16 +65,18 @@ def fold(
     keep: str = "first",
     name: str = "embeddings",
 ) -> Items:
-    """Fold rows with the same letters, or the same embedding, to one item.
+    """Fold rows with the same `letter_key`, or the same embedding, to one item.
 
     Args:
-        embeddings: float array of shape (n, dim), of any length per row.
+        embeddings: float array of shape (n, dim); rows need not have unit length.
         prompts: n prompts; without them only rows with equal embeddings are folded.
-        keep: which row stands for an item: its ``longest`` prompt, else its first row.
-        name: what errors call the rows.
+        keep: the row that stands for an item: ``longest`` chooses its longest prompt, every other
+            rule its first row.
+        name: the name of the rows in errors.
 
     Raises:
-        TableError: counts differ, or an embedding is zero or not finite.
+        TableError: the numbers of prompts and embeddings differ, or an embedding is zero or not
+            finite.
     """
     if prompts is not None and len(prompts) != len(embeddings):
         raise TableError(f"{name}: {len(prompts)} prompts but {len(embeddings)} embeddings")
@@ -87,17 +89,17 @@ def fold(
             np.int64,
             len(prompts),
         )
-    rows = _standing_rows(item_of, prompts, keep)
+    rows = _chosen_rows(item_of, prompts, keep)
     vectors = normalise(embeddings, name, rows)
     same = _equal_rows(vectors)
     if same.max(initial=-1) + 1 < len(vectors):
         vectors = vectors[np.unique(same, return_index=True)[1]]
         item_of = same[item_of]
-        rows = _standing_rows(item_of, prompts, keep)
+        rows = _chosen_rows(item_of, prompts, keep)
     return Items(rows, item_of, vectors)
 
 
-def _standing_rows(item_of: np.ndarray, prompts: Sequence[str] | None, keep: str) -> np.ndarray:
+def _chosen_rows(item_of: np.ndarray, prompts: Sequence[str] | None, keep: str) -> np.ndarray:
     order = np.arange(len(item_of))
     if keep == "longest" and prompts is not None:
         order = np.lexsort((order, np.array([-len(prompt) for prompt in prompts])))
@@ -106,8 +108,8 @@ def _standing_rows(item_of: np.ndarray, prompts: Sequence[str] | None, keep: str
 
 
 def _equal_rows(vectors: np.ndarray) -> np.ndarray:
-    """For each row a number that equal rows share, counted by first appearance without gaps."""
-    # Only rows that repeat another's first two values can equal another; hash no others.
+    """For each row the number of its distinct value, counted from 0 by first appearance."""
+    # Only rows that share their first two values with another can equal it; hash only those.
     begin = np.zeros((len(vectors), 2), np.float32)
     begin[:, : vectors.shape[1]] = vectors[:, :2]
     _, inverse, counts = np.unique(

@@ -50,11 +50,10 @@ def is_json_lines(path: Path) -> bool:
 
 def is_parquet(path: Path) -> bool:
     """Whether a file begins as Parquet does, whatever its name."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
-    except OSError:
+    if not path.is_file():  # a pipe can be read only once
         return False
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
 
 
 def column_names(path: Path) -> list[str]:

@@ -37,7 +37,7 @@ def with_embeddings(
     return table.with_columns({"embedding": embeddings})
 
 
-def embed(
+def encode_file(
     source: str | Path,
     output: str | Path,
     encoder: str = DEFAULT_ENCODER,

@@ -1,7 +1,7 @@
 """Pairs of near-duplicates: their cosine to the last bit, and the groups that they form.
 
-A pair's cosine is computed from its two rows alone, in one order of operations, so what is a
-near-duplicate does not depend on block size, threads or device.
+The cosine of a pair is computed from its two rows only, in one order of operations. So block size,
+threads and device do not change which rows are near-duplicates.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from unprompt.errors import TableError, UnpromptError
 
 MAX_PAIRS = 200_000_000
-"""Pairs a search may hold at once (12 bytes each); beyond, the threshold is too low to be kept."""
+"""Pairs that a search may hold, 12 bytes each; more mean that the threshold is too low."""
 
 _EDGES = 4_000_000
-"""Pairs that are looked at together where all of them would take too much memory."""
+"""Pairs that `NeighbourPairs.chunks` yields at a time, to limit the memory."""
 
 _CHUNK = 128
-"""Rows whose products are held at a time: few enough to stay in the processor's cache."""
+"""Rows whose products are held at a time: few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NeighbourPairs:
         return NeighbourPairs(self.first[mask], self.second[mask], self.cosine[mask])
 
     def chunks(self) -> Iterator[NeighbourPairs]:
-        """The same pairs, some at a time."""
+        """The same pairs in chunks."""
         for start in range(0, len(self), _EDGES):
             part = slice(start, start + _EDGES)
             yield NeighbourPairs(self.first[part], self.second[part], self.cosine[part])
@@ -59,7 +59,7 @@ class NeighbourPairs:
     @classmethod
     def concatenate(cls, chunks: Iterable[NeighbourPairs]) -> NeighbourPairs:
         """Join chunks in their order."""
-        chunks = [*chunks, cls(*(np.empty(0, kind) for kind in (np.int32, np.int32, np.float32)))]
+        chunks = [*chunks, cls(*(np.empty(0, dtype) for dtype in (np.int32, np.int32, np.float32)))]
         return cls(
             np.concatenate([chunk.first for chunk in chunks]),
             np.concatenate([chunk.second for chunk in chunks]),
@@ -104,9 +104,9 @@ def normalise(
 
 
 def cosines(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Cosines of ``left[i]`` and ``right[j]``, the same whatever else is computed beside them.
+    """Cosines of ``left[i]`` and ``right[j]``; a pair's cosine does not depend on other pairs.
 
-    Products of two float32 are exact in float64; numpy adds each row's pairwise in float64, and
+    Products of two float32 are exact in float64. numpy adds those of a row pairwise in float64, and
     the sum is rounded to float32.
 
     Args:
@@ -132,9 +132,9 @@ def _row_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 def rounding_margin(dim: int) -> float:
     """How far a float32 dot product of two unit vectors can be from the true one.
 
-    At most ``dim`` units of 2^-24, however the additions are ordered (Higham, Accuracy and
-    Stability of Numerical Algorithms, section 3.1), and a little for vectors of nearly unit length
-    and for the rounding of the threshold.
+    At most ``dim`` units of 2^-24 in any order of additions (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1); 8 more cover vectors of nearly unit length and the rounding
+    of the threshold.
     """
     return (dim + 8) * 2.0**-24
 
@@ -142,13 +142,13 @@ def rounding_margin(dim: int) -> float:
 def confirm(
     left: np.ndarray, right: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float
 ) -> NeighbourPairs:
-    """Of candidate pairs those whose cosine, as `cosines` gives it, reaches the threshold."""
+    """The candidate pairs whose cosine (see `cosines`) is at least the threshold."""
     least = np.float32(threshold - rounding_margin(left.shape[1]))
     cosine = np.full(len(first), -1, np.float32)
     for start in range(0, len(first), _CHUNK):
         part = slice(start, start + _CHUNK)
         rows, others = left[first[part]], right[second[part]]
-        # Most candidates fall at a glance in float32; the rest are computed again.
+        # A float32 product excludes most candidates; the others are computed again in float64.
         near = np.flatnonzero(np.einsum("ij,ij->i", rows, others) >= least)
         cosine[start + near] = _row_products(rows[near], others[near])
     mask = cosine >= np.float32(threshold)
@@ -169,25 +169,25 @@ def collect(chunks: Iterable[NeighbourPairs], max_pairs: int = MAX_PAIRS) -> Nei
         if count > max_pairs:
             raise UnpromptError(
                 f"more than {max_pairs:,} pairs reach the threshold, and each takes 12 bytes; "
-                "raise the threshold, or max_pairs where there is memory for it"
+                "raise the threshold, or max_pairs if there is memory for more"
             )
     return NeighbourPairs.concatenate(held)
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that is no cosine of near-duplicates.
+    """Check that a threshold is above 0 and at most 1.
 
     Raises:
-        UnpromptError: not above 0 and at most 1.
+        UnpromptError: it is not.
     """
     if not 0 < threshold <= 1:
         raise UnpromptError(f"the threshold must be above 0 and at most 1, not {threshold}")
 
 
 def components(count: int, chunks: Iterable[NeighbourPairs]) -> np.ndarray:
-    """Connected components of the rows 0 to ``count`` - 1 under chunks of pairs.
+    """Connected components of the rows 0 to ``count`` - 1 whose edges are the pairs.
 
-    Chunks are read once and not kept, so a low threshold with very many pairs takes no memory.
+    Chunks are read once and not kept, so the memory does not grow with the number of pairs.
 
     Returns:
         int64 of shape (count,): for each row the smallest row of its component.

@@ -1,8 +1,9 @@
 """Exact search for all pairs of prompt embeddings whose cosine reaches a threshold.
 
-Two steps: products of short vectors (`unprompt.curating.dedup.bound`) find every pair that could
-reach the threshold; `unprompt.curating.dedup.neighbours` then computes each candidate's cosine.
-The second step alone decides, so the answer does not depend on block size, threads or device.
+First a screen multiplies short vectors (`unprompt.curating.dedup.cosine_bounds`) to find every pair
+that could reach the threshold. Then `unprompt.curating.dedup.neighbour_pairs.confirm` computes the
+cosine of each of these candidates. Only that cosine decides, so the answer does not depend on block
+size, threads or device.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unprompt.curating.dedup.bound import choose_width, encode, leading_axes, least_product, shorten
-from unprompt.curating.dedup.neighbours import (
+from unprompt.curating.dedup.cosine_bounds import (
+    choose_width,
+    encode,
+    leading_axes,
+    least_product,
+    shorten,
+)
+from unprompt.curating.dedup.neighbour_pairs import (
     NeighbourPairs,
     check_threshold,
     confirm,
@@ -27,16 +34,17 @@ from unprompt.parallel import cores, in_order
 from unprompt.progress import track
 
 BLOCK_SIZE = 512
-"""Rows of one block. A thread holds the products of two blocks (4 bytes each, so 1 MB): they stay
-in the cache of its core, which makes a search a tenth faster than 1,024 rows do."""
+"""Rows of one block. The products of two blocks are 1 MB and stay in the cache of a core: a search
+is 10 % faster than with blocks of 1,024 rows."""
 
 DEVICES = ("auto", "cpu", "cuda")
 
 _FEW = 5_000_000_000
-"""Pairs, each counted twice, up to which numpy is done before torch is even imported."""
+"""Products up to which numpy finishes before torch is imported."""
 _CUDA_BLOCKS = 32
+"""How much larger a block is on a GPU."""
 _PENDING = 65_536
-"""Candidates that are gathered before they are confirmed, so that few calls do much."""
+"""Candidates that are collected before one call confirms them."""
 
 
 class Screen(Protocol):
@@ -46,7 +54,7 @@ class Screen(Protocol):
     block_size: int
 
     def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates: rows from ``top`` on, rows of the other set from ``left`` on, one block each.
+        """Candidates between the block of rows at ``top`` and the block of others at ``left``.
 
         Returns:
             Row and other row of each candidate, in any order.
@@ -54,28 +62,28 @@ class Screen(Protocol):
         ...
 
 
-def search(
+def exact_search(
     embeddings: np.ndarray,
     threshold: float,
     others: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
     device: str = "auto",
 ) -> Iterator[NeighbourPairs]:
-    """Yield all pairs with cosine at or above ``threshold``, exactly, block row by block row.
+    """Yield all pairs whose cosine is at least ``threshold``, exactly.
 
     Args:
         embeddings: unit rows as from `normalise`, float32 of shape (n, dim).
         threshold: lowest cosine that counts, above 0 and at most 1.
-        others: a second set of shape (m, dim); without it each pair within ``embeddings`` is
-            given once, with ``first < second``.
-        block_size: rows multiplied at a time; bounds the memory, never changes the answer.
-        device: ``cpu``, ``cuda``, or ``auto``: cuda where torch finds it.
+        others: a second set of shape (m, dim), searched for pairs between the sets; without it
+            each pair within ``embeddings`` is given once, with ``first < second``.
+        block_size: rows multiplied at a time; more take more memory, the answer is the same.
+        device: ``cpu``, ``cuda``, or ``auto``: cuda if torch finds a GPU.
 
     Yields:
-        Chunks which, joined in order, are sorted.
+        Chunks of pairs; joined in their order they are sorted.
 
     Raises:
-        UnpromptError: a wrong threshold, or a device that is not there.
+        UnpromptError: a wrong threshold, or the device does not exist.
     """
     check_threshold(threshold)
     right = embeddings if others is None else others
@@ -118,8 +126,8 @@ def highest(
         block_size: rows multiplied at a time.
 
     Returns:
-        Row of ``left``, row of ``right`` and their cosine; of equal pairs the first in row order.
-        (-1, -1, NaN) where a set is empty.
+        Row of ``left``, row of ``right`` and their cosine; the first such pair in row order.
+        (-1, -1, NaN) if a set is empty.
     """
     margin = np.float32(2 * rounding_margin(left.shape[1]))
     best = np.float32(-2)
@@ -174,8 +182,8 @@ def _screen(
 def _integers_are_fast() -> bool:
     """Whether torch multiplies int8 faster than float32 on this processor.
 
-    With AVX-512 it does, and several times where there is VNNI; elsewhere it may fall back to
-    plain loops. Asked of torch, not tried: a trial on a busy machine goes wrong now and then.
+    With AVX-512 it does, several times faster with VNNI; without, torch may use plain loops. A
+    timed trial would be unreliable on a busy machine.
     """
     import torch
 
@@ -184,9 +192,9 @@ def _integers_are_fast() -> bool:
 
 
 class FloatScreen:
-    """Products of short vectors in float32, by numpy alone."""
+    """Products of short vectors in float32, with numpy only."""
 
-    workers = 1  # numpy's products use every core by themselves
+    workers = 1  # numpy uses every core for one product
 
     def __init__(self, short: np.ndarray, others: np.ndarray, threshold: float, block_size: int):
         self.block_size = block_size
@@ -203,7 +211,7 @@ class FloatScreen:
 
 
 class IntegerScreen:
-    """Products of int8 codes of the short vectors, by torch, on a processor or on CUDA."""
+    """Products of int8 codes of the short vectors, with torch, on a processor or on CUDA."""
 
     def __init__(
         self,
@@ -230,10 +238,10 @@ class IntegerScreen:
         self._own = threading.local()
 
     def _blocks(self, short: np.ndarray, device: str) -> tuple[Any, np.ndarray]:
-        """Codes, filled up with zeros to whole blocks, and the largest error of each block."""
+        """Codes, padded with zeros to whole blocks, and the largest error of each block."""
         codes = encode(short, self._step)
         blocks = -(-len(codes) // self.block_size)
-        # The kernels want multiples of 8 both ways; zeros add nothing to a product.
+        # The kernels need multiples of 8 in both directions; zeros do not change a product.
         side = max(-(-self.block_size // 32) * 32, 32)
         width = -(-short.shape[1] // 8) * 8
         values = np.zeros((blocks, side, width), np.int8)
@@ -252,7 +260,7 @@ class IntegerScreen:
         )
         rows, columns = self._rows[block], self._columns[other].T
         if self._on_cpu:
-            # Memory that is used again stays in the cache, and needs no new pages.
+            # Memory that is reused stays in the cache.
             if not hasattr(self._own, "scores"):
                 shape = (rows.shape[0], columns.shape[1])
                 self._own.scores = self._torch.empty(shape, dtype=self._torch.int32)
@@ -262,7 +270,7 @@ class IntegerScreen:
         else:
             scores = self._torch._int_mm(rows, columns)
             i, j = (half.cpu().numpy() for half in (scores >= least).nonzero(as_tuple=True))
-        # Below a product of zero, what fills up the blocks passes too.
+        # With a negative least product the padding passes too.
         real = (i < min(self.block_size, self._count - top)) & (
             j < min(self.block_size, self._other_count - left)
         )
@@ -272,23 +280,23 @@ class IntegerScreen:
 def _at_least(
     scores: np.ndarray, least: np.number, reached: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of each score that is at least ``least``; few are.
+    """Row and column of each score that is at least ``least``.
 
-    Eight answers are looked at together, which is several times faster than `numpy.nonzero`.
-    ``reached`` is room for the answers.
+    Few scores are, so eight comparisons are read as one number, which is several times faster than
+    `numpy.nonzero`. ``reached`` is memory for the comparisons.
     """
-    answers = np.greater_equal(scores, least, out=reached).ravel()
-    whole = len(answers) // 8 * 8
-    eights = np.flatnonzero(answers[:whole].view(np.uint64) != 0)
-    which, place = np.nonzero(answers[:whole].reshape(-1, 8)[eights])
-    rest = np.flatnonzero(answers[whole:]) + whole
+    passed = np.greater_equal(scores, least, out=reached).ravel()
+    whole = len(passed) // 8 * 8
+    eights = np.flatnonzero(passed[:whole].view(np.uint64) != 0)
+    which, place = np.nonzero(passed[:whole].reshape(-1, 8)[eights])
+    rest = np.flatnonzero(passed[whole:]) + whole
     return np.divmod(np.concatenate([eights[which] * 8 + place, rest]), scores.shape[1])
 
 
 def _on_all_cores(
     task: Callable[[int], NeighbourPairs], items: range, workers: int
 ) -> Iterator[NeighbourPairs]:
-    """Results of ``task`` in order; each thread multiplies alone, and torch is left as it was."""
+    """Results of ``task`` in order; torch uses one thread for each of them meanwhile."""
     if workers == 1:
         yield from map(task, items)
         return

@@ -1,11 +1,11 @@
-"""Short integer vectors whose products bound cosines from above.
+"""Upper bounds of cosines from products of short int8 vectors.
 
-A unit vector x is rotated onto the leading axes of its data: x₁ on the first few, x₂ on the rest.
-By Cauchy–Schwarz ⟨x, y⟩ ≤ ⟨x₁, y₁⟩ + ‖x₂‖‖y₂‖, which is the product of the short unit vectors
-z = (x₁, ‖x₂‖). A further rotation spreads z evenly over its coordinates, so that int8 holds them
-well: z = step·code + e, and ⟨z, z'⟩ ≤ step²⟨code, code'⟩ + ‖e‖ + ‖e'‖ + ‖e‖‖e'‖. Products of int8
-are exact and fast; of 384 dimensions 64 leave 1 pair in 2,000 of real prompts to be looked at
-again, at a cosine of 0.9.
+A unit vector x is rotated to the principal axes of the data and cut: x₁ holds the first few
+coordinates, x₂ the rest. By Cauchy–Schwarz ⟨x, y⟩ ≤ ⟨x₁, y₁⟩ + ‖x₂‖‖y₂‖, which is the product of
+the short unit vectors z = (x₁, ‖x₂‖). A second rotation spreads z evenly over its coordinates, so
+that rounding to int8 costs little: z = step·code + e, and
+⟨z, z'⟩ ≤ step²⟨code, code'⟩ + ‖e‖ + ‖e'‖ + ‖e‖‖e'‖. Products of int8 are exact and fast. With 64 of
+384 dimensions, 1 pair in 2,000 of real prompts remains as a candidate at a cosine of 0.9.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTHS = (32, 64, 96, 128, 192, 256)
 _SAMPLE = 8192
 _CHUNK = 8192
 _CODE_ERROR = 0.014
-"""Typical ‖e‖, whatever the width: measured on prompts. Only speed depends on it."""
+"""Typical ‖e‖ at any width, measured on prompts. It affects the speed only."""
 _NS_PER_PRODUCT = 0.0038
 _NS_PER_SCORE = 0.15
 _NS_PER_CANDIDATE = 400.0
@@ -33,8 +33,8 @@ class Codes:
 
     Attributes:
         values: int8 of shape (n, width).
-        step: what one unit of ``values`` stands for.
-        error: length of what rounding left of each vector, float64 of shape (n,).
+        step: the length of one unit of ``values``.
+        error: length of each vector's rounding error, float64 of shape (n,).
     """
 
     values: np.ndarray
@@ -49,17 +49,17 @@ def leading_axes(vectors: np.ndarray) -> np.ndarray:
     """All principal axes (about the origin), strongest first: float64 of shape (dim, dim)."""
     sample = vectors[:: -(-len(vectors) // _SAMPLE)].astype(np.float64)
     products = sample.T @ sample
-    # Two threads of OpenBLAS wait for each other at every step: with one core busy they take
-    # 2.4 s where one takes 0.015 s.
+    # Two threads of OpenBLAS wait for each other at every step: on a busy core they take 2.4 s,
+    # one thread takes 0.015 s.
     with threadpool_limits(1, "blas"):
         axes = np.linalg.eigh(products)[1]
     return np.ascontiguousarray(axes[:, ::-1])
 
 
 def choose_width(left: np.ndarray, right: np.ndarray, axes: np.ndarray, threshold: float) -> int:
-    """The length of short vectors that makes a search fastest, judged on a sample of pairs.
+    """The length of short vectors that makes a search fastest, estimated on a sample of pairs.
 
-    Longer ones take longer to multiply and leave fewer candidates to be looked at again.
+    Longer vectors take longer to multiply but leave fewer candidates.
     """
     dim = len(axes)
     widths = [*(width for width in WIDTHS if width < dim), dim]
@@ -80,7 +80,7 @@ def _bounds(rows: np.ndarray, columns: np.ndarray, width: int) -> np.ndarray:
 
 
 def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
-    """The short vectors z, rotated so that their coordinates are of like size.
+    """The short vectors z, rotated so that their coordinates have similar sizes.
 
     Args:
         vectors: unit rows, float32 of shape (n, dim).
@@ -88,8 +88,8 @@ def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
         width: length of a short vector, at most dim.
 
     Returns:
-        float32 of shape (n, width), computed in float64; the product of two bounds the cosine of
-        their vectors, but for the rounding of the last bit.
+        float32 of shape (n, width), computed in float64. The product of two is at least the
+        cosine of their vectors, up to rounding in the last bit.
     """
     keep = width - 1 if width < len(axes) else width
     spread = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0]
@@ -97,7 +97,7 @@ def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
     for start in range(0, len(vectors), _CHUNK):
         rows = vectors[start : start + _CHUNK].astype(np.float64)
         lead = rows @ axes[:, :keep]
-        # In float64 and rounded up, so that rounding never makes the rest too short.
+        # Rounded up in float64, so that the rest is never too short.
         rest = np.sqrt(np.maximum((rows * rows).sum(1) - (lead * lead).sum(1), 0) + 1e-12)
         both = lead if keep == width else np.column_stack([lead, rest])
         short[start : start + _CHUNK] = both @ spread
@@ -122,9 +122,9 @@ def least_product(threshold: float, step: float, error: float, other_error: floa
     Args:
         threshold: a cosine.
         step: of both codes.
-        error: longest rounding error on the one side.
-        other_error: and on the other.
+        error: largest rounding error of the one side.
+        other_error: largest rounding error of the other side.
     """
-    # 1e-6 covers that unit vectors, short ones and the threshold are rounded to float32 themselves.
+    # 1e-6 covers the rounding of unit vectors, short vectors and the threshold to float32.
     slack = (error + other_error) * (1 + 1e-6) + error * other_error + 1e-6
     return int(np.floor((threshold - slack) / step**2))

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unprompt.curating.dedup import approximate
-from unprompt.curating.dedup.approximate import approximate_search, measure_recall
+from unprompt.curating.dedup import approximate_search as searching
+from unprompt.curating.dedup.approximate_search import approximate_search, measure_recall
 from unprompt.curating.dedup.deduplication import deduplicate
-from unprompt.curating.dedup.neighbours import collect, normalise
-from unprompt.curating.dedup.search import search
+from unprompt.curating.dedup.exact_search import exact_search
+from unprompt.curating.dedup.neighbour_pairs import collect, normalise
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def keys(found) -> set[tuple[int, int]]:
 
 
 def test_what_is_found_is_right_and_the_recall_is_measured(rows):
-    exact = collect(search(rows, 0.9))
+    exact = collect(exact_search(rows, 0.9))
     for probes, least, most in ((1, 0.5, 0.999), (64, 0.99, 1.0)):
         found = collect(approximate_search(rows, 0.9, probes))
         assert keys(found) <= keys(exact)
@@ -48,9 +48,9 @@ def test_lists_of_the_nearest_that_are_full_are_searched_exactly(rows, monkeypat
 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: index, raising=False)
-    monkeypatch.setattr(approximate, "_GPU_NEIGHBOURS", 4)
+    monkeypatch.setattr(searching, "_GPU_NEIGHBOURS", 4)
     found = collect(approximate_search(rows, 0.9, probes=1000))
-    assert keys(found) == keys(collect(search(rows, 0.9)))
+    assert keys(found) == keys(collect(exact_search(rows, 0.9)))
     # Each row's list held 4, itself among them.
     assert len(found) > 4 * len(rows) / 2
 

@@ -1,7 +1,7 @@
-"""Approximate search for sets that exact search cannot reach: Faiss IVF, and its recall measured.
+"""Approximate search for near-duplicates in very large sets with Faiss IVF, and its recall.
 
-What is found is confirmed exactly; what is missed is estimated on a sample that is searched
-exactly.
+Every pair that it finds is confirmed exactly. The share of pairs that it misses is measured on a
+sample of rows that is searched exactly.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from unprompt.curating.dedup.neighbours import NeighbourPairs, check_threshold, collect, confirm
-from unprompt.curating.dedup.search import search
+from unprompt.curating.dedup.exact_search import exact_search
+from unprompt.curating.dedup.neighbour_pairs import (
+    NeighbourPairs,
+    check_threshold,
+    collect,
+    confirm,
+)
 from unprompt.errors import MissingExtraError
 from unprompt.progress import track
 
 PROBES = 64
-"""Cells that are looked into for each row; more find more and take longer."""
+"""Cells that are searched for each row; more cells find more pairs and take longer."""
 
 _BATCH = 4096
 _PER_CELL = 39  # rows that Faiss wants for each cell that it trains
@@ -33,16 +38,16 @@ def approximate_search(
     probes: int = PROBES,
     seed: int = 0,
 ) -> Iterator[NeighbourPairs]:
-    """Yield most pairs with cosine at or above ``threshold``; every one that is given is right.
+    """Yield most pairs whose cosine is at least ``threshold``, and no other pairs.
 
-    Cells are 4·√n (Faiss, Guidelines to choose an index). On a GPU, where faiss-gpu is installed,
-    a row with more neighbours than it returns is searched exactly.
+    There are 4·√n cells (Faiss, Guidelines to choose an index). If faiss-gpu is installed, a GPU
+    searches; it returns 2,048 neighbours of a row at most, and rows with more are searched exactly.
 
     Args:
         vectors: unit rows, float32 of shape (n, dim).
         threshold: lowest cosine that counts, above 0 and at most 1.
-        probes: cells looked into for each row.
-        seed: of the cells.
+        probes: cells searched for each row.
+        seed: seed of the clustering into cells.
 
     Raises:
         MissingExtraError: faiss is not installed.
@@ -78,8 +83,7 @@ def _index(faiss: Any, vectors: np.ndarray, probes: int, seed: int) -> Any:
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed + 1234  # Faiss's own default is 1234
     index.nprobe = min(probes, cells)
-    draw = np.random.default_rng(seed)
-    rows = draw.choice(count, min(count, cells * _PER_CELL), replace=False)
+    rows = np.random.default_rng(seed).choice(count, min(count, cells * _PER_CELL), replace=False)
     index.train(vectors[np.sort(rows)])
     for start in range(0, count, _BATCH):
         index.add(vectors[start : start + _BATCH])
@@ -89,14 +93,14 @@ def _index(faiss: Any, vectors: np.ndarray, probes: int, seed: int) -> Any:
 def _nearest(
     index: Any, rows: np.ndarray, vectors: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours by a search for the nearest; rows whose list is full are searched exactly."""
+    """Neighbours on a GPU; rows that have more of them than it returns are searched exactly."""
     count = min(_GPU_NEIGHBOURS, len(vectors))
     scores, near = index.search(rows, count)
     hit = (scores >= threshold - 1e-4) & (near >= 0)
     full = np.flatnonzero(hit.all(1)) if count < len(vectors) else np.empty(0, np.int64)
     hit[full] = False
     row, place = np.nonzero(hit)
-    exact = collect(search(rows[full], threshold, vectors))
+    exact = collect(exact_search(rows[full], threshold, vectors))
     return (
         np.concatenate([row, full[exact.first]]),
         np.concatenate([near[row, place], exact.second]),
@@ -110,18 +114,18 @@ def measure_recall(
     sample: int = _SAMPLE,
     seed: int = 0,
 ) -> float:
-    """Share of the true pairs of a sample of rows that a search found; 1 where there are none.
+    """Share of the true pairs of a sample of rows that a search found; 1 if there are none.
 
     Args:
         vectors: unit rows, float32 of shape (n, dim).
-        threshold: of the search.
-        found: its pairs.
-        sample: rows that are compared with all others, exactly.
-        seed: of the sample.
+        threshold: the threshold of the search.
+        found: the pairs that it found.
+        sample: number of rows that are compared with all others, exactly.
+        seed: decides which rows.
     """
     count = len(vectors)
     rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)
-    true = collect(search(vectors[rows], threshold, vectors))
+    true = collect(exact_search(vectors[rows], threshold, vectors))
     first, second = rows[true.first], true.second.astype(np.int64)
     other = first != second
     low, high = np.minimum(first, second)[other], np.maximum(first, second)[other]

@@ -6,10 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.curating.dedup import twin
-from unprompt.curating.dedup import search as searching
-from unprompt.curating.dedup.bound import choose_width, encode, leading_axes, least_product, shorten
-from unprompt.curating.dedup.neighbours import collect, components, cosines, normalise
-from unprompt.curating.dedup.search import FloatScreen, IntegerScreen, highest, search
+from unprompt.curating.dedup import exact_search as searching
+from unprompt.curating.dedup.cosine_bounds import (
+    choose_width,
+    encode,
+    leading_axes,
+    least_product,
+    shorten,
+)
+from unprompt.curating.dedup.exact_search import FloatScreen, IntegerScreen, exact_search, highest
+from unprompt.curating.dedup.neighbour_pairs import collect, components, cosines, normalise
 from unprompt.errors import MissingExtraError, UnpromptError
 
 
@@ -74,7 +80,7 @@ def test_two_sets_are_searched_as_by_the_twin(block_size, with_torch, monkeypatc
         monkeypatch.setattr(searching, "_integers_are_fast", lambda: True)
     left, right = decaying(1, 70, 40), decaying(2, 45, 40)
     right[:10] = left[30:40]
-    found = collect(search(left, 0.6, right, block_size))
+    found = collect(exact_search(left, 0.6, right, block_size))
     wanted = twin.cosines(left, right)
     assert pairs_of(found) == list(
         zip(*map(list, np.nonzero(wanted >= np.float32(0.6))), strict=True)
@@ -87,13 +93,13 @@ def test_without_torch_the_answer_is_the_same(monkeypatch):
     monkeypatch.setattr(searching, "_FEW", 0)
     monkeypatch.setattr(searching, "_integers_are_fast", lambda: True)
     rows = decaying(3, 300, 384)
-    with_torch = collect(search(rows, 0.5))
+    with_torch = collect(exact_search(rows, 0.5))
     monkeypatch.setattr(searching.importlib.util, "find_spec", lambda name: None)
-    without = collect(search(rows, 0.5))
+    without = collect(exact_search(rows, 0.5))
     assert pairs_of(without) == pairs_of(with_torch)
     assert without.cosine.tobytes() == with_torch.cosine.tobytes()
     with pytest.raises(MissingExtraError):
-        next(search(rows, 0.5, device="cuda"))
+        next(exact_search(rows, 0.5, device="cuda"))
 
 
 def test_a_processor_without_fast_integers_gives_the_same_answer(monkeypatch):
@@ -102,7 +108,7 @@ def test_a_processor_without_fast_integers_gives_the_same_answer(monkeypatch):
     answers = []
     for fast in (True, False):
         monkeypatch.setattr(searching, "_integers_are_fast", lambda fast=fast: fast)
-        answers.append(collect(search(rows, 0.5, block_size=64)))
+        answers.append(collect(exact_search(rows, 0.5, block_size=64)))
     assert pairs_of(answers[0]) == pairs_of(answers[1])
     assert answers[0].cosine.tobytes() == answers[1].cosine.tobytes()
 
@@ -112,13 +118,15 @@ def test_a_device_that_is_not_there_is_refused():
 
     rows = decaying(3, 10, 8)
     with pytest.raises(UnpromptError, match="auto, cpu, cuda"):
-        next(search(rows, 0.5, device="tpu"))
+        next(exact_search(rows, 0.5, device="tpu"))
     if torch.cuda.is_available():
-        on_cuda, on_cpu = (collect(search(rows, 0.5, device=name)) for name in ("cuda", "cpu"))
+        on_cuda, on_cpu = (
+            collect(exact_search(rows, 0.5, device=name)) for name in ("cuda", "cpu")
+        )
         assert pairs_of(on_cuda) == pairs_of(on_cpu)
     else:
         with pytest.raises(UnpromptError, match="no CUDA device"):
-            next(search(rows, 0.5, device="cuda"))
+            next(exact_search(rows, 0.5, device="cuda"))
 
 
 def test_lower_thresholds_are_searched_with_longer_codes():
@@ -131,9 +139,9 @@ def test_lower_thresholds_are_searched_with_longer_codes():
 
 def test_an_empty_set_has_no_pairs():
     rows, none = decaying(6, 5, 8), np.empty((0, 8), np.float32)
-    assert len(collect(search(none, 0.5))) == 0
-    assert len(collect(search(rows, 0.5, none))) == 0
-    assert len(collect(search(none, 0.5, rows))) == 0
+    assert len(collect(exact_search(none, 0.5))) == 0
+    assert len(collect(exact_search(rows, 0.5, none))) == 0
+    assert len(collect(exact_search(none, 0.5, rows))) == 0
     assert highest(none, rows)[:2] == (-1, -1)
 
 
@@ -148,7 +156,7 @@ def test_a_cosine_does_not_depend_on_its_neighbours():
 
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60), st.integers(1, 9))
 def test_components_are_those_of_the_graph(edges, chunk):
-    from unprompt.curating.dedup.neighbours import NeighbourPairs
+    from unprompt.curating.dedup.neighbour_pairs import NeighbourPairs
 
     edges = [(min(edge), max(edge)) for edge in edges]
     chunks = [
