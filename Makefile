@@ -6,7 +6,7 @@ UV      = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint dist bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -37,6 +37,12 @@ lint: $(VENV)/.dev ## Check style, types and the import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dist: $(VENV)/.dev ## Build the sdist, a wheel from it, and collect the sdist's tests in a folder of its own
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	folder=$$(mktemp -d) && tar -xzf dist/*.tar.gz -C $$folder --strip-components 1 && cd $$folder \
+		&& PYTHONPATH=src $(CURDIR)/$(BIN)/python -m pytest --collect-only -qq && rm -rf $$folder
 
 bench: $(VENV)/.dev ## Run every side-by-side measurement (decoder.py needs a trained decoder: run it yourself)
 	for script in $(filter-out benchmarks/decoder.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done

@@ -186,7 +186,10 @@ def test_scores_per_length_of_prompt(model, table):
         "over 40": 1,
     }
     assert found.per_length["over 40"].mean == pytest.approx(found.values[7])
-    assert found.percentiles[50] == pytest.approx(np.median(found.values))
+    assert found.percentiles == {
+        percent: pytest.approx(np.percentile(found.values, percent))
+        for percent in (5, 25, 50, 75, 95)
+    }
 
 
 def test_two_models_on_the_same_pairs(evaluation, model, table):

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unprompt.evaluating.metrics import (
+    Bin,
     Score,
     cosines,
     difference,
+    furthest_bin,
     mean_with_interval,
     recall_at_k,
     reliability,
@@ -57,6 +59,27 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
     error = values.std() / math.sqrt(200)
     assert score.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
     assert score.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_the_interval_is_that_of_a_bootstrap_by_hand():
+    values, groups = np.array([0.1, 0.4, 0.45, 0.8, 0.3]), np.array([2, 5, 5, 7, 9])
+    random = np.random.default_rng(0)
+    means = []
+    for _ in range(2000):
+        sampled = [values[groups == [2, 5, 7, 9][k]] for k in random.integers(4, size=4)]
+        means.append(np.concatenate(sampled).mean())
+    score = mean_with_interval(values, groups)
+    ends = np.percentile(means, [2.5, 97.5])
+    np.testing.assert_allclose([score.low, score.high], ends, atol=1e-12)
+    assert difference(values + 0.5, np.full(5, 0.5), groups).low == pytest.approx(ends[0])
+
+
+def test_a_score_for_json():
+    assert Score(0.123456, -0.234567, 0.345678, 9).to_dict() == {
+        "cosine": 0.1235,
+        "interval": [-0.2346, 0.3457],
+        "pairs": 9,
+    }
 
 
 def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
@@ -123,6 +146,22 @@ def test_recall_at_k_is_that_of_a_sort(count, distinct, seed):
     assert found == {k: np.mean([rank <= k for rank in ranks]) for k in (1, 5, 10)}
 
 
+def test_recall_of_more_pairs_than_fit_in_a_block():
+    random = np.random.default_rng(11)
+    true = random.normal(size=(1100, 4))
+    predicted = true.copy()
+    lost = [0, 5, 1023, 1024, 1099]
+    predicted[lost] *= -1
+    found = recall_at_k(predicted, true, [f"prompt {k}" for k in range(1100)])
+    assert found[1] == pytest.approx(1095 / 1100)
+
+
+def test_prompts_that_differ_in_their_last_character_are_two():
+    """NumPy's own strings drop zeros at their ends."""
+    true = np.eye(2)
+    assert recall_at_k(true[::-1], true, ["a", "a\0"])[1] == 0
+
+
 def test_a_constant_prediction_finds_nothing():
     true = np.eye(20)
     names = [f"prompt {k}" for k in range(20)]
@@ -150,3 +189,20 @@ def test_answers_of_one_estimate_are_not_told_apart():
         (pytest.approx(0.5), 30),
     ]
     assert bins[0].actual == pytest.approx(0.4)
+
+
+def test_no_bin_of_a_reliability_is_small():
+    # 45 equal estimates begin at the 16th: 15 rows are less than half of a tenth of 400.
+    estimated = np.concatenate([np.arange(15), np.full(45, 15), np.arange(60, 400)])
+    counts = [one.count for one in reliability(estimated, estimated)]
+    assert counts == [80, *[40] * 8]
+    # The last bin must hold ten answers too.
+    few = np.arange(25.0)
+    assert [one.count for one in reliability(few, few)] == [10, 15]
+    assert [one.count for one in reliability(few, few, bins=2)] == [12, 13]
+
+
+def test_the_furthest_bin_may_estimate_too_much_or_too_little():
+    bins = [Bin(0.3, 0.35, 10), Bin(0.5, 0.4, 12), Bin(0.6, 0.62, 9)]
+    assert furthest_bin(bins) == bins[1]
+    assert furthest_bin([*bins, Bin(0.7, 0.9, 9)]).actual == 0.9

@@ -164,7 +164,7 @@ def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> li
     Returns:
         The bins, lowest estimates first. In a calibrated model's, ``estimated == actual``.
     """
-    order = np.argsort(estimated, kind="stable")
+    order = np.argsort(estimated)
     ranked = estimated[order]
     smallest = max(_SMALLEST_BIN, len(order) // (2 * bins))
     starts = [0]

@@ -5,7 +5,7 @@ scale (Krishnamoorthi 2018, arXiv 1806.08342), and the range of each activation 
 pictures. Head and pooling stay in float32, and so does the first convolution: 1 % of the work, on
 pixels whose zero no 8-bit number says exactly. Processors without VNNI add two products in 16 bits
 and may cut the sum off; weights of 7 bits, which rule that out, cost more than it does
-(benchmarks/RESULTS.md, int8.py).
+(experiments/NOTES.md).
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ class Predictor:
         """Prompts of both, ranked by their own embeddings' cosine to the one that is asked for.
 
         They have no score: those that the decoder writes stand out because they were written to
-        (estimated by the bank's curve 0.77, in truth 0.54; benchmarks/RESULTS.md).
+        (estimated by the bank's curve 0.77, in truth 0.54; experiments/NOTES.md).
         """
         answers = []
         count = max(self.top_k, _RERANKED)
@@ -266,7 +266,7 @@ class Predictor:
         """Expected cosines of the bank's answers with so much CSLS to what was predicted.
 
         It was measured for embeddings as they are predicted, and holds for those that `knn`
-        averages (benchmarks/RESULTS.md).
+        averages (experiments/NOTES.md).
         """
         expected = self.bank.calibration or _unknown
         return [[expected(sign) for sign in row] for row in signs.tolist()]

@@ -22,7 +22,7 @@ class Data:
             resolution than it trains at (Touvron et al. 2019, arXiv 1906.06423); training on small
             crops is also cheap.
         augment: ``none``: changes lose on held-out groups in a short run
-            (benchmarks/RESULTS.md); ``crop``: random crops of 90 to 100 % of the area, as open_clip
+            (experiments/NOTES.md); ``crop``: random crops of 90 to 100 % of the area, as open_clip
             trains; ``mild``: smaller crops and small changes of colour; or ``strong``: the smaller
             crops, and RandAugment without what changes a picture's look beyond its prompt
             (posterise, solarise, equalise, invert).

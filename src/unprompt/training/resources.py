@@ -34,7 +34,7 @@ def freed_memory_kept() -> Iterator[None]:
 
     Each step on a CPU frees its activations and asks for as many again. glibc by default gives
     them back to the system, which then fills every page with zeros anew: a quarter of a step of a
-    MobileNet (benchmarks/RESULTS.md). At the end the memory goes back. Other C libraries, and
+    MobileNet (experiments/NOTES.md). At the end the memory goes back. Other C libraries, and
     runs on a GPU, are left as they are.
     """
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None

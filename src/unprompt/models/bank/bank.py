@@ -146,7 +146,7 @@ class Bank:
 
         Of the prompts around an embedding the one that stands out is nearer to the truth than the
         one of highest cosine, which often is a hub: on the built-in model's 809 test pairs 0.436
-        against 0.421 (benchmarks/RESULTS.md). See `unprompt.models.calibration.csls`.
+        against 0.421 (experiments/NOTES.md). See `unprompt.models.calibration.csls`.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
