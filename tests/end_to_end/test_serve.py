@@ -44,4 +44,4 @@ def test_a_port_in_use_is_named() -> None:
             [COMMAND, "serve", "--port", port], capture_output=True, text=True, timeout=60
         )
     assert done.returncode == 2
-    assert f"cannot listen at 127.0.0.1, port {port} (Address already in use)" in done.stderr
+    assert f"cannot listen on 127.0.0.1, port {port} (Address already in use)" in done.stderr

@@ -1,1 +1,1 @@
-"""REST API and web page."""
+"""The server behind `unprompt serve`: a REST API and a web page."""

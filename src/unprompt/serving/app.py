@@ -1,4 +1,4 @@
-"""The REST API and the web page."""
+"""The web application: routes, limits and the static page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unprompt.predicting.predictor import Predictor
 from unprompt.serving.batching import Batcher, BusyError
 
 MAX_IMAGES = 64
-"""Images in a request, at most."""
+"""Largest number of images in a request."""
 
 _PAGE = Path(__file__).parent / "page"
 _HEADERS = {
@@ -39,20 +39,21 @@ def make_app(
     waiting: int = 256,
     hosts: Sequence[str] = ("*",),
 ) -> FastAPI:
-    """An ASGI application that answers for a predictor.
+    """Make an ASGI application that answers with a predictor.
 
-    ``POST /predict`` takes a form whose ``images`` are files, and gives for each, in order, what
-    `Answer.to_dict` gives; an image that cannot be read has its ``error`` there. ``GET /health``
-    says which model answers, ``GET /openapi.json`` describes both, and ``GET /`` is a page to drop
-    images on. Other sites' pages are refused, so that no page can make a visitor's own server work.
+    ``POST /predict`` takes a form with files named ``images``. It returns a list with an object for
+    each image, in order, as `Answer.to_dict` makes it; the object of an image that cannot be read
+    has an ``error``. ``GET /health`` states the model, ``GET /openapi.json`` describes both
+    requests, and ``GET /`` is a page for images. Requests from pages of other sites are refused, so
+    that a page cannot use the server of its visitor.
 
     Args:
-        predictor: its settings hold for every request.
-        batch_size: images that the model gets at a time, at most.
-        max_bytes: length of a request, at most; a longer one is refused with 413.
-        waiting: images that may wait, at most; a request beyond is refused with 503.
-        hosts: names that this server may be called by; others are refused with 400, so that a
-            name that was pointed at this address (DNS rebinding) opens nothing.
+        predictor: answers all requests, with its own settings.
+        batch_size: largest number of images in a batch.
+        max_bytes: longest request; a longer one gets 413.
+        waiting: largest number of waiting images; a request beyond it gets 503.
+        hosts: host names of this server; a request with another one gets 400. This refuses a name
+            that an attacker's DNS points at this address (DNS rebinding).
     """
 
     @asynccontextmanager
@@ -61,7 +62,7 @@ def make_app(
         yield
         await asyncio.to_thread(app.state.batcher.close)
 
-    # FastAPI's own pages of documentation load scripts from a third party.
+    # The documentation pages of FastAPI load scripts from a third party.
     app = FastAPI(
         title="unprompt",
         version=unprompt.__version__,
@@ -72,7 +73,7 @@ def make_app(
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Which model answers, and by which route."""
+        """The model and its route."""
         return {
             "status": "ok",
             "version": unprompt.__version__,
@@ -84,11 +85,11 @@ def make_app(
     async def predict(
         request: Request, images: Annotated[list[UploadFile], File(description="image files")]
     ) -> list[dict[str, Any]]:
-        """The prompt of each image, in order, as `unprompt predict --format json` gives it."""
+        """The prompt of each image, in order, as `unprompt predict --format json` prints it."""
         if len(images) > MAX_IMAGES:
             raise HTTPException(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"{len(images)} images; a request may have {MAX_IMAGES}",
+                f"{len(images)} images in a request; at most {MAX_IMAGES} are allowed",
             )
         files = [(image.filename or "image", await image.read()) for image in images]
         batcher: Batcher = request.app.state.batcher
@@ -106,7 +107,9 @@ def make_app(
         request: Request, forward: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         if request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site":
-            return JSONResponse({"detail": "another site's page may not ask"}, HTTPStatus.FORBIDDEN)
+            return JSONResponse(
+                {"detail": "requests from pages of other sites are refused"}, HTTPStatus.FORBIDDEN
+            )
         response = await forward(request)
         response.headers.update(_HEADERS)
         return response

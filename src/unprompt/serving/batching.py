@@ -1,4 +1,4 @@
-"""Requests of many clients answered in batches that they share."""
+"""A thread that answers the requests of all clients in common batches."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from unprompt.predicting.predictor import Predictor
 
 
 class BusyError(UnpromptError):
-    """As many images wait as may; the client had better ask again later."""
+    """Too many images wait; the client can try again later."""
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     name: str
     data: bytes
     future: Future[Answer]
 
 
 class Batcher:
-    """One thread that asks a predictor for whatever came while the last batch ran.
+    """Runs a predictor in one thread, on all images that arrived while the last batch ran.
 
-    Nobody waits for a batch to fill: an image that comes alone is answered alone, and under load
-    the batches grow by themselves.
+    It does not wait for a batch to fill: a single image is answered alone, and batches grow with
+    the load.
 
     Args:
-        predictor: only this thread asks it.
-        batch_size: images in a batch, at most.
-        waiting: images that may wait for their batch, at most.
+        predictor: is used by this thread only.
+        batch_size: largest number of images in a batch.
+        waiting: largest number of waiting images.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int = 16, waiting: int = 256):
         self._predictor = predictor
         self._batch_size = batch_size
-        self._queue: Queue[_Asked | None] = Queue(waiting)
+        self._queue: Queue[_Request | None] = Queue(waiting)
         self._thread = Thread(target=self._work, name="unprompt-batches", daemon=True)
         self._thread.start()
 
     def submit(self, images: Sequence[tuple[str, bytes]]) -> list[Future[Answer]]:
-        """Ask for the prompts of images, each a name and an encoded file.
+        """Request the prompts of images, each a name and an encoded file.
 
         Raises:
-            BusyError: there is no room for all of them; none of them is answered.
+            BusyError: the queue has no space for all of them. None of them is answered.
         """
         futures: list[Future[Answer]] = []
         try:
             for name, data in images:
                 futures.append(Future())
-                self._queue.put_nowait(_Asked(name, data, futures[-1]))
+                self._queue.put_nowait(_Request(name, data, futures[-1]))
         except Full:
             for future in futures:
                 future.cancel()
-            raise BusyError(f"{self._queue.maxsize} images wait already; ask again later") from None
+            raise BusyError(f"{self._queue.maxsize} images wait already; try again later") from None
         return futures
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer all waiting images, then end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -70,9 +70,9 @@ class Batcher:
             batch = [first, *self._waiting()]
             self._answer([item for item in batch if item.future.set_running_or_notify_cancel()])
 
-    def _waiting(self) -> list[_Asked]:
-        """What fits beside the first image of a batch."""
-        batch: list[_Asked] = []
+    def _waiting(self) -> list[_Request]:
+        """Waiting images that fit into a batch beside its first image."""
+        batch: list[_Request] = []
         while len(batch) < self._batch_size - 1:
             try:
                 item = self._queue.get_nowait()
@@ -84,10 +84,10 @@ class Batcher:
             batch.append(item)
         return batch
 
-    def _answer(self, batch: list[_Asked]) -> None:
+    def _answer(self, batch: list[_Request]) -> None:
         try:
             answers = self._predictor.predict([item.data for item in batch])
-        except Exception as error:  # of any kind: it is raised where the requests wait
+        except Exception as error:  # every kind is raised in the waiting requests
             for item in batch:
                 item.future.set_exception(error)
             return

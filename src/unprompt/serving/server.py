@@ -1,4 +1,4 @@
-"""The server behind ``unprompt serve``."""
+"""Runs the application on a network address."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ def serve(
     max_bytes: int = 64 * 2**20,
     started: Callable[[str], object] = lambda address: None,
 ) -> None:
-    """Serve the REST API and the web page until Ctrl-C or SIGTERM; what was asked is answered.
+    """Serve the REST API and the web page until Ctrl-C or SIGTERM.
+
+    Requests that have arrived by then are answered first.
 
     Args:
-        predictor: its model is loaded first, so that no request waits for it.
-        host: address to listen at; any but this machine's own opens it to the network.
-        port: 0 takes a free one.
+        predictor: its model is loaded before the server starts.
+        host: address to listen on. An address other than this machine's loopback makes the server
+            reachable from the network.
+        port: port to listen on; 0 for any free one.
         batch_size: as in `make_app`.
         max_bytes: as in `make_app`.
-        started: called with the server's URL once it listens.
+        started: is called with the server's URL when it listens.
 
     Raises:
-        UnpromptError: the address cannot be had, or as `Predictor.model`.
+        UnpromptError: the address cannot be used, or the model cannot be loaded.
     """
     with _listening(host, port) as listener:
         _ = predictor.model
@@ -43,7 +46,9 @@ def serve(
         app = make_app(predictor, batch_size, max_bytes, hosts=LOCAL if _is_local(host) else ("*",))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         started(f"http://{name}:{listener.getsockname()[1]}")
-        with suppress(KeyboardInterrupt):  # how uvicorn ends after Ctrl-C, when all is answered
+        with suppress(
+            KeyboardInterrupt
+        ):  # raised by uvicorn after Ctrl-C, when all requests are answered
             server.run(sockets=[listener])
 
 
@@ -54,7 +59,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]
         raise UnpromptError(
-            f"cannot listen at {host}, port {port} ({reason}); name others with --host and --port"
+            f"cannot listen on {host}, port {port} ({reason}); choose others with --host and --port"
         ) from error
 
 
