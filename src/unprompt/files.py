@@ -1,16 +1,20 @@
-"""Files written whole or not at all, and the place of the on-disk caches."""
+"""Files written whole or not at all, their formats, and the place of the on-disk caches."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from unprompt.errors import OutputError
+
+FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "text"}
+"""The format of answers that are written to a file, by the file's suffix."""
 
 
 def cache_dir() -> Path:
@@ -68,6 +72,36 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
         yield file
+
+
+@contextmanager
+def output_stream(path: str | Path | None) -> Iterator[IO[str]]:
+    """Standard output, or the file of `atomic_open` if there is a path."""
+    if path is None:
+        yield sys.stdout
+    else:
+        with atomic_open(path) as file:
+            yield file
+
+
+def format_of(
+    path: str | Path | None, stated: str | None, formats: Mapping[str, str] = FORMATS
+) -> str:
+    """The format to write: the stated one, or else what the suffix of the path says.
+
+    Standard output, and a path without a suffix, are text.
+
+    Raises:
+        OutputError: no format is stated, and the suffix names none.
+    """
+    suffix = "" if path is None else Path(path).suffix.lower()
+    if stated is not None or not suffix:
+        return stated or "text"
+    if suffix not in formats:
+        raise OutputError(
+            f"{path}: its suffix names no format; use {', '.join(formats)}, or state --format"
+        )
+    return formats[suffix]
 
 
 @contextmanager

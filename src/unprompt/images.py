@@ -13,7 +13,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageOps
 
-from unprompt.errors import UnreadableImageError
+from unprompt.errors import UnpromptError, UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
@@ -30,6 +30,12 @@ MAX_PIXELS = 100_000_000
 _TO_EIGHT_BITS = [round(value / 257) for value in range(65536)]
 
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image
+
+
+def no_images_error(inputs: Iterable[str | Path], recursive: bool) -> UnpromptError:
+    """The error of inputs in which `find_images` finds nothing."""
+    hint = "" if recursive else "; --recursive searches sub-folders too"
+    return UnpromptError(f"{', '.join(map(str, inputs))}: no image there{hint}")
 
 
 def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> Iterator[Path]:

@@ -64,6 +64,9 @@ def test_text_of_a_folder(images: Path) -> None:
     assert "none.png: no prompt found" in done.stderr
     empty = run("read", images / "*.webp")
     assert empty.returncode == 1
+    (images / "hollow").mkdir()
+    hollow = run("read", images / "hollow")
+    assert (hollow.returncode, "no image there" in hollow.stderr) == (2, True)
 
 
 def test_harvest(images: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.evaluating.conftest import DIM, drawn
 from unprompt.errors import ModelNotFoundError, TableError
 from unprompt.evaluating.evaluation import evaluate
-from unprompt.evaluating.fit_calibration import calibrate_bank, calibrate_folder, fit_calibration
+from unprompt.evaluating.fit_calibration import calibrate, calibrate_bank, fit_calibration
 from unprompt.evaluating.metrics import cosines, reliability
 from unprompt.models.bank.bank import Bank
 from unprompt.predicting.embedding_model import builtin_folder
@@ -114,7 +114,7 @@ def test_the_installed_model_is_never_written(name, table_file, call):
 
 def test_an_ensemble_gets_a_bank_of_its_own(tmp_path, model_folder, table):
     save_ensemble([str(model_folder)] * 2, np.ones(2), tmp_path / "both")
-    made = calibrate_folder(tmp_path / "both", table, "train", "cpu")
+    made = calibrate(tmp_path / "both", table, "train", "cpu")
     assert made.decoder is None
     bank = Bank.load(tmp_path / "both")
     assert bank.calibration == made.bank
@@ -125,4 +125,4 @@ def test_an_ensemble_gets_a_bank_of_its_own(tmp_path, model_folder, table):
 
 def test_what_stands_in_no_folder_is_refused(tmp_path, table):
     with pytest.raises(ModelNotFoundError, match="is not a folder"):
-        calibrate_folder(tmp_path / "none", table)
+        calibrate(tmp_path / "none", table)

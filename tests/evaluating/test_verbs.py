@@ -41,7 +41,14 @@ def test_scores_as_text(call, model_folder, table_file):
 
 
 def test_two_models_are_told_apart(call, model_folder, table_file):
-    arguments = ("evaluate", model_folder, table_file, "--no-words", "--compare", model_folder)
+    arguments = (
+        "evaluate",
+        model_folder,
+        table_file,
+        "--no-text-scores",
+        "--compare",
+        model_folder,
+    )
     code, out, _ = call(*arguments)
     assert code == 0
     assert "+0.0000 [+0.0000, +0.0000] on 12 pairs" in " ".join(out.split())
@@ -53,7 +60,7 @@ def test_two_models_are_told_apart(call, model_folder, table_file):
 def test_the_competitions_folder_in_and_its_submission_out(call, tmp_path, model_folder, table):
     convert(save_here(table, tmp_path), tmp_path / "kaggle", "kaggle")
     folder = ("--kaggle", tmp_path / "kaggle")
-    code, out, _ = call("evaluate", model_folder, *folder, "--format", "json", "--no-words")
+    code, out, _ = call("evaluate", model_folder, *folder, "--format", "json", "--no-text-scores")
     assert code == 0
     assert json.loads(out)["model"]["pairs"] == sum(COUNT.values())
     file = tmp_path / "submission.csv"
@@ -65,7 +72,7 @@ def test_the_competitions_folder_in_and_its_submission_out(call, tmp_path, model
     np.testing.assert_allclose(np.linalg.norm(submitted.embeddings, axis=1), 1, atol=1e-2)
     code, out, err = call("evaluate", model_folder)
     assert (code, out) == (2, "")
-    assert "needs a TABLE, or --kaggle" in err
+    assert "name either a TABLE, or a folder with --kaggle" in err
 
 
 def save_here(table, folder: Path) -> Path:

@@ -85,7 +85,7 @@ def test_a_route_is_made_predicted_with_and_evaluated(
     assert {answer["error"] for answer in answers} == {None}
     again = Predictor(model).predict(competition / "images" / "image00.png")
     assert again.prompt == answers[0]["prompt"]
-    scores = run("evaluate", model, "--kaggle", competition, "--format", "json", "--no-words")
+    scores = run("evaluate", model, "--kaggle", competition, "--format", "json", "--no-text-scores")
     measured = json.loads(scores)["model"]
     assert measured["pairs"] == COUNT
     # What is measured is what the model predicts, whose towers agree on these images.

@@ -77,6 +77,6 @@ def test_what_is_printed(folder: Path) -> None:
     assert plain[0] == (f"{paths[0]}\n    fox 1", None, False)
     assert plain[1] == (None, f"unprompt: {paths[1]}: the file is empty (0 bytes)", True)
     assert plain[2] == (None, f"{paths[2]}: no prompt found", False)
-    as_json = list(read_many(paths, partial(show, as_json=True)))
+    as_json = list(read_many(paths, partial(show, form="json")))
     assert [line.failed for line in as_json] == [False, True, False]
     assert [line.note is None for line in as_json] == [True, False, True]

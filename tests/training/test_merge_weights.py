@@ -13,7 +13,13 @@ from unprompt.evaluating.evaluation import evaluate
 from unprompt.models.embedder import Embedder
 from unprompt.predicting.embedding_model import TorchModel, load_model
 from unprompt.training.head.linear_probe import fit_linear_probe
-from unprompt.training.merge_weights import SHARES, average, greedy, interpolate, score
+from unprompt.training.merge_weights import (
+    SHARES,
+    average,
+    best_interpolation,
+    greedy_average,
+    score,
+)
 from unprompt.training.run import build
 
 
@@ -61,7 +67,7 @@ def test_the_score_is_that_of_evaluate(models, pairs):
 
 
 def test_a_greedy_soup_leaves_out_what_harms_it(models, pairs):
-    made = greedy([models[2], models[0], models[1]], pairs)
+    made = greedy_average([models[2], models[0], models[1]], pairs)
     assert made.weights[0] == 0
     singles = [score_ for _, score_ in made.tried[:3]]
     assert made.score.mean >= max(single.mean for single in singles)
@@ -71,7 +77,7 @@ def test_a_greedy_soup_leaves_out_what_harms_it(models, pairs):
 
 
 def test_interpolation_finds_the_best_point_between_two(models, pairs):
-    made = interpolate(models[0], models[2], pairs)
+    made = best_interpolation(models[0], models[2], pairs)
     assert [weights[1] for weights, _ in made.tried] == list(SHARES)
     means = [score_.mean for _, score_ in made.tried]
     assert made.score.mean == max(means)

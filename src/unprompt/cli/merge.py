@@ -53,25 +53,14 @@ def weights(
 
       unprompt merge weights zero-shot runs/a/model -o wise --interpolate runs/a/pairs.parquet
     """
-    from unprompt.errors import UnpromptError, need
+    from unprompt.errors import need
 
     need("train", "torch")
-    from unprompt.pairs.table import load
     from unprompt.predicting.ensemble_model import shares_of
-    from unprompt.training import merge_weights
+    from unprompt.training.merge_weights import merge_weights
 
-    if sum(option is not None for option in (weights, greedy, interpolate)) > 1:
-        raise UnpromptError("--weights, --greedy and --interpolate exclude one another")
-    if len(models) < 2 or (interpolate and len(models) > 2):
-        wanted = "exactly two models" if interpolate else "two models or more"
-        raise UnpromptError(f"{len(models)} given; an average needs {wanted}")
-    if greedy:
-        made = merge_weights.greedy(models, load(greedy))
-    elif interpolate:
-        made = merge_weights.interpolate(models[0], models[1], load(interpolate))
-    else:
-        made = merge_weights.average(models, shares_of(weights) if weights else None)
-    made.model.save_pretrained(output)
+    shares = shares_of(weights) if weights else None
+    made = merge_weights(models, output, shares, greedy, interpolate)
     for tried, score in made.tried:
         typer.echo(f"{' '.join(f'{share:.2f}' for share in tried)}: {score} on val", err=True)
     for name, share in zip(models, made.weights, strict=True):
@@ -87,7 +76,8 @@ def answers(
         typer.Option(help="Fit the shares on this table; equal without it.", metavar="TABLE"),
     ] = None,
     split: Annotated[
-        options.Split, typer.Option(help="Split to fit on; no model may have learned from it.")
+        options.Split | None,
+        options.split_option("Split to fit on; no model may have learned from it."),
     ] = options.Split.val,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     device: options.Device = "auto",
@@ -103,23 +93,8 @@ def answers(
 
       unprompt predict picture.png --model both
     """
-    from unprompt.errors import UnpromptError
-    from unprompt.evaluating.evaluation import evaluate
-    from unprompt.evaluating.fit_ensemble_weights import fit_ensemble_weights
-    from unprompt.pairs.table import load
-    from unprompt.predicting.embedding_model import load_model
-    from unprompt.predicting.ensemble_model import EnsembleModel, save_ensemble
+    from unprompt.evaluating.fit_ensemble_weights import merge_answers
 
-    if len(models) < 2:
-        raise UnpromptError("an ensemble needs two models or more")
-    loaded = EnsembleModel([load_model(name, device) for name in models])
-    shares = loaded.weights
-    if fit:
-        pairs = load(fit)
-        wanted = None if split is options.Split.all else split.value
-        shares = fit_ensemble_weights(
-            [evaluate(one, pairs, wanted, None, batch_size) for one in loaded.models]
-        )
-    save_ensemble(models, shares, output)
-    for name, weight in zip(models, shares, strict=True):
-        typer.echo(f"{weight:.3f}  {name}", err=True)
+    made = merge_answers(models, output, fit, split, batch_size, device)
+    for name, weight in zip(models, made.weights, strict=True):
+        typer.echo(f"{weight:.3f} of {name}")

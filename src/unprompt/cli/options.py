@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,7 +66,33 @@ OptionalOutput = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="File to write.", show_default="standard output"),
 ]
+
+
+def format_option() -> Any:
+    """The option ``--format`` of a verb whose answers go to standard output or to ``-o``."""
+    return typer.Option(
+        "--format", help="Format to write.", show_default="by the suffix of -o, else text"
+    )
+
+
+def _none_for_all(value: Split | None) -> Split | None:
+    return None if value is Split.all else value
+
+
+def split_option(help_: str) -> Any:
+    """The option ``--split``; the verb gets None for all rows."""
+    return typer.Option(help=f"{help_} all takes every row.", callback=_none_for_all)
+
+
+def note(line: str) -> None:
+    """Print a line on standard error."""
+    typer.echo(f"unprompt: {line}", err=True)
+
+
 Table = Annotated[Path, typer.Argument(help="A pairs table.", metavar="TABLE")]
+Report = Annotated[
+    Path | None, typer.Option(help="Also write this HTML page.", metavar="FILE.html")
+]
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Search sub-folders too.")]
 Device = Annotated[
     str | None,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from unprompt.evaluating.metrics import (
     recall_at_k,
 )
 from unprompt.evaluating.text_metrics import TextScores, score_texts
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, as_table
 from unprompt.predicting.captioner_model import Caption
 from unprompt.predicting.embedding_model import EmbeddingModel, embed_images
 from unprompt.predicting.predictor import Predictor
@@ -160,7 +161,7 @@ class Reference:
     features: np.ndarray = field(repr=False)
 
 
-def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 32) -> Reference:
+def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 16) -> Reference:
     """Embeddings and features of a training split, for the baselines.
 
     Raises:
@@ -172,38 +173,59 @@ def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 32)
 
 
 def evaluate(
-    model: EmbeddingModel,
-    table: PairsTable,
+    model: EmbeddingModel | Predictor | str | Path,
+    table: PairsTable | str | Path,
     split: str | None = "test",
     reference: Reference | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
+    *,
+    baselines: bool = False,
+    text_scores: bool = False,
+    device: str | None = None,
 ) -> Evaluation:
     """Measure mean cosine between predicted and true prompt embeddings.
 
     Args:
-        model: the model.
-        table: pairs with splits. Missing prompt embeddings are computed.
+        model: ``builtin``, a model's folder or hub id; or a loaded model or a `Predictor`.
+        table: pairs with splits, or the path of their table. Missing prompt embeddings are
+            computed.
         split: split to measure on; None for the whole table.
         reference: the training split, for three baselines on the same pairs: its mean embedding,
             the prompt of a random pair, and the mean embedding of the ten pairs with the nearest
             backbone features (by cosine). Without it there are no baselines.
         batch_size: images a batch.
+        baselines: take the table's split ``train`` as ``reference``.
+        text_scores: also measure the answers as texts; for a model that is named, or a
+            `Predictor`.
+        device: device of a model that is named and runs on torch.
 
     Raises:
+        ModelNotFoundError: the model does not exist.
         TableError: the split does not exist, or none of its images can be decoded.
+        MissingExtraError: texts are to be measured, and sacrebleu is not installed.
     """
+    predictor = None
+    if isinstance(model, str | Path):
+        model = Predictor(model, device=device)
+    if isinstance(model, Predictor):
+        predictor, model = model, model.model
+    elif text_scores:
+        raise UnpromptError("to measure texts, give evaluate() a model's name or a Predictor")
+    table = as_table(table)
+    if baselines and reference is None:
+        reference = reference_of(model, table.of_split("train"), batch_size)
     pairs = table.of_split(split) if split else table
     started = time.perf_counter()
     predictions = _predict(model, pairs, batch_size, "Evaluating")
     seconds = time.perf_counter() - started
     pairs = pairs.take(predictions.rows)
     true = _true_embeddings(pairs, model.encoder)
-    baselines = _baselines(reference, predictions.features) if reference else ()
-    return Evaluation(
+    simple = _baselines(reference, predictions.features) if reference else ()
+    evaluation = Evaluation(
         table=table.name,
         split=split,
         model=_result(model.name, predictions.embeddings, true, pairs),
-        baselines=[_result(name, embeddings, true, pairs) for name, embeddings in baselines],
+        baselines=[_result(name, embeddings, true, pairs) for name, embeddings in simple],
         pairs=pairs,
         predicted=predictions.embeddings,
         true=true,
@@ -212,6 +234,9 @@ def evaluate(
         images_per_second=len(predictions.rows) / seconds,
         peak_memory=_peak_memory(),
     )
+    if predictor is not None and text_scores:
+        return with_text_scores(evaluation, predictor)
+    return evaluation
 
 
 def with_text_scores(evaluation: Evaluation, predictor: Predictor) -> Evaluation:

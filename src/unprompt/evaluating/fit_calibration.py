@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.encoding import encode
-from unprompt.errors import ModelNotFoundError, TableError, UnpromptError
+from unprompt.errors import ModelNotFoundError, TableError, UnpromptError, need
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.evaluating.metrics import cosines
 from unprompt.files import atomic_folder
 from unprompt.models.bank.bank import BANK_FOLDER, Bank
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.runtime import BEAMS, TextDecoder, save_calibration
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, as_table
 from unprompt.predicting.captioner_model import Captioner
 from unprompt.predicting.embedding_model import BUILTIN, EmbeddingModel, builtin_folder, load_model
 from unprompt.predicting.text_sources import bank_for
@@ -69,7 +69,7 @@ def calibrate_decoder(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The calibrations that `calibrate_folder` fitted.
+    """The calibrations that `calibrate` fitted.
 
     Attributes:
         bank: calibration of the bank's answers.
@@ -81,10 +81,17 @@ class Calibrated:
     decoder: Calibration | None = None
     decoder_preferred: bool = False
 
+    def __str__(self) -> str:
+        lines = [f"estimated cosine of a bank's answer: {self.bank}"]
+        if self.decoder:
+            taken = "they answer" if self.decoder_preferred else "the bank answers better"
+            lines.append(f"of a decoder's text: {self.decoder}; {taken}")
+        return "\n".join(lines)
 
-def calibrate_folder(
+
+def calibrate(
     folder: str | Path,
-    table: PairsTable,
+    table: PairsTable | str | Path,
     split: str | None = "val",
     device: str | None = None,
     model: EmbeddingModel | None = None,
@@ -98,7 +105,7 @@ def calibrate_folder(
     Args:
         folder: folder of a trained or exported embedder, of an ensemble, or of a CLIP with its
             bank.
-        table: pairs that the model was not trained on.
+        table: pairs that the model was not trained on, or the path of their table.
         split: split of the table; None for all of it.
         device: device of models that run on torch.
         model: the model of that folder, if it is already loaded.
@@ -113,6 +120,7 @@ def calibrate_folder(
             which is part of the installed package, and no ``output`` is given.
         OutputError: the folder cannot be written.
     """
+    need("train", "scipy")
     builtin = builtin_folder()
     folder = builtin if str(folder) == BUILTIN else Path(folder)
     if not folder.is_dir():
@@ -120,13 +128,14 @@ def calibrate_folder(
     if output is not None:
         with atomic_folder(output) as copy:
             shutil.copytree(folder, copy, dirs_exist_ok=True)
-            return calibrate_folder(copy, table, split, device, batch_size=batch_size)
+            return calibrate(copy, table, split, device, batch_size=batch_size)
     if folder.resolve().is_relative_to(builtin.resolve()):
         raise UnpromptError(
             "the built-in model is part of the installed package and is not changed; name a folder "
             "for a calibrated copy: -o DIR"
         )
-    model = model or load_model(folder, device)
+    table = as_table(table)
+    model = model or load_model(folder, device=device)
     if isinstance(model, Captioner):
         raise UnpromptError(
             f"{folder} is a captioner: it writes prompts without scores, so there is nothing to fit"

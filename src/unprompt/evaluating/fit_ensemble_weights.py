@@ -1,16 +1,57 @@
-"""Fits how much each model of an ensemble counts."""
+"""Make an ensemble, and fit how much each of its models counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from unprompt.evaluating.evaluation import Evaluation
+from unprompt.errors import UnpromptError
+from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.models.bank.bank import unit
+from unprompt.pairs.table import PairsTable, as_table
+from unprompt.predicting.embedding_model import load_model
+from unprompt.predicting.ensemble_model import EnsembleModel, save_ensemble
 
 _STEPS = 2000
 _RATE = 0.3
+
+
+def merge_answers(
+    models: Sequence[str | Path],
+    folder: str | Path | None = None,
+    fit: PairsTable | str | Path | None = None,
+    split: str | None = "val",
+    batch_size: int = 16,
+    device: str | None = None,
+) -> EnsembleModel:
+    """Make an ensemble: it answers with the weighted mean of its models' predictions.
+
+    Args:
+        models: two or more: folders, hub ids or ``builtin``.
+        folder: folder to write the ensemble to, as a model that names these models.
+        fit: pairs to fit the weights on, or the path of their table; equal weights without it.
+        split: split of the table; None for all of it.
+        batch_size: images in a batch.
+        device: device of models that run on torch.
+
+    Raises:
+        ModelNotFoundError: a model does not exist.
+        TableError: the split does not exist, or its pairs cannot be used.
+        OutputError: the folder cannot be written.
+        UnpromptError: there are fewer than two models, or their target encoders differ.
+    """
+    if len(models) < 2:
+        raise UnpromptError("an ensemble needs two models or more")
+    ensemble = EnsembleModel([load_model(name, device=device) for name in models])
+    if fit is not None:
+        table = as_table(fit)
+        measured = [evaluate(one, table, split, batch_size=batch_size) for one in ensemble.models]
+        ensemble.weights = fit_ensemble_weights(measured)
+    if folder is not None:
+        save_ensemble([*map(str, models)], ensemble.weights, folder)
+    return ensemble
 
 
 def fit_ensemble_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:

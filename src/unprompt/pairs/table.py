@@ -244,6 +244,11 @@ def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
     return PairsTable(data, batches[0].root, batches[0].name)
 
 
+def as_table(table: PairsTable | str | Path) -> PairsTable:
+    """The table itself, or the table of a path; raises as `load`."""
+    return table if isinstance(table, PairsTable) else load(table)
+
+
 def stream(
     path: str | Path,
     columns: Sequence[str] | None = None,

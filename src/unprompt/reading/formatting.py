@@ -1,15 +1,18 @@
-"""Print readings as text for people or as JSON for programs."""
+"""Readings as text for people, and as JSON or CSV for programs."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unprompt.reading.result import Reading, Settings, clean
 
+CSV_COLUMNS = ("file", "prompt", "negative_prompt", "generator", "settings", "error")
 _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
 
 
@@ -25,7 +28,7 @@ def show(
     path: Path,
     reading: Reading | None,
     problem: str | None,
-    as_json: bool = False,
+    form: str = "text",
     everything: bool = False,
     named: bool = False,
 ) -> Shown:
@@ -35,13 +38,14 @@ def show(
         path: the file.
         reading: what the file states, or None.
         problem: why the file could not be read; None if it could.
-        as_json: print one JSON object on one line instead of text.
+        form: ``text``, ``json`` (one object on one line) or ``csv`` (one row).
         everything: also print settings, other prompts and, in JSON, every raw text.
         named: print the file name on a line before the text.
     """
     note = f"unprompt: {problem}" if problem is not None else None
-    if as_json:
-        return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
+    if form != "text":
+        row = to_json if form == "json" else to_csv
+        return Shown(row(str(path), reading, problem, everything), note, problem is not None)
     if reading is None or (reading.prompt is None and not everything):
         reasons = f" ({'; '.join(reading.problems)})" if reading and reading.problems else ""
         return Shown(None, note or f"{path}: no prompt found{reasons}", problem is not None)
@@ -63,6 +67,25 @@ def to_json(file: str, reading: Reading | None, error: str | None = None, raw: b
     plain = reading.to_dict(raw) if reading else dict(_EMPTY)
     error = None if error is None else clean(error)
     return json.dumps({**named, **plain, "error": error}, ensure_ascii=False, allow_nan=False)
+
+
+def to_csv(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:
+    """One CSV row of `CSV_COLUMNS`; the settings are a JSON object, without null values.
+
+    ``raw`` changes nothing: a row has no place for the texts of a file.
+    """
+    plain = reading.to_dict(raw=False) if reading else dict(_EMPTY)
+    stated = {name: value for name, value in plain["settings"].items() if value}
+    settings = json.dumps(stated, ensure_ascii=False, allow_nan=False) if stated else None
+    values = {**plain, "file": clean(file), "settings": settings, "error": error and clean(error)}
+    return csv_row([values[name] for name in CSV_COLUMNS])
+
+
+def csv_row(values: Iterable[object]) -> str:
+    """One row of CSV without its line break."""
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(values)
+    return row.getvalue()
 
 
 def to_text(reading: Reading, everything: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from unprompt.encoding import encode
 from unprompt.errors import OutputError, TableError, UnpromptError
 from unprompt.evaluating.evaluation import evaluate
-from unprompt.evaluating.fit_calibration import calibrate_bank, calibrate_folder
+from unprompt.evaluating.fit_calibration import calibrate, calibrate_bank
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.bank.bank import Bank
 from unprompt.models.decoder.decoder_onnx import export_decoder
@@ -162,5 +162,5 @@ def export_text_decoder(
     written = Path(folder) / DECODER_FOLDER
     export_decoder(DecoderModel.from_pretrained(model), tokenizer, written, int8)
     if pairs is not None:
-        calibrate_folder(folder, pairs, model=embedder)
+        calibrate(folder, pairs, model=embedder)
     return TextDecoder(written)

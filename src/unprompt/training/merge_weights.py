@@ -18,12 +18,12 @@ import torch
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
 from unprompt.models.embedder import Embedder
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, as_table
 from unprompt.predicting.embedding_model import TorchModel
 from unprompt.training.data.images import TrainingImages
 
 SHARES = tuple(np.linspace(0, 1, 11).round(1).tolist())
-"""Shares of the second model that `interpolate` tries."""
+"""Shares of the second model that `best_interpolation` tries."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,46 @@ class AveragedModel:
     def score(self) -> Score | None:
         """Of the soup, where it was measured."""
         return next((score for weights, score in self.tried if weights == self.weights), None)
+
+
+def merge_weights(
+    models: Sequence[str | Path],
+    folder: str | Path | None = None,
+    weights: Sequence[float] | None = None,
+    greedy: PairsTable | str | Path | None = None,
+    interpolate: PairsTable | str | Path | None = None,
+) -> AveragedModel:
+    """Average the weights of models that were fine-tuned from the same start.
+
+    Args:
+        models: two or more embedders: folders or hub ids.
+        folder: folder to write the average to, as a model.
+        weights: share of each model, relative to one another; equal by default.
+        greedy: keep a model only if the score on this table's split ``val`` rises, see
+            `greedy_average`.
+        interpolate: take the best point between two models on this table's split ``val``, see
+            `best_interpolation`.
+
+    Raises:
+        ModelNotFoundError: a model does not exist.
+        TableError: no pair of the split can be used.
+        UnpromptError: the number of models does not fit, their architectures differ, or more than
+            one way to choose the shares is given.
+    """
+    if sum(option is not None for option in (weights, greedy, interpolate)) > 1:
+        raise UnpromptError("--weights, --greedy and --interpolate exclude one another")
+    if len(models) < 2 or (interpolate is not None and len(models) > 2):
+        wanted = "two models or more" if interpolate is None else "exactly two models"
+        raise UnpromptError(f"{len(models)} given; an average needs {wanted}")
+    if greedy is not None:
+        made = greedy_average(models, as_table(greedy))
+    elif interpolate is not None:
+        made = best_interpolation(models[0], models[1], as_table(interpolate))
+    else:
+        made = average(models, weights)
+    if folder is not None:
+        made.model.save_pretrained(folder)
+    return made
 
 
 def average(folders: Sequence[str | Path], weights: Sequence[float] | None = None) -> AveragedModel:
@@ -73,7 +113,9 @@ def average(folders: Sequence[str | Path], weights: Sequence[float] | None = Non
     return AveragedModel(_with(model, mixed), shares)
 
 
-def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val") -> AveragedModel:
+def greedy_average(
+    folders: Sequence[str | Path], table: PairsTable, split: str = "val"
+) -> AveragedModel:
     """The greedy soup: each model, the best first, stays in the average if the score rises.
 
     Args:
@@ -99,7 +141,7 @@ def greedy(folders: Sequence[str | Path], table: PairsTable, split: str = "val")
     return AveragedModel(_mixed(folders, shares), shares, tried)
 
 
-def interpolate(
+def best_interpolation(
     start: str | Path, tuned: str | Path, table: PairsTable, split: str = "val"
 ) -> AveragedModel:
     """WiSE-FT: the best point on the line from one model to another; see `SHARES`.
