@@ -104,6 +104,8 @@ class Reading:
         raw: every text in the file. Texts after the pixels of a PNG are read only if the texts
             before them hold no prompt.
         exact: False if the prompt is a caption from a file beside the image.
+        certain: False if the prompt is a best guess: the file does not state which of its texts
+            was used, or a part of the text was computed where the file does not show it.
     """
 
     prompt: str | None
@@ -117,6 +119,7 @@ class Reading:
     problems: tuple[str, ...] = ()
     raw: tuple[Field, ...] = ()
     exact: bool = True
+    certain: bool = True
 
     def to_dict(self, raw: bool = True) -> dict[str, Any]:
         """Plain dictionaries, lists, text and finite numbers, for `json.dumps`.

@@ -26,6 +26,8 @@ class Node:
             that the file uses for links.
         links: for each linked input, the id of the node that feeds it.
         traits: the traits of all linked inputs together (see `input_traits`).
+        outputs: names of its outputs, where the file lists them.
+        guessed: names of inputs that are guesses by their values.
     """
 
     id: str
@@ -33,6 +35,14 @@ class Node:
     inputs: Mapping[str, Any]
     links: Mapping[str, str]
     traits: int
+    outputs: tuple[str, ...] = ()
+    guessed: frozenset[str] = frozenset()
+
+    def slot(self, name: str) -> int:
+        """Which output of the node behind a linked input feeds it."""
+        value = self.inputs.get(name)
+        slot = value[1] if value.__class__ is list and len(value) == 2 else 0
+        return slot if slot.__class__ is int else 0
 
     def text(self, name: str) -> str | None:
         """The text of a widget; None if it is a link or not text."""
@@ -54,15 +64,12 @@ class Graph(dict[str, Node]):
         self.names = Names()
         self.feeding: set[str] = set()
 
-    def put(
-        self, key: str, class_type: str, inputs: Mapping[str, Any], links: Mapping[str, str]
-    ) -> None:
-        """Add a node."""
-        traits = 0
-        for name in links:
-            traits |= self.names[name]
-        self.feeding.update(links.values())
-        self[key] = Node(key, class_type, inputs, links, traits)
+    def put(self, node: Node) -> None:
+        """Add a node, with the traits of its links."""
+        for name in node.links:
+            node.traits |= self.names[name]
+        self.feeding.update(node.links.values())
+        self[node.id] = node
 
 
 def is_api_prompt(value: object) -> bool:

@@ -15,6 +15,13 @@ from unprompt.reading.comfyui.text_tracing import Found, Tracer
 
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
+_OTHER_USES = re.compile(
+    r"segment|sam[23]?(?![a-z])|dino|detect|florence|mask(?!ed)|clipseg|yolo|ground|matting|rembg|"
+    r"removebackground|caption|interrogat|tagger|describe|vqa|chat|textgenerate|llm|texttospeech|"
+    r"speech|voice|shader|expression|audio|music|sfx|geminin(?:ode)?v?\d?$|claudenode|seednode|openrouterllm",
+    re.IGNORECASE,
+)
+"""Classes of nodes whose text is no prompt of an image: it asks for a mask, a caption, a sound."""
 _SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 
 
@@ -37,7 +44,7 @@ def origins(graph: Graph) -> list[Origin]:
     found = []
     behind = _behind_outputs(graph)
     for node in behind:
-        if not node.traits & (TOWARDS_TEXT | BUNDLE):
+        if not node.traits & (TOWARDS_TEXT | BUNDLE) or _has_other_use(node):
             continue
         positive = tracer.texts_of(node, "positive")
         if positive:
@@ -45,6 +52,8 @@ def origins(graph: Graph) -> list[Origin]:
             found.append(Origin(node, tuple(positive), tuple(negative), _samples(node)))
     if not found:
         for node in behind:
+            if _has_other_use(node):
+                continue
             positive, negative = tracer.prompted(node)
             if positive:
                 found.append(Origin(node, tuple(positive), tuple(negative), False))
@@ -104,6 +113,10 @@ def outputs(graph: Graph) -> list[Node]:
         return 1 if _SHOWS.search(node.class_type) else 2
 
     return sorted(ends, key=rank) if len(ends) > 1 else ends
+
+
+def _has_other_use(node: Node) -> bool:
+    return _OTHER_USES.search(node.class_type) is not None and "positive" not in node.links
 
 
 def _samples(node: Node) -> bool:

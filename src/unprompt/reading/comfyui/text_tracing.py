@@ -8,7 +8,9 @@ positive from negative, and text from everything else.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from unprompt.reading.comfyui.graph import Graph, Node, plain_value
 from unprompt.reading.comfyui.input_traits import (
@@ -22,36 +24,57 @@ from unprompt.reading.comfyui.input_traits import (
     SIDES,
     TEXT,
 )
+from unprompt.reading.comfyui.string_nodes import COMPUTED, MAX_TEXT
+from unprompt.reading.comfyui.widgets import is_option, is_prose, is_text_node
 
 _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
-_MAX_TEXT = 4 << 20
 
 _SIDED = POSITIVE | NEGATIVE
+_NO_TEXT = OPTION | ELSEWHERE | SELECTOR
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
-_CHOICES = frozenset(("true", "false", "yes", "no", "on", "off", "enable", "disable", "none"))
+_OFF = frozenset(("off", "false", "no", "disable", "disabled"))
+_TOGGLE = re.compile(
+    r"(?:use|enabled?|with|on|switch|toggle|activate)_?(.+)|(.+?)_?(?:enabled?|on|switch|toggle)"
+)
+_WRITERS = re.compile(
+    r"generate|llm|llama|gpt|chat|gemini|claude|openai|openrouter|grok|qwen|florence|joycaption|"
+    r"caption|interrogat|tagger|describe|enhanc|vqa|seednode|random",
+    re.IGNORECASE,
+)
+"""Classes of nodes whose text only a run shows: language models, captioners, taggers."""
 _DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 
 
 @dataclass(slots=True)
 class Found:
-    """A text that reaches an encoder, the node that holds it, and its role if not the main text."""
+    """A text that reaches an encoder.
+
+    Attributes:
+        text: as far as it can be known.
+        node: the node that holds it.
+        role: its role if it is not the main text.
+        certain: False if it is a guess, or a part of it is unknown.
+    """
 
     text: str
     node: str
     role: str = ""
+    certain: bool = True
 
 
 class Tracer:
     """Follows links to texts; all calls share one limit of steps."""
 
-    __slots__ = ("_answers", "_graph", "_names", "_steps")
+    __slots__ = ("_answers", "_graph", "_names", "_steps", "_texts", "_used")
 
     def __init__(self, graph: Graph):
         self._graph = graph
         self._steps = 0
         self._names = graph.names
-        self._answers: dict[tuple[str, str, bool], list[Found]] = {}
+        self._answers: dict[tuple[str, int, str, bool], list[Found]] = {}
+        self._texts: dict[tuple[str, int, str], Found | None] = {}
+        self._used: dict[str, list[int]] | None = None
 
     def texts_of(self, sampler: Node, side: str) -> list[Found]:
         """The positive or negative texts of a node that takes conditioning, main ones first."""
@@ -60,7 +83,7 @@ class Tracer:
         for name, source in sampler.links.items():
             if names[name] & mine:
                 sided = True
-                if found := self._began(source, side, True):
+                if found := self._began(source, sampler.slot(name), side, True):
                     return found
         if sided:
             return []
@@ -69,34 +92,36 @@ class Tracer:
             traits = names[name]
             if traits & other or not traits & (CONDITIONING | BUNDLE):
                 continue
-            if found := self._began(source, side, side == "positive"):
+            if found := self._began(source, sampler.slot(name), side, side == "positive"):
                 return found
         return []
 
-    def _began(self, source: str, side: str, free: bool) -> list[Found]:
+    def _began(self, source: str, slot: int, side: str, free: bool) -> list[Found]:
         """The texts behind a link of a sampler, cached because samplers often share them."""
-        key = (source, side, free)
+        key = (source, slot, side, free)
         if key not in self._answers:
-            self._answers[key] = self._conditioning(source, side, free, set(), 0)
+            self._answers[key] = self._conditioning(source, slot, side, free, set(), 0)
         return self._answers[key]
 
     def prompted(self, node: Node) -> tuple[list[Found], list[Found]]:
         """The texts of inputs named like prompts, for pipelines without conditioning."""
         positive: list[Found] = []
         negative: list[Found] = []
-        for name in node.inputs:
+        for name in _switched_on(node, [*node.inputs]):
             traits = self._names[name]
+            if name.startswith("shown_"):
+                continue
             if traits & _SIDED or ("prompt" in name.lower() and traits & TEXT):
                 side, texts = (
                     ("negative", negative) if traits & NEGATIVE else ("positive", positive)
                 )
-                found = self._text_input(node, name, side, set(), 0)
+                found = self._text_input(node, name, side, 0)
                 if found is not None and found.text.strip():
                     texts.append(found)
         return positive, negative
 
     def _conditioning(
-        self, source: str, side: str, free: bool, seen: set[str], depth: int
+        self, source: str, slot: int, side: str, free: bool, seen: set[str], depth: int
     ) -> list[Found]:
         """Texts behind a conditioning link.
 
@@ -106,6 +131,7 @@ class Tracer:
         node = self._enter(source, seen, depth)
         if node is None or "zeroout" in node.class_type.lower().replace("_", ""):
             return []
+        side = self._side(node, slot, side)
         names, mine = self._names, SIDES[side]
         sided: list[str] = []
         first: list[str] = []
@@ -117,7 +143,8 @@ class Tracer:
                 if sides == mine:
                     sided.append(name)
             elif traits & CONDITIONING:
-                first.append(name)
+                if name in node.links:  # else an option such as set_cond_area
+                    first.append(name)
             elif traits & TEXT:
                 texts.append(name)
             elif not traits & ELSEWHERE and name in node.links:
@@ -126,17 +153,53 @@ class Tracer:
             return found
         found = []
         if first:
-            found = self._gather(node, self._selected(node, first), side, free, seen, depth)
-        if free and texts and (own := self._encoded(node, texts, side, seen, depth)):
+            found = self._gather(node, self._selected(node, first)[0], side, free, seen, depth)
+        if free and texts and (own := self._encoded(node, texts, side, depth)):
             if found:  # text added to other conditioning: a region, a detail
-                own = [Found(item.text, item.node, item.role or "region") for item in own]
+                own = [
+                    Found(item.text, item.node, item.role or "region", item.certain) for item in own
+                ]
             found += own
         if found:
             return found
-        for name in self._selected(node, rest):
-            if found := self._conditioning(node.links[name], side, free, seen, depth + 1):
+        for name in self._selected(node, rest)[0]:
+            source, slot = node.links[name], node.slot(name)
+            if found := self._conditioning(source, slot, side, free, seen, depth + 1):
                 return found
         return []
+
+    def _side(self, node: Node, slot: int, side: str) -> str:
+        """The side that output ``slot`` carries; another one than asked for if they are crossed.
+
+        A node that takes both sides gives the positive one first, or names its outputs.
+        """
+        if 0 <= slot < len(node.outputs):
+            traits = self._names[node.outputs[slot]]
+            traits |= POSITIVE if node.outputs[slot].endswith("+") else 0
+            traits |= NEGATIVE if node.outputs[slot].endswith("-") else 0
+            if (traits & _SIDED) in (POSITIVE, NEGATIVE):
+                return "positive" if traits & POSITIVE else "negative"
+        sides = 0
+        for name in node.inputs:
+            sides |= self._names[name]
+        if sides & _SIDED != _SIDED:
+            return side
+        used = self._used_slots(node.id)
+        if len(used) > 1 and slot in used[:2]:
+            return "positive" if slot == used[0] else "negative"
+        both_linked = node.traits & _SIDED == _SIDED
+        return "negative" if slot == 1 and both_linked and "model" not in node.links else side
+
+    def _used_slots(self, node: str) -> list[int]:
+        """The outputs of a node that feed conditioning or text, in order."""
+        if self._used is None:
+            used: dict[str, set[int]] = {}
+            for other in self._graph.values():
+                for name, source in other.links.items():
+                    if self._names[name] & (_SIDED | CONDITIONING | TEXT):
+                        used.setdefault(source, set()).add(other.slot(name))
+            self._used = {source: sorted(slots) for source, slots in used.items()}
+        return self._used.get(node, [])
 
     def _gather(
         self, node: Node, names: list[str], side: str, free: bool, seen: set[str], depth: int
@@ -144,18 +207,17 @@ class Tracer:
         found: list[Found] = []
         for name in names:
             if name in node.links:
-                found += self._conditioning(node.links[name], side, free, seen, depth + 1)
+                source, slot = node.links[name], node.slot(name)
+                found += self._conditioning(source, slot, side, free, seen, depth + 1)
             elif not self._names[name] & OPTION and (text := node.text(name)) is not None:
-                found.append(Found(text, node.id))
+                found.append(self._own(node, name, text))
         return found
 
-    def _encoded(
-        self, node: Node, names: list[str], side: str, seen: set[str], depth: int
-    ) -> list[Found]:
+    def _encoded(self, node: Node, names: list[str], side: str, depth: int) -> list[Found]:
         """The texts of an encoder: one, or one per text model."""
         texts: dict[str, Found] = {}
-        for name in names:
-            if (text := self._text_input(node, name, side, seen, depth)) is not None:
+        for name in _switched_on(node, names):
+            if (text := self._text_input(node, name, side, depth)) is not None:
                 texts[name] = text
         if len(texts) < 2:
             return list(texts.values())
@@ -169,67 +231,128 @@ class Tracer:
         found = [item for item in distinct.values() if item.text.strip()]
         if not found:
             return list(distinct.values())[:1]
-        return [found[0], *(Found(item.text, item.node, "encoder") for item in found[1:])]
+        others = [Found(item.text, item.node, "encoder", item.certain) for item in found[1:]]
+        return [found[0], *others]
 
-    def _text_input(
-        self, node: Node, name: str, side: str, seen: set[str], depth: int
-    ) -> Found | None:
+    def _text_input(self, node: Node, name: str, side: str, depth: int) -> Found | None:
         if (source := node.links.get(name)) is not None:
-            return self._text(source, side, seen, depth + 1)
+            return self._text(source, node.slot(name), side, depth + 1)
         text = node.inputs[name]
-        return Found(text, node.id) if text.__class__ is str else None
+        return self._own(node, name, text) if text.__class__ is str else None
 
-    def _text(self, source: str, side: str, seen: set[str], depth: int) -> Found | None:
-        """The text behind a text link.
+    def _own(self, node: Node, name: str, text: str) -> Found:
+        """The text of a widget."""
+        return Found(text, node.id, certain=name not in node.guessed)
 
-        A node with several texts joins them. If the input names do not show text (a switch, a
-        viewer), the first one counts, unless the node has a delimiter.
+    def _text(self, source: str, slot: int, side: str, depth: int) -> Found | None:
+        """The text behind a text link."""
+        key = (source, slot, side)
+        if key not in self._texts:
+            self._texts[key] = None  # where links go in a circle
+            node = self._enter(source, set(), depth)
+            if node is not None:
+                self._texts[key] = self._text_of(node, slot, side, depth)
+        return self._texts[key]
+
+    def _text_of(self, node: Node, slot: int, side: str, depth: int) -> Found | None:
+        """The text that a node gives.
+
+        The result of a string node is computed. Another node with several texts joins them. If the
+        input names do not show text (a switch, a viewer), the first one counts, unless the node
+        has a delimiter.
         """
-        node = self._enter(source, seen, depth)
-        if node is None:
-            return None
+        if node.class_type in COMPUTED:
+            return self._computed(node, side, depth)
+        side = self._side(node, slot, side)
         mine = SIDES[side]
         other = _SIDED ^ mine
         named = {n: traits for n in node.inputs if not (traits := self._names[n]) & other}
         if len(named) < len(node.inputs):
             named = {n: traits for n, traits in named.items() if traits & mine} or named
-        texts = [n for n, traits in named.items() if traits & (TEXT | mine)]
+        texts = [n for n, traits in named.items() if traits & (TEXT | mine) and not traits & OPTION]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
-        texts = populated or self._selected(node, _ordered(_not_shown(node, texts)))
-        parts = [
-            found
-            for name in texts
-            if (found := self._text_input(node, name, side, seen, depth)) is not None
-        ]
-        filled = [part for part in parts if part.text.strip()]
+        names, known = self._selected(node, _ordered(_not_shown(node, texts)))
+        names = populated or _switched_on(node, _of_slot(node, slot, names))
+        parts = [self._text_input(node, name, side, depth) for name in names]
+        found = [part for part in parts if part is not None]
+        certain = known and len(found) == len(parts) and all(part.certain for part in found)
+        filled = [part for part in found if part.text.strip()]
         delimiter = _delimiter(node)
+        writes = _WRITERS.search(node.class_type) is not None
+        if not filled and not writes:
+            for part in self._unnamed(node, side, named, names, depth):
+                filled.append(part)
+                certain = certain and part.certain
+                if delimiter is None:
+                    break
+        certain = certain and not writes
         if not filled:
-            others = [n for n, t in named.items() if not t & (OPTION | ELSEWHERE | TEXT | mine)]
-            # The text that a viewer shows, if its own input cannot be followed.
-            others += [n for n in named if n not in texts and named[n] & TEXT]
-            for name in self._selected(node, _ordered(others)):
-                found = self._text_input(node, name, side, seen, depth)
-                if found is not None and found.text.strip():
-                    filled.append(found)
-                    if delimiter is None:
-                        break
-        if len(filled) > 1:
-            filled = [p for p in filled if p.text.strip().lower() not in _CHOICES] or filled[:1]
-        if not filled:
-            return parts[0] if parts else None
+            return Found(found[0].text, found[0].node, certain=certain) if found else None
+        if len(filled) > 1 and not known:
+            filled = filled[:1]
         if len(filled) == 1 and "find" not in node.inputs:
-            return filled[0]
+            return Found(filled[0].text, filled[0].node, filled[0].role, certain)
         joined = (", " if delimiter is None else delimiter).join(part.text for part in filled)
-        return Found(_replaced(node, joined)[:_MAX_TEXT], node.id)
+        return Found(_replaced(node, joined)[:MAX_TEXT], node.id, certain=certain)
 
-    def _selected(self, node: Node, names: list[str]) -> list[str]:
-        """The selected input of a switch; all inputs of other nodes."""
+    def _unnamed(
+        self, node: Node, side: str, named: dict[str, int], tried: list[str], depth: int
+    ) -> Iterator[Found]:
+        """The texts of inputs whose names do not show text: those of switches and viewers."""
+        mine = SIDES[side]
+        others = [n for n, t in named.items() if not t & (_NO_TEXT | TEXT | mine)]
+        # The text that a viewer shows, if its own input cannot be followed.
+        others += [n for n in named if n not in tried and named[n] & TEXT and not named[n] & OPTION]
+        names, known = self._selected(node, _ordered(others))
+        switches = any(traits & SELECTOR for traits in named.values())
+        for name in names:
+            if name not in node.links and not (switches or _may_be_prompt(node, name)):
+                continue
+            found = self._text_input(node, name, side, depth)
+            if found is not None and found.text.strip():
+                shown = name in node.links and known
+                yield Found(found.text, found.node, found.role, found.certain and shown)
+
+    def _computed(self, node: Node, side: str, depth: int) -> Found | None:
+        """The result of a string node; the text that it changes, if it cannot be computed."""
+        compute, main = COMPUTED[node.class_type]
+        arguments: dict[str, Any] = {}
+        certain = True
+        texts: list[Found] = []
+        for name in node.inputs:
+            if name not in node.links:
+                arguments[name] = node.inputs[name]
+                certain = certain and name not in node.guessed
+                if name in main and node.text(name) is not None:
+                    texts.append(Found(node.inputs[name], node.id))
+                continue
+            found = self._text_input(node, name, side, depth)
+            if found is None:
+                value = plain_value(self._graph, node, name)
+                source = self._graph.get(node.links[name])
+                certain = certain and source is not None and source.class_type.startswith("Primi")
+                if isinstance(value, (int, float)):
+                    arguments[name] = value
+                continue
+            arguments[name] = found.text
+            certain = certain and found.certain
+            if name in main:
+                texts.append(found)
+        text = compute(arguments)
+        if text is not None:
+            return Found(text[:MAX_TEXT], node.id, certain=certain)
+        return Found(texts[0].text, texts[0].node, certain=False) if texts else None
+
+    def _selected(self, node: Node, names: list[str]) -> tuple[list[str], bool]:
+        """The selected input of a switch, all inputs of other nodes; and whether this is known."""
         if len(names) < 2:
-            return names
+            return names, True
+        known = True
         for name in node.inputs:
             if not self._names[name] & SELECTOR:
                 continue
             value = plain_value(self._graph, node, name)
+            known = known and value is not None
             chosen: list[str] = []
             if value.__class__ is int:
                 number = str(value)
@@ -240,8 +363,8 @@ class Tracer:
                 if not chosen and len(names) == 2:  # WAS Suite: true selects the first
                     chosen = [names[not value]]
             if chosen:
-                return chosen
-        return names
+                return chosen, True
+        return names, known
 
     def _enter(self, source: str, seen: set[str], depth: int) -> Node | None:
         self._steps += 1
@@ -251,6 +374,41 @@ class Tracer:
         self._steps += len(node.inputs)
         seen.add(source)
         return node
+
+
+def _may_be_prompt(node: Node, name: str) -> bool:
+    """Whether a widget whose name says nothing may hold a text that its node gives."""
+    text = node.text(name)
+    if text is None or name.startswith("widget_") or is_option(text):
+        return False
+    alone = not node.links and sum(v.__class__ is str for v in node.inputs.values()) == 1
+    return is_prose(text) or alone or _delimiter(node) is not None or is_text_node(node.class_type)
+
+
+def _switched_on(node: Node, names: list[str]) -> list[str]:
+    """Names without the inputs that a switch of the node turns off, such as ``with_SDXL``."""
+    off: set[str] = set()
+    for toggle, value in node.inputs.items():
+        if value is not False and not (value.__class__ is str and value.lower() in _OFF):
+            continue
+        lowered = toggle.lower()
+        if lowered == "with_sdxl":
+            off.update(("text_g", "text_l"))
+        elif match := _TOGGLE.fullmatch(lowered):
+            core = match[1] or match[2]
+            off.update((core, f"{core}_text", f"{core}_prompt", f"text_{core}", f"prompt_{core}"))
+            if core.isdigit():
+                off.update((f"text{core}", f"prompt{core}", f"string{core}", f"string_{core}"))
+    return [name for name in names if name.lower() not in off] if off else names
+
+
+def _of_slot(node: Node, slot: int, names: list[str]) -> list[str]:
+    """Of a node that gives each of its texts by an output of its own, the text of this output."""
+    if 0 <= slot < len(node.outputs) and node.outputs[slot] in names:
+        return [node.outputs[slot]]
+    if node.class_type == "Text String" and 0 <= slot < len(names):
+        return [names[slot]]
+    return names
 
 
 def _ordered(names: list[str]) -> list[str]:

@@ -10,60 +10,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from unprompt.reading.comfyui.graph import MAX_NODES, Graph
+from unprompt.reading.comfyui.graph import MAX_NODES, Graph, Node
 from unprompt.reading.comfyui.input_traits import OPTION, TEXT, Names
+from unprompt.reading.comfyui.widgets import align, named_widgets
 
 _MUTED, _BYPASSED = 2, 4
 _MAX_DEPTH = 10
 _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
-_AFTER_SEED = frozenset(("fixed", "increment", "decrement", "randomize", "increment-wrap"))
-_NO_TEXT = _AFTER_SEED | {
-    *("true", "false", "yes", "no", "enable", "disable", "none", "default", "auto", "choose"),
-    *("populate", "reproduce"),
-}
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|(/\*.*)", re.DOTALL)
 """A comment; or the text after an opening ``/*`` that is never closed, which is no comment."""
-_MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
-
-# Widgets of core nodes in order, for workflows from before 2024, which do not name them.
-_SEED = ("seed", "control_after_generate")
-_NOISE = ("noise_seed", "control_after_generate")
-_SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
-_WIDGETS: dict[str, tuple[str, ...]] = {
-    "KSampler": (*_SEED, *_SAMPLING, "denoise"),
-    "KSamplerAdvanced": ("add_noise", *_NOISE, *_SAMPLING, "start_at_step", "end_at_step"),
-    "SamplerCustom": ("add_noise", *_NOISE, "cfg"),
-    "RandomNoise": _NOISE,
-    "KSamplerSelect": ("sampler_name",),
-    "BasicScheduler": ("scheduler", "steps", "denoise"),
-    "SDTurboScheduler": ("steps", "denoise"),
-    "AlignYourStepsScheduler": ("model_type", "steps", "denoise"),
-    "KarrasScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
-    "LTXVScheduler": ("steps", "max_shift", "base_shift", "stretch", "terminal"),
-    "CheckpointLoaderSimple": ("ckpt_name",),
-    "CheckpointLoader": ("config_name", "ckpt_name"),
-    "UNETLoader": ("unet_name", "weight_dtype"),
-    "VAELoader": ("vae_name",),
-    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
-    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
-    "CLIPTextEncode": ("text",),
-    "CLIPTextEncodeFlux": ("clip_l", "t5xxl", "guidance"),
-    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl", "empty_padding"),
-    "CLIPTextEncodeSDXL": (
-        *("width", "height", "crop_w", "crop_h", "target_width", "target_height"),
-        *("text_g", "text_l"),
-    ),
-    "CLIPTextEncodeSDXLRefiner": ("ascore", "width", "height", "text"),
-    "ImpactWildcardProcessor": ("wildcard_text", "populated_text"),
-    "ImpactWildcardEncode": ("wildcard_text", "populated_text"),
-    "CLIPSetLastLayer": ("stop_at_clip_layer",),
-    "CFGGuider": ("cfg",),
-    "FluxGuidance": ("guidance",),
-    "Efficient Loader": (
-        *("ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength"),
-        *("lora_clip_strength", "positive", "negative"),
-    ),
-}
+_WIDGET_TYPES = frozenset(("STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"))
 
 
 class Link(NamedTuple):
@@ -102,6 +58,9 @@ class _Builder:
         extra = workflow.get("extra")
         groups = extra.get("groupNodes") if isinstance(extra, dict) else None
         self._groups = groups if isinstance(groups, dict) else {}
+        self._expanded: set[str] = set()  # nodes that stand for the nodes of a sub-graph
+        self._promoted: dict[str, dict[str, Any]] = {}  # values of sub-graph nodes by input
+        self._proxied: dict[tuple[str, str], Any] = {}  # (inner node, widget) to value
 
     def add(self, scope: Mapping[str, Any], prefix: str, depth: int) -> None:
         """Add the nodes and links of a workflow, or of a sub-graph with its node's id as prefix."""
@@ -113,8 +72,11 @@ class _Builder:
             if depth >= _MAX_DEPTH or node.get("mode") in (_MUTED, _BYPASSED):
                 continue
             if inner := self._subgraphs.get(str(node.get("type"))):
+                self._expanded.add(key)
+                self._promote(key, node, inner)
                 self.add(inner, f"{key}:", depth + 1)
             elif group := self._group(node):
+                self._expanded.add(key)
                 self._add_group(node, group, f"{key}:", depth)
         for source, source_slot, target, target_slot in _links(_listed(scope, "links")):
             link = Link(f"{prefix}{source}", source_slot)
@@ -122,6 +84,48 @@ class _Builder:
                 self._inner_outputs[prefix.removesuffix(":"), target_slot] = link
             else:
                 self._links[f"{prefix}{target}", target_slot] = link
+
+    def _promote(self, key: str, node: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
+        """Keep the values of a sub-graph's node, which replace those inside.
+
+        They stand in the order of the sub-graph's inputs that are widgets, or of the node's proxy
+        widgets (inner node id, or -1 for an input, and name), or of its own sockets.
+        """
+        values = _listed(node, "widgets_values")
+        if not values:
+            return
+        inputs: list[tuple[str, str]] = [
+            ("-1", str(item.get("name")))
+            for item in _listed(inner, "inputs")
+            if isinstance(item, dict) and _is_widget(item, inner)
+        ]
+        properties = node.get("properties")
+        proxies = [
+            (str(proxy[0]), str(proxy[1]))
+            for proxy in _listed(properties if isinstance(properties, dict) else {}, "proxyWidgets")
+            if isinstance(proxy, list) and len(proxy) > 1
+        ]
+        own = [
+            ("-1", str(socket.get("name")))
+            for socket in _sockets(node, "inputs")
+            if isinstance(socket.get("widget"), dict)
+        ]
+        inner_only = [proxy for proxy in proxies if proxy[0] != "-1"]
+        names = (
+            align(inputs, values)
+            or align(proxies, values)
+            or align([*inputs, *inner_only], values)
+            or align(own, values)
+            or inputs[: len(values)]
+        )
+        promoted = self._promoted[key] = {}
+        for name, value in zip(names, values, strict=False):
+            if name is None:
+                continue
+            if name[0] == "-1":
+                promoted[name[1]] = value
+            else:
+                self._proxied[f"{key}:{name[0]}", name[1]] = value
 
     def _group(self, node: Mapping[str, Any]) -> dict[str, Any] | None:
         class_type = str(node.get("type"))
@@ -183,9 +187,10 @@ class _Builder:
         self._setters = setters
         graph = Graph()
         for key, raw in self._raw.items():
-            if raw.get("mode") in (_MUTED, _BYPASSED):
+            if raw.get("mode") in (_MUTED, _BYPASSED) or key in self._expanded:
                 continue
-            inputs = {name: _queued(name, value, graph.names) for name, value in _widgets(raw)}
+            widgets, guessed = named_widgets(raw)
+            inputs = {name: _queued(name, value, graph.names) for name, value in widgets.items()}
             links: dict[str, str] = {}
             for slot, socket in enumerate(_sockets(raw, "inputs")):
                 link = self._source(key, slot, 0)
@@ -193,15 +198,16 @@ class _Builder:
                 if not isinstance(name, str):
                     continue
                 if link is None:
-                    if socket.get("widget") and (value := self._promoted(key, slot, 0)) is not None:
+                    if socket.get("widget") and (value := self._outer(key, slot, 0)) is not None:
                         inputs[name] = value
                 else:
                     inputs[name] = list(link)
                     links[name] = link.node
-                    if socket.get("widget"):
-                        # A widget that is linked keeps the value typed before; it does not count.
-                        inputs.pop("text_0" if name == "text" else name + "_0", None)
-            graph.put(key, str(raw.get("type")), inputs, links)
+            for name in inputs:
+                if name not in links and (key, name) in self._proxied:
+                    inputs[name] = self._proxied[key, name]
+            outputs = tuple(str(socket.get("name")) for socket in _sockets(raw, "outputs"))
+            graph.put(Node(key, str(raw.get("type")), inputs, links, 0, outputs, guessed))
         return graph
 
     def _source(self, key: str, slot: int, depth: int) -> Link | None:
@@ -232,29 +238,35 @@ class _Builder:
         return link
 
     def _outer_slot(self, key: str, slot: int) -> int:
-        """The socket of a sub-graph node for input ``slot`` of the sub-graph, by its name."""
+        """The socket of a sub-graph node for input ``slot`` of the sub-graph; -1 if it has none."""
         raw = self._raw.get(key, {})
-        declared = self._subgraphs.get(str(raw.get("type")), {}).get("inputs")
-        if isinstance(declared, list) and slot < len(declared) and isinstance(declared[slot], dict):
+        if (name := self._input_name(raw, slot)) is not None:
             for index, socket in enumerate(_sockets(raw, "inputs")):
-                if socket.get("name") == declared[slot].get("name"):
+                if socket.get("name") == name:
                     return index
+            return -1
         return slot
 
-    def _promoted(self, key: str, slot: int, depth: int) -> Any:
+    def _input_name(self, raw: Mapping[str, Any], slot: int) -> Any:
+        """The name of input ``slot`` of the sub-graph that a node stands for."""
+        declared = _listed(self._subgraphs.get(str(raw.get("type")), {}), "inputs")
+        if 0 <= slot < len(declared) and isinstance(declared[slot], dict):
+            return declared[slot].get("name")
+        return None
+
+    def _outer(self, key: str, slot: int, depth: int) -> Any:
         """The value of an inner widget that is shown on the sub-graph's node."""
         link = self._links.get((key, slot))
         if link is None or depth > _MAX_DEPTH or not link.node.endswith(_INPUT_NODE):
             return None
         outer = link.node.removesuffix(_INPUT_NODE).removesuffix(":")
         raw = self._raw.get(outer)
+        if raw is None:
+            return None
         outer_slot = self._outer_slot(outer, link.slot)
-        if raw is None or (outer, outer_slot) in self._links:
-            return self._promoted(outer, outer_slot, depth + 1) if raw else None
-        for number, socket in enumerate(_sockets(raw, "inputs")):
-            if number == outer_slot and isinstance(name := socket.get("name"), str):
-                return dict(_widgets(raw)).get(name)
-        return None
+        if (outer, outer_slot) in self._links:
+            return self._outer(outer, outer_slot, depth + 1)
+        return self._promoted.get(outer, {}).get(self._input_name(raw, link.slot))
 
     def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
         """The source of a bypassed node: its first input of the same type as the output."""
@@ -277,6 +289,20 @@ def _queued(name: str, value: Any, names: Names) -> Any:
     if isinstance(value, str) and names[name] & TEXT and not names[name] & OPTION:
         return _COMMENT.sub(r"\1", value)
     return value
+
+
+def _is_widget(item: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
+    """Whether an input of a sub-graph is a widget on the sub-graph's node."""
+    if item.get("type") in _WIDGET_TYPES:
+        return True
+    links = _listed(item, "linkIds")
+    return any(
+        socket.get("widget") and socket.get("link") in links
+        for node in _listed(inner, "nodes")
+        if isinstance(node, dict)
+        for socket in _sockets(node, "inputs")
+        if socket.get("link") is not None
+    )
 
 
 def _listed(holder: Mapping[str, Any], key: str) -> list[Any]:
@@ -305,67 +331,3 @@ def _links(links: list[Any]) -> Iterator[tuple[str, int, str, int]]:
             continue
         if isinstance(source_slot, int) and isinstance(target_slot, int):
             yield str(source), source_slot, str(target), target_slot
-
-
-def _widgets(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each widget; unknown names become ``text_N`` or ``widget_N``.
-
-    A text of only punctuation is taken for a delimiter.
-    """
-    values = raw.get("widgets_values")
-    if isinstance(values, dict):
-        yield from ((str(key), value) for key, value in values.items())
-        return
-    if not isinstance(values, list):
-        return
-    names = _widget_names(raw, values) or _guessed_names(str(raw.get("type")), values)
-    for index, value in enumerate(values):
-        if index < len(names):
-            yield names[index], value
-        elif isinstance(value, str) and value.lower() not in _NO_TEXT:
-            joins = 0 < len(value) < 6 and not any(map(str.isalnum, value))
-            yield ("delimiter" if joins else f"text_{index}"), value
-        else:
-            yield f"widget_{index}", value
-
-
-def _guessed_names(class_type: str, values: list[Any]) -> list[str]:
-    """Names for the widgets of loaders and of nodes that start with a size."""
-    lowered, first = class_type.lower(), values[0] if values else None
-    if isinstance(first, str) and first.lower().endswith(_MODEL_FILES):
-        if "lora" in lowered:
-            return ["lora_name", "strength_model", "strength_clip"]
-        if any(word in lowered for word in ("checkpoint", "unet", "diffusion", "model")):
-            return ["ckpt_name"]
-        return ["file_name"]
-    sides = [value for value in values[:2] if isinstance(value, int) and value >= 64]
-    if len(sides) == 2 or ("latent" in lowered and isinstance(first, int)):
-        return ["width", "height"]
-    return []
-
-
-def _widget_names(raw: Mapping[str, Any], values: list[Any]) -> list[str]:
-    if known := _WIDGETS.get(str(raw.get("type"))):
-        return list(known)
-    properties = raw.get("properties")
-    proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
-    if isinstance(proxies, list) and len(proxies) == len(values):  # the node of a sub-graph
-        return [
-            str(proxy[1]) if isinstance(proxy, list) and len(proxy) > 1 else "" for proxy in proxies
-        ]
-    named = [
-        widget["name"]
-        for socket in _sockets(raw, "inputs")
-        if isinstance(widget := socket.get("widget"), dict) and isinstance(widget.get("name"), str)
-    ]
-    if len(named) == len(values):
-        return named
-    # A seed is followed by a widget without a socket: control_after_generate.
-    names: list[str] = []
-    for name in named:
-        names.append(name)
-        at = len(names)
-        following = values[at] if at < len(values) else None
-        if isinstance(following, str) and following in _AFTER_SEED and "seed" in name:
-            names.append("control_after_generate")
-    return names if len(names) == len(values) else []

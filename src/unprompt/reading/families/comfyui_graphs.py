@@ -16,6 +16,8 @@ from unprompt.reading.result import Field, Prompt, Reading, Settings
 
 _PREFIX = re.compile(r"\s*\w{1,40}\s*:\s*(?=[{\[])")
 _MAX_ORIGINS = 200
+_ALTERNATIVES = re.compile(r"\{[^{}]*\|[^{}]*\}")
+"""``{cat|dog}``: the editor picks one when it queues a prompt; the workflow does not say which."""
 _FORMS = (
     ("class_type", is_api_prompt, from_api_prompt),
     ("nodes", is_workflow, from_workflow),
@@ -32,7 +34,7 @@ def read(texts: ImageTexts) -> Reading | None:
                 continue
             for value in _values(texts, field):
                 if is_graph(value):
-                    reading = _read_graph(field, build(value))
+                    reading = _read_graph(field, build(value), build is from_api_prompt)
                     if reading.prompt is not None and reading.prompt.strip():
                         return reading
                     silent = silent or reading
@@ -55,20 +57,22 @@ def _values(texts: ImageTexts, field: Field) -> list[dict[str, Any]]:
     return values
 
 
-def _read_graph(field: Field, graph: Graph) -> Reading:
+def _read_graph(field: Field, graph: Graph, is_run: bool) -> Reading:
     found = origins(graph)
     if not found:
         sampler = first_sampler(graph)
         settings = settings_of(graph, sampler) if sampler else Settings()
         return Reading(None, generator="ComfyUI", settings=settings, where=(str(field),))
     main = main_origin(graph, found)
+    prompt = main.positive[0].text
     return Reading(
-        prompt=main.positive[0].text,
+        prompt=prompt,
         negative_prompt=main.negative[0].text if main.negative else None,
         generator="ComfyUI",
         settings=settings_of(graph, main.node),
         prompts=tuple(_prompts([main, *found[:_MAX_ORIGINS]] if len(found) > 1 else found)),
         where=(str(field),),
+        certain=main.positive[0].certain and (is_run or _ALTERNATIVES.search(prompt) is None),
     )
 
 
