@@ -35,6 +35,10 @@ def test_every_member_comes_back(tmp_path_factory, members):
         assert split_member(f"deep/00000.tar/{name}") == ("deep/00000.tar", name)
 
 
+def test_a_member_may_be_named_like_a_shard():
+    assert split_member("a.tar/folder/b.tar/c.png") == ("a.tar", "folder/b.tar/c.png")
+
+
 def test_long_names_and_folders_are_found(tmp_path):
     name = "folder/" + "x" * 300 + ".png"
     write_tar(tmp_path / "a.tar", {name: b"1", "other": b"22"})

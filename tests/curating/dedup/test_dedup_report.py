@@ -74,3 +74,11 @@ def test_little_to_show_is_shown(tmp_path):
     assert "No two prompts are near-duplicates" in (tmp_path / "r.html").read_text()
     with pytest.raises(UnpromptError, match="prompts="):
         write_report(deduplicate(np.eye(2), 0.9), tmp_path / "r.html")
+
+
+def test_nearest_cosines_look_at_every_row_of_a_long_table():
+    rows = np.random.default_rng(2).normal(size=(4200, 32))
+    rows[4150] = rows[0] + 0.1 * rows[1]
+    found = deduplicate(rows, 0.999)
+    vectors = found.items.vectors
+    assert nearest_cosines(found, sample=5)[0] == pytest.approx(vectors[0] @ vectors[4150])
