@@ -20,8 +20,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from unprompt.collecting.compose import compose
 from unprompt.collecting.prompts.completion import Completer, Sampling
-from unprompt.collecting.prompts.composition import compose
 
 
 def main() -> None:

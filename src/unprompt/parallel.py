@@ -1,4 +1,4 @@
-"""The cores of the machine, and work shared among them whose results come in order."""
+"""The cores of this machine, and ordered work on several threads or processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNK = 32
-"""Items that a process takes at a time: of files whose metadata are read, some ten milliseconds."""
+"""Items that a process takes at a time: about 10 ms of reading metadata from files."""
 
-_WORTH = 512
-"""Fewer items are done sooner than further processes start."""
+_FEW = 512
+"""Fewer items are done before other processes have started."""
 
 
 def cores() -> int:
@@ -38,13 +38,13 @@ def in_order(
     workers: int,
     setup: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Yield the result of ``task`` for each item in turn, a few of them being worked on at once.
+    """Yield the results of ``task`` in the order of the items, computed by several threads.
 
     Args:
-        task: what to do; it should leave Python's lock for most of its time.
-        items: taken one by one, at most two for each worker ahead of the results.
-        workers: threads; with one, the caller's own does the work.
-        setup: called in each thread first.
+        task: the work; it should release Python's lock most of the time.
+        items: taken one by one, at most two for each worker before their results are taken.
+        workers: threads; 1 works in the caller's thread.
+        setup: called first in each thread.
     """
     if workers == 1:
         yield from map(task, items)
@@ -60,22 +60,22 @@ def in_order(
 def by_processes(
     task: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield the result of ``task`` for each item in turn, worked on by several processes.
+    """Yield the results of ``task`` in the order of the items, computed by several processes.
 
-    For work that is Python's own, from which threads gain nothing. What a process leaves undone
-    that is killed, for want of memory perhaps, this one does.
+    For work in pure Python, which threads do not speed up. If a process is killed, for example
+    because memory is short, this one does its work.
 
     Args:
-        task: what to do; it, the items and the results must be picklable.
-        items: any number; taken one by one, no more than 160 for each process, and 512 in all,
-            ahead of the results.
-        workers: processes; by default one a core, at most 8, and none beside this one for few
-            items.
+        task: the work; task, items and results must be picklable.
+        items: any number; taken one by one, at most 160 for each process and 512 more before their
+            results are taken.
+        workers: processes; by default one for each core, at most 8, and for few items only this
+            one.
     """
     left = iter(items)
     if workers is None:
-        first = list(islice(left, _WORTH))
-        workers = min(8, cores()) if len(first) == _WORTH else 1
+        first = list(islice(left, _FEW))
+        workers = min(8, cores()) if len(first) == _FEW else 1
         left = chain(first, left)
     if workers < 2:
         yield from map(task, left)
@@ -100,16 +100,22 @@ def _each(task: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 
 
 def _prepare() -> None:
-    """Leave Ctrl-C to the process that waits for this one, and end when that is killed."""
-    gc.freeze()  # else each collection writes to what was inherited, which is then copied
+    """Ignore Ctrl-C, which the parent handles, and end with the parent."""
+    gc.freeze()  # garbage collection would write to inherited memory, which is then copied
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+@cache
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it ends, even if that is killed."""
     if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def _submitted(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unprompt.collecting.compose import compose
 from unprompt.collecting.generate import Job, generate, image_seed, prompt_id
-from unprompt.collecting.prompts.composition import compose
 from unprompt.collecting.sketches.sketch import SketchBackend, draw
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import load

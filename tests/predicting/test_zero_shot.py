@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from unprompt.cli import app
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 from unprompt.encoding import encode
 from unprompt.models.embedder import Embedder
 from unprompt.models.text_towers import create_text_tower

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unprompt.collecting.compose import compose
 from unprompt.collecting.generate import generate
-from unprompt.collecting.prompts.composition import compose
 from unprompt.collecting.sketches.sketch import SketchBackend
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule

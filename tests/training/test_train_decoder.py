@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from unprompt.cli import app
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 from unprompt.errors import RecipeError, TableError
 from unprompt.models.decoder.network import DecoderConfig, DecoderModel
 from unprompt.models.decoder.runtime import TextDecoder

@@ -55,7 +55,7 @@ def compose(
 
       unprompt compose -n 20000 -o prompts.txt --against others.txt
     """
-    from unprompt.collecting.compose import write_composed
+    from unprompt.collecting.compose import compose_file
 
     completer, description = None, ""
     if lm is not None:
@@ -64,7 +64,7 @@ def compose(
         sampling = Sampling(min_length, max_length, top_k, temperature, repeat_tokens=repeat_tokens)
         completer = Completer.from_pretrained(lm, sampling, batch_size)
         description = f"{lm}, {batch_size} at a time, {sampling}"
-    write_composed(
+    compose_file(
         n,
         output,
         seed,

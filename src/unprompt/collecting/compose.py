@@ -1,34 +1,94 @@
-"""Composed prompts written to a file; with a language model the work can be interrupted."""
+"""Distinct prompts, composed from a grammar and, if asked for, completed by a language model."""
 
 from __future__ import annotations
 
-import json
+import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from unprompt.collecting.prompts.composition import compose, text_key
-from unprompt.errors import OutputError, UnpromptError
-from unprompt.files import atomic_open
-from unprompt.pairs.prompt_file import write_prompts
+from unprompt.collecting import journal
+from unprompt.collecting.prompts.grammar import load_grammar
+from unprompt.collecting.prompts.wordnet import wordnet_grammar
+from unprompt.collecting.sketches.scene import sketch_grammar
+from unprompt.errors import UnpromptError
+from unprompt.pairs.prompt_file import text_key, write_prompts
 from unprompt.progress import track
 
-CHUNK = 2048
-"""Prompts between two notes on disk: what a killed process loses at most."""
+STYLES = ("caption", "artist", "mixed", "sketch")
+"""``caption`` describes the image; ``artist`` adds medium, painter, light and quality words;
+``mixed`` is half of both; ``sketch`` are scenes that the sketch backend can draw."""
 
-_ENDLESS = 2**62
+CHUNK = 2048
+"""Prompts that are completed between two entries of the journal; a killed process loses them."""
+
+_MAX_REPEATS = 2_000
 
 
 class Completes(Protocol):
-    """What completes prompts: `unprompt.collecting.prompts.completion.Completer`."""
+    """Completes prompts, as `unprompt.collecting.prompts.completion.Completer` does."""
 
     def complete(self, prompts: list[str], seed: int) -> list[str]:
         """The prompts with their continuations, in order."""
         ...
 
 
-def write_composed(
+def compose(
+    n: int | None, seed: int = 0, style: str = "mixed", *, wordnet: bool = False
+) -> Iterator[str]:
+    """Compose distinct prompts from a grammar over word lists.
+
+    The first prompts of a longer call are those of a shorter one with the same seed and style.
+
+    Args:
+        n: how many; None for as many as the grammar holds.
+        seed: another seed gives other prompts.
+        style: one of `STYLES`.
+        wordnet: take half of the nouns from WordNet.
+
+    Yields:
+        One prompt, without line breaks.
+
+    Raises:
+        UnpromptError: an unknown style, a negative number, WordNet is not installed or asked for
+            with sketches, or more prompts than the grammar holds (over a hundred million for each
+            style but ``sketch``).
+    """
+    if style not in STYLES:
+        raise UnpromptError(f"unknown style '{style}'; choose one of {', '.join(STYLES)}")
+    if n is not None and n < 0:
+        raise UnpromptError(f"cannot compose {n} prompts; ask for 0 or more")
+    if wordnet and style == "sketch":
+        raise UnpromptError("sketches show a few known things only; leave WordNet out")
+    if style == "sketch":
+        grammar = sketch_grammar()
+    else:
+        grammar = wordnet_grammar() if wordnet else load_grammar()
+
+    def prompts() -> Iterator[str]:
+        rng = random.Random(f"{style}/{seed}")  # noqa: S311 -- not for secrets
+        seen: set[int] = set()
+        repeats = 0
+        while n is None or len(seen) < n:
+            start = style
+            if style == "mixed":
+                start = "caption" if rng.random() < 0.5 else "artist"
+            prompt = grammar.sample(start, rng)
+            if (key := text_key(prompt)) not in seen:
+                repeats = 0
+                seen.add(key)
+                yield prompt
+            elif (repeats := repeats + 1) > _MAX_REPEATS:
+                raise UnpromptError(
+                    f"only {len(seen):,} distinct prompts of the style '{style}' were found; ask "
+                    "for fewer or choose another style"
+                )
+
+    return prompts()
+
+
+def compose_file(
     n: int,
     path: str | Path,
     seed: int = 0,
@@ -41,24 +101,23 @@ def write_composed(
 ) -> None:
     """Write ``n`` distinct prompts to a text file, one a line.
 
-    With a completer each prompt of the grammar is the beginning of one; those that come out the
-    same as an earlier one are left out and others composed in their place. What is done is noted
-    in ``.NAME.partial`` beside the file after every chunk, and a call with the same arguments
-    after a killed one goes on from there; the file is then that of a call never stopped.
+    A completer continues each prompt of the grammar. Completed prompts that repeat are replaced by
+    others. Every finished chunk is noted in ``.NAME.partial`` beside the file. A call with the same
+    arguments continues a killed one, and writes the same file as one that was never stopped.
 
     Args:
         n: how many.
         path: the file to write.
-        seed: another seed gives other prompts.
+        seed: as in `compose`.
         style: as in `compose`.
         wordnet: as in `compose`.
         completer: completes the prompts.
-        description: says which model and settings complete them; work noted under another
-            description is discarded.
-        chunk: prompts between two notes.
+        description: names the completer's model and settings; chunks that were completed under
+            another description are discarded.
+        chunk: prompts completed between two entries of the journal.
 
     Raises:
-        UnpromptError: as `compose`, or completions repeat without end.
+        UnpromptError: as `compose`, or the completions only repeat.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -67,30 +126,29 @@ def write_composed(
         write_prompts(track(prompts, "composing", total=n), path)
         return
     header = {"n": n, "seed": seed, "style": style, "wordnet": wordnet}
-    notes = path.with_name(f".{path.name}.partial")
-    done = _read_notes(notes, {**header, "lm": description, "chunk": chunk})
-    beginnings = compose(_ENDLESS, seed, style, wordnet=wordnet)
-    chunks = _complete_chunks(n, seed, beginnings, completer, chunk, done, notes)
-    prompts = (prompt for new in chunks for prompt in new)
-    rest = n - sum(len(new) for _, new in done)
-    done += [(0, list(track(prompts, "completing", total=rest)))]
-    write_prompts((prompt for _, new in done for prompt in new), path)
-    notes.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    done = _finished_chunks(partial, {**header, "lm": description, "chunk": chunk})
+    completed = [prompt for entry in done for prompt in entry["prompts"]]
+    beginnings = compose(None, seed, style, wordnet=wordnet)
+    used = sum(entry["beginnings"] for entry in done)
+    next(islice(beginnings, used, used), None)
+    new = _complete(n, seed, beginnings, completer, chunk, completed, partial)
+    completed += list(track(new, "completing", total=n - len(completed)))
+    write_prompts(completed, path)
+    partial.unlink(missing_ok=True)
 
 
-def _complete_chunks(
+def _complete(
     n: int,
     seed: int,
     beginnings: Iterator[str],
     completer: Completes,
     chunk: int,
-    done: list[tuple[int, list[str]]],
-    notes: Path,
-) -> Iterator[list[str]]:
-    """Complete chunk after chunk until there are ``n`` prompts; note each before it is given."""
-    drawn = sum(count for count, _ in done)
-    seen = {text_key(prompt) for _, new in done for prompt in new}
-    next(islice(beginnings, drawn, drawn), None)
+    completed: list[str],
+    partial: Path,
+) -> Iterator[str]:
+    """Complete chunk after chunk until there are ``n`` distinct prompts."""
+    seen = {text_key(prompt) for prompt in completed}
     while len(seen) < n:
         batch = list(islice(beginnings, chunk))
         new = []
@@ -101,31 +159,18 @@ def _complete_chunks(
                 new.append(prompt)
         if not new:
             raise UnpromptError(
-                f"{chunk} beginnings in a row were completed to prompts that are there already; "
-                "use another seed, style or model"
+                f"{chunk} completed prompts in a row repeat earlier ones; use another seed, style "
+                "or model"
             )
-        _note(notes, {"drawn": len(batch), "prompts": new})
-        yield new
+        journal.append(partial, [journal.to_line({"beginnings": len(batch), "prompts": new})])
+        yield from new
 
 
-def _read_notes(notes: Path, header: dict[str, object]) -> list[tuple[int, list[str]]]:
-    """Chunks that an earlier call with the same header noted: beginnings drawn, prompts made."""
-    lines = notes.read_bytes().split(b"\n") if notes.exists() else [b""]
-    # A line without its line break was cut off by the end of the process that wrote it.
-    whole = [json.loads(line) for line in lines[:-1]]
-    if not whole or whole[0] != header:
-        with atomic_open(notes) as file:
-            file.write(json.dumps(header) + "\n")
-        return []
-    if lines[-1]:
-        with atomic_open(notes, "wb") as file:
-            file.write(b"\n".join(lines[:-1]) + b"\n")
-    return [(line["drawn"], line["prompts"]) for line in whole[1:]]
-
-
-def _note(notes: Path, entry: dict[str, object]) -> None:
-    try:
-        with notes.open("ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"cannot write {notes}: {error.strerror}") from error
+def _finished_chunks(partial: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Entries of an earlier call with the same header; those of any other call are deleted."""
+    found = [entry for _, entry in journal.entries(partial)]
+    if found[:1] == [header]:
+        return found[1:]
+    partial.unlink(missing_ok=True)
+    journal.append(partial, [journal.to_line(header)])
+    return []

@@ -1,8 +1,7 @@
-"""Images of URL lists, downloaded by img2dataset, with a pairs table of what arrived."""
+"""Images of URL lists, downloaded by img2dataset, and the pairs table of those that arrived."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from unprompt.collecting.journal import has_settings, write_settings
 from unprompt.collecting.urls.url_list import read_list, write_list
 from unprompt.errors import UnpromptError, need
 from unprompt.files import atomic_open
@@ -37,8 +37,8 @@ _CHOICES = {
     "distributor": ("multiprocessing", "pyspark", "ray"),
 }
 
-# What may be different next time. HTTP: 408 request timeout, 425 too early, 429 too many requests,
-# and the server errors that RFC 9110 calls temporary.
+# Failures that may be gone next time. HTTP: 408 request timeout, 425 too early, 429 too many
+# requests, and the server errors that RFC 9110 calls temporary.
 _PASSING = re.compile(
     r"timed out|timeout|HTTP Error (?:408|425|429|500|502|503|504|52\d)|IncompleteRead|"
     r"[Cc]onnection (?:reset|aborted|refused)|Remote end closed|Temporary failure in name|"
@@ -51,21 +51,21 @@ class Options:
     """How images are fetched and stored; names and meanings are img2dataset's.
 
     Attributes:
-        image_size: pixels of the side that ``resize_mode`` speaks of.
+        image_size: pixels of the side that ``resize_mode`` names.
         resize_mode: ``keep_ratio`` (shorter side), ``keep_ratio_largest``, ``center_crop``,
             ``border`` or ``no``.
         output_format: ``files`` or ``webdataset``.
         encode_format: ``jpg``, ``png`` or ``webp``.
         processes: worker processes.
         threads: downloads at once in each process.
-        timeout: seconds without an answer.
-        shard_size: pairs in a shard; a killed run loses the shards it was at.
+        timeout: seconds to wait for an answer.
+        shard_size: pairs in a shard; a killed run loses its unfinished shards.
         distributor: ``multiprocessing``, ``pyspark`` or ``ray``.
         wandb: report to Weights & Biases.
-        allow_private: let URLs and redirects lead to addresses that are not public.
+        allow_private: allow URLs and redirects to addresses that are not public.
 
     Raises:
-        UnpromptError: a name that is none of those above, or a number below 1.
+        UnpromptError: an unknown name, or a number below 1.
     """
 
     image_size: int = 512
@@ -95,15 +95,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Download:
-    """What is there after a call.
+    """State of a download after a call.
 
     Attributes:
         table: the pairs table.
-        listed: pairs asked for.
+        listed: pairs in the list.
         arrived: pairs in the table.
         tried: pairs that this call tried.
-        failures: how often each reason kept a pair away, of those still missing.
-        passing: how many of these a further call tries again.
+        failures: number of missing pairs by reason.
+        passing: how many of these the next call tries again.
     """
 
     table: Path
@@ -141,25 +141,24 @@ def download(
 ) -> Download:
     """Fetch the images of a list of URLs with captions, and write their pairs table.
 
-    The first call fetches the list. A call after a killed one goes on with the shards that are
-    missing; a call after a finished one tries the URLs that failed for a passing reason (time-out,
-    too many requests, server error) again, and nothing else.
+    A call after a killed one fetches the shards that are missing. A call after a finished one only
+    repeats URLs that failed for a passing reason (time-out, too many requests, server error).
 
     Args:
         url_list: CSV, TSV, JSON, JSON lines or Parquet file, or a folder of such files.
         folder: where images, list and ``pairs.parquet`` go.
-        options: how; the same in every call for one folder, but for processes, threads, timeout.
-        url_columns: names that its column of URLs may have.
-        caption_columns: names that its column of captions may have.
-        header: names of its columns where it has no line of them.
-        source: column ``source`` of the table; the name of the list by default.
+        options: only processes, threads and timeout may change between calls for one folder.
+        url_columns: possible names of the column of URLs.
+        caption_columns: possible names of the column of captions.
+        header: names of the columns of a list without a header.
+        source: column ``source`` of the table; by default the name of the list.
         licence: column ``licence`` of the table.
-        limit: only so many of the list.
+        limit: fetch only the first so many of the list.
 
     Raises:
         MissingExtraError: img2dataset is not installed.
         TableError: the list cannot be read, or lacks a column.
-        UnpromptError: the folder is that of another list or of other options.
+        UnpromptError: the folder was made from another list or with other options.
     """
     folder, options = Path(folder), options or Options()
     need("data", "img2dataset")
@@ -175,12 +174,10 @@ def download(
     stated: dict[str, Any] = {name: getattr(options, name) for name in lasting}
     stated |= {"source": source, "limit": limit}
     first = folder / "round-0"
-    if not _agrees(folder / _SETTINGS, stated):
+    if not has_settings(folder / _SETTINGS, stated):
         rows = read_list(url_list, url_columns, caption_columns, header)
         write_list(rows, first / _LIST, limit)
-        with atomic_open(folder / _SETTINGS) as file:
-            json.dump(stated, file, indent=2)
-            file.write("\n")
+        write_settings(folder / _SETTINGS, stated)
     rounds = _rounds(folder)
     if (rounds[-1] / _COMPLETE).exists() and (again := _to_retry(rounds)):
         rounds.append(folder / f"round-{len(rounds)}")
@@ -198,7 +195,7 @@ def download(
 
 
 def _fetch(folder: Path, options: Options) -> None:
-    """Let img2dataset fetch the shards of one round that are missing."""
+    """Fetch the missing shards of one round with img2dataset."""
     from unprompt.collecting.urls.public_addresses import GuardedDownloader, WatchedDownloader
 
     # The package has a function of the same name as this module.
@@ -208,10 +205,10 @@ def _fetch(folder: Path, options: Options) -> None:
     downloader, context = img2dataset.Downloader, distributor.get_context
     img2dataset.Downloader = WatchedDownloader if options.allow_private else GuardedDownloader
     distributor.get_context = lambda _: _processes()
-    # The library that it scales images with would look for updates of itself in every process.
+    # Stops the library that scales the images from looking for updates in every process.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
-        with _talking_to_stderr(), _interruptible():
+        with _print_to_stderr(), _interruptible():
             img2dataset.download(
                 url_list=str(folder / _LIST),
                 input_format="parquet",
@@ -223,7 +220,7 @@ def _fetch(folder: Path, options: Options) -> None:
                 resize_mode=options.resize_mode,
                 resize_only_if_bigger=options.resize_mode != "border",
                 encode_format=options.encode_format,
-                # For PNG it is the effort of the compression, 0 to 9.
+                # Of PNG the effort of the compression, 0 to 9.
                 encode_quality=6 if options.encode_format == "png" else 95,
                 processes_count=options.processes,
                 thread_count=options.threads,
@@ -231,7 +228,7 @@ def _fetch(folder: Path, options: Options) -> None:
                 number_sample_per_shard=options.shard_size,
                 distributor=options.distributor,
                 enable_wandb=options.wandb,
-                # Pages can forbid img2dataset by this name, or all such use by no name.
+                # Pages can forbid the use of their images by this name.
                 user_agent_token="img2dataset",  # noqa: S106 -- a name, no secret
             )
     finally:
@@ -248,10 +245,9 @@ def _fetch(folder: Path, options: Options) -> None:
 
 
 def _processes() -> BaseContext:
-    """How worker processes start: as copies of one that has loaded img2dataset.
+    """Start worker processes as copies of one that has loaded img2dataset.
 
-    Left alone it starts each by itself, and anew after five shards, which takes seconds of
-    processor time every time.
+    By default img2dataset starts new processes after every five shards, which takes seconds each.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["img2dataset.main"])
@@ -259,8 +255,8 @@ def _processes() -> BaseContext:
 
 
 @contextmanager
-def _talking_to_stderr() -> Iterator[None]:
-    """What this process and those it starts print goes to standard error; results go to stdout."""
+def _print_to_stderr() -> Iterator[None]:
+    """Send what this process and its workers print to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -274,9 +270,9 @@ def _talking_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn the success that img2dataset reports when it is interrupted into an interruption."""
+    """Raise KeyboardInterrupt where img2dataset exits with success after Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
-        raise UnpromptError("img2dataset downloads in the main thread of a program only")
+        raise UnpromptError("img2dataset runs in the main thread only; call download from it")
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -287,7 +283,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _clear_half_shards(folder: Path) -> None:
-    """Remove what a killed run left of shards that it did not finish; they are fetched again."""
+    """Remove unfinished shards of a killed run; they are fetched again."""
     whole = {path.stem for path in _shards(folder)}
     for path in (folder / "images").glob("*"):
         if path.name.split(".")[0].split("_")[0] not in whole:
@@ -300,7 +296,7 @@ def _rounds(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """Tables of the whole shards: img2dataset writes the statistics of a shard last."""
+    """Tables of the finished shards; img2dataset writes a shard's statistics last."""
     stats = sorted((folder / "images").glob("*_stats.json"))
     return [path.with_name(path.name.replace("_stats.json", ".parquet")) for path in stats]
 
@@ -313,7 +309,7 @@ def _outcomes(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _last_status(rounds: list[Path]) -> dict[tuple[str, str], str | None]:
-    """Why each pair is missing, or None for those that arrived; the last round decides."""
+    """For each pair why it is missing, None if it arrived; later rounds overrule earlier ones."""
     last: dict[tuple[str, str], str | None] = {}
     for folder in rounds:
         for row in _outcomes(folder):
@@ -347,28 +343,6 @@ def _write_table(
                 for row in _outcomes(path)
                 if row["status"] == "success"
             ]
-            # Threads finish in any order; the table has that of the list.
+            # Threads finish in any order; the table keeps the order of the list.
             writer.write(sorted(batch, key=lambda pair: pair.id))
         return writer.rows
-
-
-def _agrees(path: Path, stated: Mapping[str, Any]) -> bool:
-    """Whether a folder holds this very download already.
-
-    Raises:
-        UnpromptError: it holds another.
-    """
-    if not path.exists():
-        return False
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnpromptError(f"{path}: not JSON ({error}); choose another folder") from error
-    if before != dict(stated):
-        other = sorted(key for key in stated if stated[key] != before.get(key))
-        raise UnpromptError(
-            f"{path.parent} holds another download ("
-            + ", ".join(f"{key}: {before.get(key)} there, {stated[key]} now" for key in other)
-            + "); choose another folder"
-        )
-    return True

@@ -1,37 +1,34 @@
-"""Images for prompts, and the pairs table of them; a run that was killed goes on where it was."""
+"""Images of prompts with their pairs table; a killed run continues where it stopped."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
-from unprompt.collecting.images.journal import (
+from unprompt.collecting.images.image_folder import (
     TABLE,
     Row,
-    journal_of,
-    locked,
+    check_shards,
+    clear_temporary,
+    finished_rows,
+    is_single_file,
     note,
-    remove_journals,
-    rows_done,
+    write_shard,
+    write_table,
 )
-from unprompt.collecting.images.shard_writer import check_order, loose, pack
+from unprompt.collecting.journal import has_settings, write_settings
 from unprompt.errors import UnpromptError
-from unprompt.files import atomic_open
-from unprompt.pairs.table import Pair, PairsWriter
+from unprompt.pairs.table import Pair
 from unprompt.progress import track
 from unprompt.reading.infotext import format_infotext
 from unprompt.reading.write_image import write_prompt
 
 _SETTINGS = "settings.json"
-_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +57,17 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What the column ``generator`` says."""
+        """Value of the column ``generator``."""
         ...
 
     @property
     def licence(self) -> str | None:
-        """Licence of the images, where it is known."""
+        """Licence of the images, if it is known."""
         ...
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Everything but prompt and seed that the images depend on, ready for JSON.
+        """What the images depend on beside prompt and seed, ready for JSON.
 
         The keys ``negative_prompt``, ``steps``, ``sampler`` and ``guidance`` become columns.
         """
@@ -78,15 +75,15 @@ class Backend(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many jobs are handed over at once."""
+        """Number of jobs of one call of `draw`."""
         ...
 
     def note(self, prompt: str) -> str | None:
-        """What is to be said of a prompt, as that the end of it is not seen; None mostly."""
+        """A warning about a prompt, such as that the model does not read its end, or None."""
         ...
 
     def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:
-        """One image for each job, or the reason why there is none."""
+        """For each job its image, or the error that prevented it."""
         ...
 
 
@@ -97,10 +94,10 @@ class Generation:
     Attributes:
         table: the pairs table.
         made: images made by this call.
-        found: images that earlier calls had made.
-        failed: what went wrong, by pair id; a further call tries these again.
-        repeated: prompts left out because they stand earlier in the list, or are empty.
-        notes: what the backend has to say of prompts, as that it reads only their beginning.
+        found: images made by earlier calls.
+        failed: reason by pair id; the next call tries these again.
+        repeated: prompts left out because they are empty or repeat an earlier one.
+        notes: the backend's warnings by prompt.
     """
 
     table: Path
@@ -115,8 +112,8 @@ class Generation:
         if self.repeated:
             text += f"; {self.repeated:,} repeated prompts left out"
         if self.notes:
-            prompt, note = next(iter(self.notes.items()))
-            text += f"; {len(self.notes):,} prompts too long, as '{prompt[:60]}': {note}"
+            prompt, warning = next(iter(self.notes.items()))
+            text += f"; {len(self.notes):,} prompts too long, as '{prompt[:60]}': {warning}"
         if self.failed:
             text += f"; {len(self.failed):,} failed, run the same command again to try these"
         return text
@@ -128,7 +125,7 @@ def prompt_id(prompt: str) -> str:
 
 
 def image_seed(prompt: str, index: int, seed: int = 0) -> int:
-    """The seed, below 2**32, of one image of a prompt; any image can be made again alone."""
+    """The seed, below 2**32, of one image of a prompt, so that it can be made again alone."""
     digest = sha256(f"{seed}/{prompt_id(prompt)}/{index}".encode()).digest()
     return int.from_bytes(digest[:4])
 
@@ -146,27 +143,27 @@ def generate(
 ) -> Generation:
     """Make images of prompts and write them with a pairs table into a folder.
 
-    Every image lies under its final name only when it is whole, and is then noted in a journal;
-    so the process can be killed at any instant, and the same call goes on with what is missing.
-    The table and every file are in the end those of a run that was never stopped. Prompt and
-    settings stand in each file in the form of AUTOMATIC1111's web UI.
+    An image gets its final name when it is whole, and is then noted in a journal. So the process
+    can be killed at any time, and the same call makes what is missing; the result equals that of a
+    run that was never stopped. Each file holds its prompt and settings, in the format of
+    AUTOMATIC1111's web UI.
 
-    A batch of which an image is missing is made again whole, since an image of a network may
-    depend in its last bits on the batch it was in.
+    If an image of a batch is missing, the whole batch is made again, because the last bits of an
+    image can depend on its batch.
 
     Args:
         prompts: one image or more of each; a repeated prompt counts once.
-        folder: where ``pairs.parquet`` and ``images/`` go. More prompts can be added by a later
-            call with the same settings; the table then holds the prompts of that call.
-        backend: what makes the images.
-        images_per_prompt: how many, each with a seed of its own.
+        folder: where ``pairs.parquet`` and ``images/`` go. A later call with the same settings can
+            add prompts; the table then holds the prompts of that call.
+        backend: makes the images.
+        images_per_prompt: how many, each with its own seed.
         seed: another seed gives other images.
         format: ``png``, ``webp`` or ``jpeg``.
-        shard_size: images in a tar shard of WebDataset under ``shards/``, each packed as soon as
-            its images are there; single files under ``images/`` by default. In shards, prompts
-            can be added at the end of the list only.
-        share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in a process of its
-            own; the last process to finish completes the table.
+        shard_size: images in a tar shard (WebDataset) under ``shards/``, written as soon as they
+            are made; by default single files under ``images/``. With shards, prompts can be added
+            at the end of the list only.
+        share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in its own process; the
+            last process to finish completes the table.
 
     Raises:
         UnpromptError: no prompts, a number below 1, or the folder was made with other settings.
@@ -183,45 +180,50 @@ def generate(
         raise UnpromptError("there are no prompts to make images of")
     if shard_size is not None and shard_size < 1:
         raise UnpromptError(f"cannot make shards of {shard_size} images; ask for 1 or more")
-    _agree_on_settings(folder, backend, seed, format, shard_size)
+    settings = {"generator": backend.name, "seed": seed, "format": format, **backend.settings}
+    if shard_size is not None:
+        settings["shard_size"] = shard_size
+    if not has_settings(folder / _SETTINGS, settings):
+        write_settings(folder / _SETTINGS, settings)
 
-    _clear_temporary(folder, share)
+    if share[1] == 1:
+        clear_temporary(folder)
     jobs = list(_jobs(distinct, images_per_prompt, seed))
     failed = {job.id: reason for job in jobs if (reason := _unwritable(job.prompt))}
     possible = [job for job in jobs if job.id not in failed]
-    rows = rows_done(folder, {job.id for job in possible})
-    # A share is whole batches, or whole shards of them.
-    parts = _cut(possible, shard_size or backend.batch_size)
+    rows = finished_rows(folder, {job.id for job in possible})
+    # A share is whole shards, or else whole batches.
+    pieces = _cut(possible, shard_size or backend.batch_size)
     if shard_size is not None:
-        check_order(folder, [[job.id for job in part] for part in parts], rows)
-    mine = range(share[0], len(parts), share[1])
-    missing = sum(job.id not in rows for number in mine for job in parts[number])
-    found = sum(len(parts[number]) for number in mine) - missing
-    journal = journal_of(folder, share[0])
+        check_shards(folder, [[job.id for job in piece] for piece in pieces], rows)
+    mine = range(share[0], len(pieces), share[1])
+    missing = sum(job.id not in rows for number in mine for job in pieces[number])
+    found = sum(len(pieces[number]) for number in mine) - missing
 
-    def drawn() -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
+    def images() -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
         for number in mine:
-            yield from _draw(backend, _cut(parts[number], backend.batch_size), rows)
+            for batch in _cut(pieces[number], backend.batch_size):
+                wanted = {job.id for job in batch if job.id not in rows}
+                drawn = zip(batch, backend.draw(batch), strict=True) if wanted else ()
+                yield from (each for each in drawn if each[0].id in wanted)
             if shard_size is not None:
-                _pack(folder, number, [rows[job.id] for job in parts[number] if job.id in rows])
-
-    def _pack(folder: Path, number: int, held: Sequence[Row]) -> None:
-        packed = pack(folder, number, held)
-        note(journal, packed)
-        for row in filter(loose, held):
-            (folder / row["file"]).unlink()
-        rows.update((row["id"], row) for row in packed)
+                held = [rows[job.id] for job in pieces[number] if job.id in rows]
+                written = write_shard(folder, number, held)
+                note(folder, share[0], written)
+                for row in filter(is_single_file, held):
+                    (folder / row["file"]).unlink()
+                rows.update((row["id"], row) for row in written)
 
     made = 0
-    for job, image in track(drawn(), "generating", total=missing):
+    for job, image in track(images(), "generating", total=missing):
         if isinstance(image, UnpromptError):
             failed[job.id] = str(image)
             continue
         rows[job.id] = _save(job, image, folder, backend, format)
-        note(journal, [rows[job.id]])
+        note(folder, share[0], [rows[job.id]])
         made += 1
-    _write_table(folder, jobs, len(failed), shard_size is not None)
-    notes = {prompt: said for prompt in distinct if (said := backend.note(prompt))}
+    write_table(folder, [job.id for job in jobs], len(failed), shard_size is not None)
+    notes = {prompt: warning for prompt in distinct if (warning := backend.note(prompt))}
     return Generation(folder / TABLE, made, found, failed, len(given) - len(distinct), notes)
 
 
@@ -235,34 +237,8 @@ def _jobs(prompts: Sequence[str], images_per_prompt: int, seed: int) -> Iterator
             yield Job(prompt, prompt_id(prompt), index, image_seed(prompt, index, seed))
 
 
-def _draw(
-    backend: Backend, batches: Sequence[Sequence[Job]], done: Collection[str]
-) -> Iterator[tuple[Job, Image.Image | UnpromptError]]:
-    for batch in batches:
-        missing = {job.id for job in batch if job.id not in done}
-        if missing:
-            for job, image in zip(batch, backend.draw(batch), strict=True):
-                if job.id in missing:
-                    yield job, image
-
-
-def _write_table(folder: Path, jobs: Sequence[Job], failed: int, packed: bool) -> None:
-    """Write the table of all images there are, whichever process made them."""
-    with locked(folder):
-        done = rows_done(folder, {job.id for job in jobs})
-        with PairsWriter(folder / TABLE) as writer:
-            rows = (Pair(**done[job.id]) for job in jobs if job.id in done)
-            while batch := list(islice(rows, _ROWS_AT_ONCE)):
-                writer.write(batch)
-        # Where no other process is at work the table holds all that the journals do.
-        if len(done) + failed == len(jobs):
-            remove_journals(folder)
-            if packed and (folder / "images").exists():
-                shutil.rmtree(folder / "images")
-
-
 def _unwritable(prompt: str) -> str | None:
-    """Why a prompt cannot stand in a file, or None."""
+    """Why a prompt cannot be written into a file, or None."""
     try:
         format_infotext(prompt)
     except ValueError as error:
@@ -304,39 +280,3 @@ def _save(job: Job, image: Image.Image, folder: Path, backend: Backend, format: 
             sha256=sha256((folder / file).read_bytes()).hexdigest(),
         )
     )
-
-
-def _agree_on_settings(
-    folder: Path, backend: Backend, seed: int, format: str, shard_size: int | None
-) -> None:
-    """Note what the images depend on, or check that the folder's images depend on the same."""
-    stated = {"generator": backend.name, "seed": seed, "format": format, **backend.settings}
-    if shard_size is not None:
-        stated["shard_size"] = shard_size
-    path = folder / _SETTINGS
-    if not path.exists():
-        with atomic_open(path) as file:
-            json.dump(stated, file, indent=2, sort_keys=True)
-            file.write("\n")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnpromptError(f"{path}: not JSON ({error}); choose another folder") from error
-    other = sorted(
-        key for key in stated.keys() | before.keys() if stated.get(key) != before.get(key)
-    )
-    if other:
-        raise UnpromptError(
-            f"{folder} holds images made with other settings ("
-            + ", ".join(f"{key}: {before.get(key)} there, {stated.get(key)} now" for key in other)
-            + "); choose another folder"
-        )
-
-
-def _clear_temporary(folder: Path, share: tuple[int, int]) -> None:
-    """Remove what killed processes were writing, unless others may be at work."""
-    if share[1] == 1:
-        for place in (".*.tmp*", "images/*/.*.tmp*", "shards/.*.tmp*"):
-            for path in folder.glob(place):
-                path.unlink()

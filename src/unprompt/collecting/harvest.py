@@ -1,9 +1,8 @@
-"""A pairs table from a folder of images that carry their prompts, or have them beside them."""
+"""A pairs table of a folder of images whose prompts are inside the files or beside them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image
 
-from unprompt.errors import OutputError, UnreadableImageError
+from unprompt.collecting import journal
+from unprompt.errors import UnreadableImageError
 from unprompt.images import find_images
 from unprompt.pairs.table import Pair, PairsWriter
 from unprompt.parallel import by_processes
@@ -33,10 +33,10 @@ class Harvest:
     Attributes:
         pairs: rows of the table.
         generators: rows per generator; ``unknown`` where the file does not name it.
-        duplicates: images left out because their bytes are those of an earlier one.
-        without_prompt: readable images that state no prompt.
+        duplicates: images left out because their bytes equal those of an earlier one.
+        without_prompt: readable images without a prompt.
         unreadable: file and reason of each image that could not be read.
-        resumed: images whose result an earlier, interrupted call had left.
+        resumed: images that an earlier, interrupted call had read.
     """
 
     pairs: int
@@ -49,7 +49,7 @@ class Harvest:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The result for one image, as the journal keeps it."""
+    """The result for one image, as in the journal."""
 
     file: str
     size: int = 0
@@ -66,18 +66,18 @@ def harvest(
 ) -> Harvest:
     """Read every image of a folder tree and write those with prompts as a pairs table.
 
-    Results are kept in a journal beside ``output`` until the table is whole, so that the same
-    call after an interruption goes on where it was; files changed since are read again. Of
-    images with the same bytes the first by path is kept.
+    Results are kept in a journal beside ``output`` until the table is written. So the same call
+    continues after an interruption; it reads files again that have changed since. Of images with
+    the same bytes, the first by path is kept.
 
     Args:
-        folder: searched with its sub-folders, hidden ones excepted.
-        output: the Parquet file to write; its images stay where they are.
-        captions: also take plain ``.txt`` files beside images for prompts, as not exact.
-        workers: processes, as `unprompt.parallel.by_processes`.
+        folder: searched with its sub-folders, except hidden ones.
+        output: the Parquet file to write; the images stay where they are.
+        captions: also use plain ``.txt`` files beside images as prompts, marked as not exact.
+        workers: processes, as in `unprompt.parallel.by_processes`.
 
     Raises:
-        UnreadableImageError: ``folder`` is not a folder.
+        UnreadableImageError: ``folder`` is not a folder, or cannot be listed.
         OutputError: the table or its journal cannot be written.
     """
     folder, output = Path(folder), Path(output)
@@ -87,14 +87,11 @@ def harvest(
         os.scandir(folder).close()
     except OSError as error:
         raise UnreadableImageError(f"{folder}: cannot be listed ({error.strerror})") from error
-    writer = PairsWriter(output, folder)  # now: a wrong name is told before everything is read
-    journal = output.with_name(output.name + ".harvest.jsonl")
-    try:
-        resumed = _read_all(folder, journal, captions, workers)
-    except OSError as error:
-        raise OutputError(f"cannot write {journal}: {error.strerror or error}") from error
-    result = _write(folder, writer, journal, resumed)
-    journal.unlink(missing_ok=True)
+    writer = PairsWriter(output, folder)  # refuses a wrong name before anything is read
+    log = output.with_name(output.name + ".harvest.jsonl")
+    resumed = _read_all(folder, log, captions, workers)
+    result = _write(folder, writer, log, resumed)
+    log.unlink()
     return result
 
 
@@ -102,14 +99,14 @@ def _files(folder: Path) -> Iterator[Path]:
     return find_images([folder], recursive=True)
 
 
-def _read_all(folder: Path, journal: Path, captions: bool, workers: int | None) -> int:
-    """Append a journal entry for every file that has none, and tell how many had one."""
-    known = _read_journal(journal)
+def _read_all(folder: Path, log: Path, captions: bool, workers: int | None) -> int:
+    """Append a journal entry for every file that has none; return how many had one."""
+    known = {e["file"]: (e["size"], e["modified"]) for _, e in journal.entries(log)}
     resumed = 0
 
     def missing() -> Iterator[Path]:
         nonlocal resumed
-        resumed = 0  # anew: it is walked for the bar's total too
+        resumed = 0  # counted anew: the progress bar iterates too
         for path in _files(folder):
             state = _state(path)
             if state is None or known.get(path.relative_to(folder).as_posix()) != state:
@@ -117,13 +114,9 @@ def _read_all(folder: Path, journal: Path, captions: bool, workers: int | None) 
             else:
                 resumed += 1
 
-    journal.parent.mkdir(parents=True, exist_ok=True)
     task = partial(_read_one, folder=folder, captions=captions)
-    with journal.open("a+b") as log:
-        _end_line(log)
-        lines = by_processes(task, missing(), workers)
-        for line in track(lines, "Harvesting", lambda: sum(1 for _ in missing())):
-            log.write(line)
+    lines = by_processes(task, missing(), workers)
+    journal.append(log, track(lines, "Harvesting", lambda: sum(1 for _ in missing())))
     return resumed
 
 
@@ -137,7 +130,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def _read_one(path: Path, folder: Path, captions: bool) -> bytes:
     """The journal's line for one file."""
-    return json.dumps(asdict(_entry(path, folder, captions))).encode() + b"\n"
+    return journal.to_line(asdict(_entry(path, folder, captions)))
 
 
 def _entry(path: Path, folder: Path, captions: bool) -> _Entry:
@@ -156,11 +149,11 @@ def _entry(path: Path, folder: Path, captions: bool) -> _Entry:
 
 
 def _image_size(path: Path) -> tuple[int | None, int | None]:
-    """Size of the stored image, None where Pillow does not know the format."""
+    """Size of the stored image, None if Pillow does not know the format."""
     try:
         with Image.open(path) as image:
             return image.size
-    # Pillow's parsers raise many kinds of exception on damaged headers; the prompt still counts.
+    # Pillow raises these on damaged headers; the prompt is still good.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError):
         return None, None
     except Image.DecompressionBombError:
@@ -191,85 +184,44 @@ def _row(
 
 
 def _within(value: int | None, limit: int) -> int | None:
-    """Whole numbers that a column cannot hold are left out: ComfyUI draws 64-bit unsigned seeds."""
+    """None for numbers that a column cannot hold, such as ComfyUI's unsigned 64-bit seeds."""
     return value if value is not None and -limit <= value <= limit else None
 
 
-def _write(folder: Path, writer: PairsWriter, journal: Path, resumed: int) -> Harvest:
+def _write(folder: Path, writer: PairsWriter, log: Path, resumed: int) -> Harvest:
     """Write the table in the order of the files, each distinct image once."""
-    places = _last_entries(journal)
+    # Only the place of each file's last entry is held.
+    places = {entry["file"]: place for place, entry in journal.entries(log)}
     generators: Counter[str] = Counter()
     unreadable: list[tuple[str, str]] = []
-    counts: Counter[str] = Counter()
+    without_prompt = duplicates = 0
     seen: set[str] = set()
 
-    def pairs(entries: Iterable[_Entry]) -> Iterator[Pair]:
-        for entry in entries:
+    def pairs(found: Iterable[_Entry]) -> Iterator[Pair]:
+        nonlocal without_prompt, duplicates
+        for entry in found:
             if entry.error is not None:
                 unreadable.append((entry.file, entry.error))
             elif entry.pair is None:
-                counts["without"] += 1
+                without_prompt += 1
             elif entry.pair["sha256"] in seen:
-                counts["duplicates"] += 1
+                duplicates += 1
             else:
                 seen.add(entry.pair["sha256"])
                 generators[entry.pair.get("generator") or UNKNOWN] += 1
                 yield Pair(**entry.pair)
 
-    with journal.open("rb") as log, writer:
+    with log.open("rb") as file, writer:
         names = (path.relative_to(folder).as_posix() for path in _files(folder))
-        rows = pairs(_entry_at(log, places[name]) for name in names if name in places)
+        found = (_Entry(**journal.entry_at(file, places[name])) for name in names if name in places)
+        rows = pairs(found)
         while batch := list(islice(rows, 4096)):
             writer.write(batch)
     return Harvest(
         pairs=writer.rows,
         generators=dict(generators.most_common()),
-        duplicates=counts["duplicates"],
-        without_prompt=counts["without"],
+        duplicates=duplicates,
+        without_prompt=without_prompt,
         unreadable=tuple(unreadable),
         resumed=resumed,
     )
-
-
-def _read_journal(journal: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the files that the journal has a result for."""
-    if not journal.exists():
-        return {}
-    with journal.open("rb") as log:
-        entries = (_parse(line) for line in log)
-        return {entry.file: (entry.size, entry.modified) for entry in entries if entry}
-
-
-def _last_entries(journal: Path) -> dict[str, int]:
-    """Where in the journal the last entry of each file begins."""
-    places, at = {}, 0
-    with journal.open("rb") as log:
-        for line in log:
-            if entry := _parse(line):
-                places[entry.file] = at
-            at += len(line)
-    return places
-
-
-def _entry_at(log: IO[bytes], at: int) -> _Entry:
-    log.seek(at)
-    entry = _parse(log.readline())
-    if entry is None:
-        raise OutputError("the journal of this harvest changed while it was read; run it again")
-    return entry
-
-
-def _parse(line: bytes) -> _Entry | None:
-    """One journal line; the last one may have been cut by an interruption."""
-    try:
-        return _Entry(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
-
-
-def _end_line(log: IO[bytes]) -> None:
-    """Close a line that an interruption cut, so that the next one stands alone."""
-    if log.seek(0, os.SEEK_END):
-        log.seek(-1, os.SEEK_END)
-        if log.read(1) != b"\n":
-            log.write(b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
 from unprompt.errors import MissingExtraError, TableError
 from unprompt.files import atomic_folder
 from unprompt.models.bank.bank import BANK_FOLDER, Bank, write_bank
-from unprompt.pairs.prompt_file import stream_prompts
+from unprompt.pairs.prompt_file import stream_prompts, text_key
 from unprompt.predicting.knn_model import KEYS_FOLDER, save_knn
 from unprompt.predicting.public_weights import advice
 from unprompt.progress import track
@@ -141,13 +140,9 @@ def _single_spaced(source: str | Path) -> Iterator[str]:
 def _first_of_each(prompts: Iterator[str]) -> np.ndarray:
     """Bool of each prompt: no earlier one equals it.
 
-    Told by 64-bit hashes, 8 bytes a prompt; that two of ten million differing prompts share one
-    has a chance of 3 in a million.
+    Only their hashes are held, 8 bytes a prompt.
     """
-    hashes = array("Q")
-    for prompt in prompts:
-        digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        hashes.append(int.from_bytes(digest, "little"))
+    hashes = array("Q", map(text_key, prompts))
     first = np.zeros(len(hashes), dtype=bool)
     first[np.unique(np.array(hashes, dtype=np.uint64), return_index=True)[1]] = True
     return first

@@ -1,6 +1,6 @@
 """Phrases by category, of which an interrogator composes prompts.
 
-The default phrases are the word lists of `unprompt.collecting.prompts.composition`. A folder of
+The default phrases are the word lists of `unprompt.collecting.compose`. A folder of
 text files replaces them: each file is a category, with one phrase a line.
 """
 

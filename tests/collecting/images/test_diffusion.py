@@ -24,10 +24,10 @@ from tests.collecting.images.pipelines import (
     save_sd,
 )
 from unprompt.cli import app
+from unprompt.collecting.compose import compose
 from unprompt.collecting.generate import Generation, Job, generate, image_seed, prompt_id
 from unprompt.collecting.images.backends import make_backend
 from unprompt.collecting.images.diffusion import Diffusion, DiffusionBackend, _likely_batch
-from unprompt.collecting.prompts.composition import compose
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.pairs.table import load
 from unprompt.pairs.validation import validate
@@ -269,7 +269,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(sd: Path) -> None:
-    with pytest.raises(UnpromptError, match="no GPU for --device cuda:1"):
+    with pytest.raises(UnpromptError, match="no GPU for the device 'cuda:1'"):
         _backend(sd, device="cuda:1")
 
 

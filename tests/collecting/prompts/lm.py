@@ -12,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 
 
 def build_tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:

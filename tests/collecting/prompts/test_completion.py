@@ -8,9 +8,8 @@ from typer.testing import CliRunner
 
 from tests.collecting.prompts.lm import save_lm
 from unprompt.cli import app
-from unprompt.collecting.compose import write_composed
+from unprompt.collecting.compose import compose, compose_file
 from unprompt.collecting.prompts.completion import Completer, Sampling
-from unprompt.collecting.prompts.composition import compose
 from unprompt.errors import ModelNotFoundError, UnpromptError
 
 SHORT = Sampling(min_length=40, max_length=48)
@@ -133,17 +132,17 @@ class _Shouting:
 
 def test_completed_prompts_are_distinct_and_resumed(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.txt", tmp_path / "cut.txt"
-    write_composed(100, whole, completer=_Shouting(), chunk=16)
+    compose_file(100, whole, completer=_Shouting(), chunk=16)
     lines = whole.read_text(encoding="utf-8").splitlines()
     assert len(set(lines)) == len(lines) == 100
     with pytest.raises(_StopError):
-        write_composed(100, cut, completer=_Shouting(3), chunk=16)
+        compose_file(100, cut, completer=_Shouting(3), chunk=16)
     assert not cut.exists()
     notes = tmp_path / ".cut.txt.partial"
     with notes.open("a", encoding="utf-8") as file:
-        file.write('{"drawn": 16, "pro')
+        file.write('{"beginnings": 16, "pro')
     rest = _Shouting()
-    write_composed(100, cut, completer=rest, chunk=16)
+    compose_file(100, cut, completer=rest, chunk=16)
     assert cut.read_bytes() == whole.read_bytes()
     assert rest.asked[0] == list(compose(49))[48]
     assert not notes.exists()
@@ -151,9 +150,9 @@ def test_completed_prompts_are_distinct_and_resumed(tmp_path: Path) -> None:
 
 def test_work_of_other_arguments_is_discarded(tmp_path: Path) -> None:
     with pytest.raises(_StopError):
-        write_composed(50, tmp_path / "a.txt", 1, completer=_Shouting(1), chunk=16)
-    write_composed(50, tmp_path / "a.txt", 2, completer=_Shouting(), chunk=16)
-    write_composed(50, tmp_path / "b.txt", 2, completer=_Shouting(), chunk=16)
+        compose_file(50, tmp_path / "a.txt", 1, completer=_Shouting(1), chunk=16)
+    compose_file(50, tmp_path / "a.txt", 2, completer=_Shouting(), chunk=16)
+    compose_file(50, tmp_path / "b.txt", 2, completer=_Shouting(), chunk=16)
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
 
 
@@ -162,22 +161,22 @@ def test_completions_that_only_repeat_end_in_an_error(tmp_path: Path) -> None:
         def complete(self, prompts: list[str], seed: int) -> list[str]:
             return ["always this"] * len(prompts)
 
-    with pytest.raises(UnpromptError, match="are there already"):
-        write_composed(2, tmp_path / "a.txt", completer=Same(), chunk=8)
+    with pytest.raises(UnpromptError, match="repeat earlier ones"):
+        compose_file(2, tmp_path / "a.txt", completer=Same(), chunk=8)
 
 
 _KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 from unprompt.collecting.prompts.completion import Completer, Sampling
-from unprompt.collecting.compose import write_composed
+from unprompt.collecting.compose import compose_file
 
 folder, target = sys.argv[1], Path(sys.argv[2])
 notes, rng, halfway = target.with_name(f".{target.name}.partial"), random.Random(0), 0
 completer = Completer.from_pretrained(folder, Sampling(40, 48), 8)
 for _ in range(2):  # the second tells what a chunk takes
     began = time.process_time()
-    write_composed(8, target.with_name("few.txt"), completer=completer, description="x", chunk=8)
+    compose_file(8, target.with_name("few.txt"), completer=completer, description="x", chunk=8)
 chunk = time.process_time() - began
 for _ in range(20):
     seconds = rng.uniform(0.1, 2.5) * chunk
@@ -185,7 +184,7 @@ for _ in range(20):
     if child == 0:
         # Of the processor, not of the clock: beside other work it comes no further.
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        write_composed(200, target, completer=completer, description="x", chunk=8)
+        compose_file(200, target, completer=completer, description="x", chunk=8)
         os._exit(0)
     killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGPROF
     halfway += killed and notes.exists() and len(notes.read_bytes().splitlines()) > 1
@@ -201,7 +200,7 @@ def test_killed_at_random_it_ends_as_if_never_stopped(gpt2: Path, tmp_path: Path
     assert int(done.stdout) > 10, "runs came to their end before they were killed"
     completer = Completer.from_pretrained(str(gpt2), SHORT, 8)
     for target in (killed, whole):
-        write_composed(200, target, completer=completer, description="x", chunk=8)
+        compose_file(200, target, completer=completer, description="x", chunk=8)
     assert killed.read_bytes() == whole.read_bytes()
     assert len(set(whole.read_text(encoding="utf-8").splitlines())) == 200
 

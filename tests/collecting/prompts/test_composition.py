@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unprompt.collecting.prompts.composition import STYLES, compose
+from unprompt.collecting.compose import STYLES, compose
 from unprompt.collecting.prompts.grammar import Grammar, load_grammar
 from unprompt.errors import UnpromptError
 
@@ -39,7 +39,7 @@ def test_over_a_million_prompts_can_be_composed(style: str) -> None:
     assert load_grammar().count(style) > 10**12
     # Were there only a million equally likely ones, 60,000 draws would meet about 1,770 twice.
     grammar, rng, draws = load_grammar(), random.Random(0), 60_000
-    distinct = len({grammar.draw(style, rng) for _ in range(draws)})
+    distinct = len({grammar.sample(style, rng) for _ in range(draws)})
     assert draws - distinct < 1_700
 
 
@@ -53,7 +53,7 @@ def test_captions_name_no_painter_and_artists_often_do() -> None:
 
 def test_the_same_in_another_process() -> None:
     code = (
-        "from unprompt.collecting.prompts.composition import compose; "
+        "from unprompt.collecting.compose import compose; "
         "import hashlib; print(hashlib.sha256('\\n'.join(compose(500)).encode()).hexdigest())"
     )
     here = hashlib.sha256("\n".join(compose(500)).encode()).hexdigest()
@@ -70,7 +70,7 @@ def test_wrong_calls_are_refused_at_once() -> None:
 
 def test_more_prompts_than_there_are_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Grammar({"caption": ["a {x}"], "x": ["cat", "dog"]})
-    monkeypatch.setattr("unprompt.collecting.prompts.composition.load_grammar", lambda: few)
+    monkeypatch.setattr("unprompt.collecting.compose.load_grammar", lambda: few)
     prompts = compose(3, style="caption")
     assert {next(prompts), next(prompts)} == {"a cat", "a dog"}
     with pytest.raises(UnpromptError, match="only 2 distinct prompts"):

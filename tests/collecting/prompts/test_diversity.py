@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 from unprompt.collecting.prompts.diversity import measure_diversity, to_text
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError

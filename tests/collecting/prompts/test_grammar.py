@@ -25,14 +25,14 @@ def test_articles_are_put_right(text: str, expected: str) -> None:
 def test_weights_decide_how_often_a_form_is_drawn() -> None:
     grammar = Grammar({"start": ["3* often", "rarely"]})
     rng = random.Random(0)
-    drawn = [grammar.draw("start", rng) for _ in range(4000)]
+    drawn = [grammar.sample("start", rng) for _ in range(4000)]
     assert 0.72 < drawn.count("often") / 4000 < 0.78
 
 
 def test_optional_parts_come_half_the_time() -> None:
     grammar = Grammar({"start": ["a {noun}[ in {place}]"], "noun": ["cat"], "place": ["town"]})
     rng = random.Random(0)
-    drawn = [grammar.draw("start", rng) for _ in range(2000)]
+    drawn = [grammar.sample("start", rng) for _ in range(2000)]
     assert set(drawn) == {"a cat", "a cat in town"}
     assert 0.45 < drawn.count("a cat") / 2000 < 0.55
 
@@ -41,7 +41,7 @@ def test_derivations_are_counted() -> None:
     grammar = Grammar({"start": ["{x} {x}[ {y}]", "z"], "x": ["1", "2", "3"], "y": ["4"]})
     assert grammar.count("start") == 3 * 3 * 2 + 1
     rng = random.Random(0)
-    assert len({grammar.draw("start", rng) for _ in range(2000)}) == 19
+    assert len({grammar.sample("start", rng) for _ in range(2000)}) == 19
 
 
 def test_a_symbol_without_rule_is_refused() -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from unprompt.collecting.compose import compose
 from unprompt.collecting.prompts import wordnet
-from unprompt.collecting.prompts.composition import compose
 from unprompt.collecting.prompts.wordnet import nouns, wordnet_grammar
 from unprompt.errors import UnpromptError
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
 
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 from unprompt.collecting.sketches import scene as scenes
 from unprompt.collecting.sketches.scene import COLOURS, STYLES, Group, Scene, read_scene
 from unprompt.collecting.sketches.sketch import SketchBackend, draw

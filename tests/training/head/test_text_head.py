@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.models.conftest import tiny_hf_clip, tiny_open_clip
-from unprompt.collecting.prompts.composition import compose
+from unprompt.collecting.compose import compose
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,16 +275,17 @@ def _tells_of_no_cut(record: logging.LogRecord) -> bool:
 
 
 def _device(options: Diffusion) -> str:
-    import os
-
     import torch
 
-    if options.device:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UnpromptError(f"torch finds no GPU for --device {options.device}; leave it out")
-        return options.device
-    # One process for each GPU under torchrun and accelerate launch.
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UnpromptError(f"torch finds no GPU for the device '{device}'; use cpu")
+    # torchrun and accelerate launch start one process for each GPU.
+    return (
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        if options.device is None and device == "cuda"
+        else device
+    )
 
 
 def _precision(options: Diffusion) -> torch.dtype:

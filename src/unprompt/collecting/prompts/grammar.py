@@ -1,4 +1,4 @@
-"""A context-free grammar in readable text files, and sentences drawn from it."""
+"""A context-free grammar in readable text files, and random sentences of it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Grammar:
                 if name not in self.rules:
                     raise ValueError(f"'{symbol}' refers to '{name}', which has no rule")
 
-    def draw(self, symbol: str, rng: random.Random) -> str:
+    def sample(self, symbol: str, rng: random.Random) -> str:
         """One sentence from ``symbol``, with articles put right."""
         text = self._expand(self._choose(symbol, rng), rng)
         return fix_articles(text)

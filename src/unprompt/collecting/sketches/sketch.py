@@ -72,7 +72,7 @@ def draw(prompt: str, size: int = 128, seed: int = 0) -> Image.Image:
     for the same prompt.
 
     Args:
-        prompt: any text; `unprompt.collecting.prompts.composition.compose` with the style
+        prompt: any text; `unprompt.collecting.compose.compose` with the style
             ``sketch`` gives fitting ones.
         size: side of the square picture in pixels, 16 to 2048.
         seed: another seed gives another picture of the same prompt.

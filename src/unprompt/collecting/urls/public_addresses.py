@@ -1,53 +1,39 @@
-"""img2dataset's downloader, kept to public addresses, in processes that end with their parent."""
+"""img2dataset's downloader, restricted to public addresses."""
 
 from __future__ import annotations
 
 import http.client
 import ipaddress
-import multiprocessing
-import os
 import socket
-import threading
 import urllib.error
 import urllib.request
-from functools import cache
 from typing import Any
 
 from img2dataset.downloader import Downloader
+
+from unprompt.parallel import end_with_parent
 
 REFUSED = "refused"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class WatchedDownloader(Downloader):
-    """Downloads a shard in a worker process that ends when the process which started it does.
+    """Downloads a shard in a worker process that ends with its parent.
 
-    Otherwise it would go on, and write the shard that a call made soon after writes too.
+    A worker that outlived a killed parent would write the same shard as the next call.
     """
 
     def __call__(self, row: Any) -> Any:
         """Download one shard; see img2dataset."""
-        _end_with_parent()
+        end_with_parent()
         return super().__call__(row)
-
-
-@cache
-def _end_with_parent() -> None:
-    """Wait for the end of the parent in a thread; the first call of a process does it."""
-    if (parent := multiprocessing.parent_process()) is not None:
-
-        def wait() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=wait, daemon=True).start()
 
 
 class GuardedDownloader(WatchedDownloader):
     """Downloads a shard in a worker process that connects to public addresses only.
 
-    The address is checked when the connection is made, redirects included, and the one that was
-    checked is the one connected to, so a name that changes its address in between gains nothing.
+    Each address is checked at the moment of the connection, also after redirects, and it is the
+    checked address that is connected to. So a host name cannot change its address in between.
     """
 
     def __call__(self, row: Any) -> Any:
@@ -57,7 +43,7 @@ class GuardedDownloader(WatchedDownloader):
 
 
 def guarded_opener() -> urllib.request.OpenerDirector:
-    """Opens http and https URLs of public addresses; redirects to any other are refused."""
+    """Opens http and https URLs of public addresses; refuses redirects to all others."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         _HTTP(),
@@ -74,10 +60,10 @@ def guarded_opener() -> urllib.request.OpenerDirector:
 def connect(
     address: tuple[str, int], timeout: Any = None, source: Any = None, **_: Any
 ) -> socket.socket:
-    """Connect to a host at a public address.
+    """Connect to a public address of a host.
 
     Raises:
-        OSError: the host has none, or cannot be reached.
+        OSError: the host has no public address, or cannot be reached.
     """
     host, port = address
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -85,18 +71,18 @@ def connect(
     if not public:
         raise OSError(f"{REFUSED}: {host} has no public address")
     failure: OSError | None = None
-    for *_kind, where in public:
+    for info in public:
         try:
-            return socket.create_connection((str(where[0]), port), timeout, source)
+            return socket.create_connection((str(info[4][0]), port), timeout, source)
         except OSError as error:
             failure = error
     raise failure or OSError(f"{host} cannot be reached")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet.
+    """Whether an IP address belongs to the public internet.
 
-    IPv6 addresses that stand for IPv4 ones (mapped, 6to4, NAT64) are as public as these.
+    IPv6 addresses that contain an IPv4 address (mapped, 6to4, NAT64) are public if it is.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unprompt.collecting.prompts.composition import text_key
 from unprompt.errors import TableError
 from unprompt.files import atomic_path
+from unprompt.pairs.prompt_file import text_key
 
 _BATCH = 10_000
 _SCHEMA = pa.schema([("url", pa.string()), ("caption", pa.string())])

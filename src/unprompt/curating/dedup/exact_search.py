@@ -171,7 +171,7 @@ def _screen(
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UnpromptError("torch finds no CUDA device here; leave --device out, or use cpu")
+        raise UnpromptError("torch finds no GPU for the device 'cuda'; use cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not _integers_are_fast():
