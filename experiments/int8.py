@@ -19,7 +19,8 @@ from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.models.embedder_onnx import export_onnx
-from unprompt.predicting.embedding_model import ONNX_FILE, builtin_folder, load_model
+from unprompt.models.model_folder import ONNX_FILE
+from unprompt.predicting.loading import builtin_folder, load_model
 from unprompt.training.export import export
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare

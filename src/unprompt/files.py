@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -72,6 +73,17 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
         yield file
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file for people to read, indented by two spaces, whole or not at all.
+
+    Raises:
+        OutputError: as `atomic_path`.
+    """
+    with atomic_open(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
 
 
 @contextmanager

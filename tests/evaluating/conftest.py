@@ -13,7 +13,8 @@ from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.bank.bank import Bank
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.pairs.table import Pair, PairsTable, load, save
-from unprompt.predicting.embedding_model import EmbeddingModel, load_model
+from unprompt.predicting.embedding_model import EmbeddingModel
+from unprompt.predicting.loading import load_model
 
 DIM, SIZE = 384, 32
 EVIL = '<script>alert("owned")</script> & a "quoted" prompt'
@@ -71,7 +72,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, table_file: Path) -> 
 
 @pytest.fixture(scope="session")
 def model(model_folder: Path) -> EmbeddingModel:
-    return load_model(model_folder, "cpu")
+    return load_model(model_folder, device="cpu")
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.fit_calibration import calibrate, calibrate_bank, fit_calibration
 from unprompt.evaluating.metrics import cosines, reliability
 from unprompt.models.bank.bank import Bank
-from unprompt.predicting.embedding_model import builtin_folder
 from unprompt.predicting.ensemble_model import save_ensemble
+from unprompt.predicting.loading import builtin_folder
 from unprompt.predicting.predictor import Predictor
 
 

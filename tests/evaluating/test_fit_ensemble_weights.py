@@ -10,8 +10,8 @@ from unprompt.errors import TableError
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.fit_ensemble_weights import fit_ensemble_weights
 from unprompt.evaluating.metrics import cosines
-from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.ensemble_model import combine
+from unprompt.predicting.loading import load_model
 
 
 def noisy(evaluation, noise: float, seed: int):
@@ -55,8 +55,8 @@ def test_the_verb_fits_and_the_folder_is_a_model(call, tmp_path, model_folder, t
     code, out, err = call(*models, "--fit", table_file, "-o", folder)
     assert (code, err) == (0, "")
     assert out.count("0.500 of ") == 2
-    found = evaluate(load_model(folder, "cpu"), load_table(table_file), "val")
-    alone = evaluate(load_model(model_folder, "cpu"), load_table(table_file), "val")
+    found = evaluate(load_model(folder, device="cpu"), load_table(table_file), "val")
+    alone = evaluate(load_model(model_folder, device="cpu"), load_table(table_file), "val")
     np.testing.assert_allclose(found.model.values, alone.model.values, atol=1e-5)
     assert found.model.overall.count == COUNT["val"]
     code, _, err = call("merge", "answers", model_folder, "-o", folder)

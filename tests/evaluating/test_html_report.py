@@ -52,7 +52,7 @@ def evaluation(model, model_folder, table_file):
 
     table = load(table_file)
     plain = evaluate(model, table, "test", reference_of(model, table.of_split("train")))
-    return with_text_scores(plain, Predictor(model_folder, "embed", device="cpu"))
+    return with_text_scores(plain, Predictor(model_folder, route="embed", device="cpu"))
 
 
 def test_the_page_holds_scores_pictures_and_prompts(tmp_path, evaluation):

@@ -8,7 +8,7 @@ import pytest
 from unprompt.encoding import encode
 from unprompt.evaluating.evaluation import evaluate, with_text_scores
 from unprompt.evaluating.text_metrics import score_texts
-from unprompt.predicting.captioner_model import Caption
+from unprompt.predicting.captioner import Caption
 from unprompt.predicting.predictor import Predictor
 
 PROMPTS = [
@@ -50,7 +50,7 @@ def test_answers_that_repeat_each_other_are_not_distinct(true):
 
 def test_an_embedder_answers_in_the_words_a_person_is_shown(model, model_folder, table):
     evaluation = evaluate(model, table, "test")
-    predictor = Predictor(model_folder, "embed", device="cpu")
+    predictor = Predictor(model_folder, route="embed", device="cpu")
     scores = with_text_scores(evaluation, predictor).text_scores
     shown = [
         predictor.predict(evaluation.pairs.root / file).prompt
@@ -64,6 +64,7 @@ def test_a_captioners_own_words_are_measured(model, model_folder, table):
     evaluation = evaluate(model, table.take([0, 1, 2]), None)
     written = [Caption(prompt, 0.5) for prompt in evaluation.pairs.prompts]
     captioned = replace(evaluation, captions=written)
-    scores = with_text_scores(captioned, Predictor(model_folder, "embed", device="cpu")).text_scores
+    predictor = Predictor(model_folder, route="embed", device="cpu")
+    scores = with_text_scores(captioned, predictor).text_scores
     assert scores.exact == 1
     assert scores.reliability is None

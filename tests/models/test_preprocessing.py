@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.models.preprocessing import PREPROCESSOR_FILE, Preprocessing
+from unprompt.models.model_folder import PREPROCESSOR_FILE
+from unprompt.models.preprocessing import Preprocessing
 
 
 def halves(width: int, height: int) -> Image.Image:

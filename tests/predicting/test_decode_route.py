@@ -15,8 +15,7 @@ from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.runtime import TextDecoder, save_calibration
 from unprompt.predicting import text_sources as wording
-from unprompt.predicting.captioner_model import Search
-from unprompt.predicting.embedding_model import builtin_folder
+from unprompt.predicting.loading import builtin_folder
 from unprompt.predicting.predictor import Predictor
 
 from .conftest import picture
@@ -92,7 +91,7 @@ def test_auto_takes_what_measured_better(folder: Path) -> None:
         assert answer.score is not None
         assert 0.2 <= answer.score <= 0.5
         # Nobody measured texts that were sampled, nor those of an averaged embedding.
-        sampled = Predictor(folder, route="decode", search=Search(top_p=0.9))
+        sampled = Predictor(folder, route="decode", top_p=0.9)
         assert sampled.predict(picture(0)).score is None
         assert Predictor(folder, route="decode", knn=3).predict(picture(0)).score is None
         assert Predictor(folder, route="embed").predict(picture(0)).route == "embed+bank"

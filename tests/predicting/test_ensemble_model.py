@@ -7,14 +7,14 @@ from PIL import Image
 from unprompt import write_prompt
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.embedding_model import embed_images, load_model
+from unprompt.predicting.batches import embed_images
 from unprompt.predicting.ensemble_model import (
     EnsembleModel,
     combine,
-    load_ensemble,
     save_ensemble,
     shares_of,
 )
+from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 
 
@@ -81,14 +81,16 @@ def test_an_ensemble_is_kept_in_a_folder(tmp_path, builtin, pictures):
     alone = builtin.run(builtin.preprocessing(pictures[0])[None])[0]
     np.testing.assert_allclose(loaded.run(pixels)[0], alone / np.linalg.norm(alone), atol=1e-5)
     assert loaded.encoder == builtin.encoder
-    answer = Predictor(tmp_path / "both", "embed").predict(pictures[0])
+    answer = Predictor(tmp_path / "both", route="embed").predict(pictures[0])
     assert answer.error is None
     assert answer.prompt == Predictor(route="embed").predict(pictures[0]).prompt
 
 
 def test_several_models_answer_as_one(tmp_path, builtin, pictures):
     save_ensemble(["builtin", "builtin"], np.array([1, 3]), tmp_path / "both")
-    predictor = Predictor(["builtin", tmp_path / "both"], "embed", top_k=2, weights=[0.2, 0.8])
+    predictor = Predictor(
+        ["builtin", tmp_path / "both"], route="embed", top_k=2, weights=[0.2, 0.8]
+    )
     answer = predictor.predict(pictures[0])
     alone = Predictor(route="embed", top_k=2).predict(pictures[0])
     assert (answer.route, answer.model) == ("ensemble", f"builtin + {tmp_path / 'both'}")
@@ -96,7 +98,7 @@ def test_several_models_answer_as_one(tmp_path, builtin, pictures):
     np.testing.assert_allclose(answer.embedding, alone.embedding, atol=1e-5)
     assert alone.score is not None
     assert answer.score is None, "how far off its answers are was measured for one model alone"
-    assert Predictor(["builtin"], "embed").predict(pictures[0]).route == "embed+bank"
+    assert Predictor(["builtin"], route="embed").predict(pictures[0]).route == "embed+bank"
 
 
 def test_an_ensemble_reads_first_and_writes_no_caption(tmp_path, pictures):
@@ -104,10 +106,10 @@ def test_an_ensemble_reads_first_and_writes_no_caption(tmp_path, pictures):
     write_prompt(pictures[0], tmp_path / "carrier.png", "a red fox")
     assert Predictor(both).predict(tmp_path / "carrier.png").route == "read"
     with pytest.raises(UnpromptError, match="no captioner"):
-        Predictor(both, "caption").predict(pictures[0])
+        Predictor(both, route="caption").predict(pictures[0])
     with pytest.raises(UnpromptError, match="as many weights"):
         Predictor(both, weights=[1.0]).predict(pictures[0])
-    with pytest.raises(UnpromptError, match="this is one"):
+    with pytest.raises(UnpromptError, match="there is one"):
         Predictor(weights=[1.0]).predict(pictures[0])
     assert shares_of("0.3, 0.7") == [0.3, 0.7]
     with pytest.raises(UnpromptError, match="must be numbers"):
@@ -127,4 +129,4 @@ def test_what_cannot_be_an_ensemble(tmp_path, builtin):
         load_model(tmp_path)
     save_ensemble([str(tmp_path / "nowhere"), "builtin"], np.ones(2), tmp_path)
     with pytest.raises((ModelNotFoundError, UnpromptError), match="nowhere"):
-        load_ensemble(tmp_path, "both")
+        load_model(tmp_path)

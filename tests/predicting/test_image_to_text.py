@@ -12,9 +12,8 @@ from PIL import Image
 
 from unprompt.encoding import encode
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.predicting.captioner_model import Search
-from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.image_to_text import ImageToText, preprocessing_of
+from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 
 from .conftest import picture
@@ -46,12 +45,11 @@ def test_the_learned_prompts_are_written(folder: str) -> None:
     np.testing.assert_allclose(found, encode(PROMPTS), atol=1e-5)
 
 
-@pytest.mark.parametrize("search", [Search(1), Search(3)])
-def test_scores_are_the_probabilities_of_the_tokens(folder: str, search: Search) -> None:
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_scores_are_the_probabilities_of_the_tokens(folder: str, num_beams: int) -> None:
     """As the same model says when it reads the caption in one go, without any search."""
-    model = load_model(folder, "cpu")
+    model = load_model(folder, device="cpu", num_beams=num_beams)
     assert isinstance(model, ImageToText)
-    model.search = search
     pixels = pixels_of(model)
     network, kind = model.model, model.model.config.model_type
     if kind == "blip-2":
@@ -81,7 +79,7 @@ def test_scores_are_the_probabilities_of_the_tokens(folder: str, search: Search)
 
 
 def test_a_batch_is_as_good_as_one_at_a_time(folder: str) -> None:
-    model = load_model(folder, "cpu")
+    model = load_model(folder, device="cpu")
     assert isinstance(model, ImageToText)
     pixels = pixels_of(model)
     single = [model.caption(one[None], 2)[0] for one in pixels]
@@ -94,7 +92,7 @@ def test_a_batch_is_as_good_as_one_at_a_time(folder: str) -> None:
 
 def test_it_samples(folder: str) -> None:
     torch.manual_seed(0)
-    predictor = Predictor(folder, top_k=4, search=Search(top_p=1.0))
+    predictor = Predictor(folder, top_k=4, top_p=1.0)
     answer = predictor.predict(IMAGES[0])
     scores = [other.score for other in answer.alternatives]
     assert scores == sorted(scores, reverse=True)
@@ -136,7 +134,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ModelNotFoundError, match="could not be loaded"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    with pytest.raises(UnpromptError, match=r"of type 'llava', .* blip, blip-2, git"):
+    with pytest.raises(UnpromptError, match=r"of type 'llava' .* blip, blip-2, git"):
         load_model(tmp_path)
     for text in ("{}", "{", "[]"):
         (tmp_path / "config.json").write_text(text)

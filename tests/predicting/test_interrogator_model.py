@@ -15,15 +15,10 @@ from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.image_towers import create_image_tower
 from unprompt.models.text_towers import TextTower, create_text_tower
 from unprompt.predicting import interrogator_model as module
-from unprompt.predicting.captioner_model import Search
-from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.ensemble_model import save_ensemble
-from unprompt.predicting.interrogator_model import (
-    Interrogator,
-    InterrogatorConfig,
-    build_interrogator,
-    save_interrogator,
-)
+from unprompt.predicting.interrogator_model import Interrogator, InterrogatorConfig
+from unprompt.predicting.loading import load_interrogator, load_model
+from unprompt.predicting.options import PredictOptions
 from unprompt.predicting.phrases import load_phrases
 from unprompt.predicting.predictor import Predictor
 
@@ -69,7 +64,7 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def built(clip: str, lists: Path, **settings: object) -> Interrogator:
     config = InterrogatorConfig(clip, phrases=str(lists), **settings)  # type: ignore[arg-type]
-    return build_interrogator(config, "asked", Path("asked"), "cpu")
+    return load_interrogator(config, "asked", Path("asked"), PredictOptions(device="cpu"))
 
 
 def pixels_of(model: Interrogator, count: int) -> np.ndarray:
@@ -79,7 +74,7 @@ def pixels_of(model: Interrogator, count: int) -> np.ndarray:
 def test_a_clip_by_itself_names_the_subject_among_all_that_come_along(plain: str) -> None:
     images = [picture(seed) for seed in range(len(SUBJECTS))]
     answers = list(Predictor(plain, top_k=3).stream(images))
-    model = load_model(plain, "cpu")
+    model = load_model(plain, device="cpu")
     assert isinstance(model, Interrogator)
     pixels = pixels_of(model, len(SUBJECTS))
     features = create_image_tower(plain).features(pixels)
@@ -92,7 +87,8 @@ def test_a_clip_by_itself_names_the_subject_among_all_that_come_along(plain: str
         scores = [other.score for other in answer.alternatives]
         assert scores == sorted(scores, reverse=True)
     # The folder of a CLIP, and its route by name, are the same model.
-    again = Predictor(plain.removeprefix("hf_clip/"), "interrogate", 3).predict(images[1])
+    folder = plain.removeprefix("hf_clip/")
+    again = Predictor(folder, route="interrogate", top_k=3).predict(images[1])
     assert again.prompt == answers[1].prompt
 
 
@@ -198,7 +194,7 @@ def test_a_captioner_gives_the_subject(composed: str, lists: Path, tmp_path: Pat
     done = CliRunner().invoke(app, [*call, *options])
     assert done.exit_code == 0, done.output
     assert "13 phrases in artist, flavor, medium, subject" in done.output
-    predictor = Predictor(tmp_path / "asks", top_k=2, search=Search(2))
+    predictor = Predictor(tmp_path / "asks", top_k=2, num_beams=2)
     answers = list(predictor.stream(images))
     assert {answer.route for answer in answers} == {"interrogate"}
     said = [{answer.prompt, *(other.prompt for other in answer.alternatives)} for answer in answers]
@@ -217,7 +213,7 @@ def test_what_cannot_interrogate(
     for settings, message in (({"mode": "slow"}, "mode 'slow'"), ({"flavors": -1}, "at least 0")):
         with pytest.raises(UnpromptError, match=message):
             built(composed, lists, **settings)
-    with pytest.raises(UnpromptError, match="builtin is no captioner"):
+    with pytest.raises(UnpromptError, match="builtin writes no prompts"):
         built(composed, lists, captioner="builtin")
     (tmp_path / "none").mkdir()
     with pytest.raises(UnpromptError, match="holds no phrases"):
@@ -230,16 +226,16 @@ def test_what_cannot_interrogate(
         built(wide, lists)
     monkeypatch.setattr(module, "load_phrases", lambda folder: load_phrases(lists))
     for route in ("embed", "decode", "caption"):
-        with pytest.raises(UnpromptError, match="--route interrogate"):
-            Predictor(composed, route).predict(picture(0))
+        with pytest.raises(UnpromptError, match="use route interrogate"):
+            Predictor(composed, route=route).predict(picture(0))
     open_clip = tiny_open_clip(tmp_path / "open")
     assert Predictor(open_clip).predict(picture(0)).route == "interrogate"
     with pytest.raises(UnpromptError, match="is no interrogator; name a CLIP"):
-        Predictor("builtin", "interrogate").predict(picture(0))
+        Predictor("builtin", route="interrogate").predict(picture(0))
     (tmp_path / "interrogator.json").write_text(json.dumps({"clip": composed, "other": 1}))
     with pytest.raises(UnpromptError, match=r"interrogator\.json is damaged"):
         load_model(tmp_path)
-    save_interrogator(tmp_path, InterrogatorConfig("hf_clip/openai/clip-vit-large-patch14"))
+    InterrogatorConfig("hf_clip/openai/clip-vit-large-patch14").save(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelNotFoundError, match=r"1\.71 GB \(MIT\).*name it hf_clip/DIR"):
         load_model(tmp_path)

@@ -13,7 +13,7 @@ from unprompt import Predictor
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
-from unprompt.predicting.embedding_model import builtin_folder, load_model
+from unprompt.predicting.loading import builtin_folder, load_model
 
 from .conftest import picture
 
@@ -83,8 +83,8 @@ def test_a_list_of_images_gives_a_list_of_answers(
     assert predictor.predict([]) == []
 
 
-def test_unusual_images_are_answered(good: dict[str, Path], predictor: Predictor) -> None:
-    answers = list(predictor.stream(good.values(), batch_size=4))
+def test_unusual_images_are_answered(good: dict[str, Path]) -> None:
+    answers = list(Predictor(batch_size=4).stream(good.values()))
     assert [Path(answer.file).name for answer in answers] == list(good)
     assert [answer.error for answer in answers] == [None] * len(good)
 
@@ -144,7 +144,7 @@ def test_many_images_stream_in_order(
             taken += 1
             yield path
 
-    answers = predictor.stream(named(), batch_size=16)
+    answers = predictor.stream(named())
     first = next(answers)
     assert taken <= 48, "holds more than its batches"
     tracemalloc.start()

@@ -16,7 +16,7 @@ from unprompt.collecting.compose import compose
 from unprompt.encoding import encode
 from unprompt.models.embedder import Embedder
 from unprompt.models.text_towers import create_text_tower
-from unprompt.predicting.embedding_model import load_model
+from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 from unprompt.predicting.public_weights import PUBLIC
 
@@ -89,7 +89,7 @@ def test_a_route_is_made_predicted_with_and_evaluated(
     measured = json.loads(scores)["model"]
     assert measured["pairs"] == COUNT
     # What is measured is what the model predicts, whose towers agree on these images.
-    loaded = load_model(model, "cpu")
+    loaded = load_model(model, device="cpu")
     pixels = np.stack([loaded.preprocessing(image) for image in IMAGES])
     predicted = loaded.run(pixels)[0]
     true = encode(PROMPTS, precision="fp32")

@@ -11,7 +11,8 @@ from unprompt.cli import app
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.models.embedder import Embedder
-from unprompt.predicting.embedding_model import TorchModel, load_model
+from unprompt.predicting.embedding_model import TorchModel
+from unprompt.predicting.loading import load_model
 from unprompt.training.head.linear_probe import fit_linear_probe
 from unprompt.training.merge_weights import (
     SHARES,

@@ -20,7 +20,7 @@ from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.models.decoder.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from unprompt.pairs.prompt_file import write_prompts
 from unprompt.pairs.table import load, save
-from unprompt.predicting.embedding_model import builtin_folder
+from unprompt.predicting.loading import builtin_folder
 from unprompt.predicting.predictor import Predictor
 from unprompt.training import train_decoder as module
 from unprompt.training.recipe import Decoder, load_recipe

@@ -51,7 +51,7 @@ def build(
       unprompt predict picture.png --bank mybank
     """
     from unprompt.models.bank.bank import recall
-    from unprompt.predicting.bank_building import build_bank
+    from unprompt.predicting.building import build_bank
 
     built = build_bank(prompts, output, index, encoder, precision)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)

@@ -188,21 +188,23 @@ def make_predictor(
     device: str | None,
     num_beams: int,
     top_p: float | None,
+    batch_size: int,
 ) -> Predictor:
-    """The predictor of these options; raises as `Predictor`, `Search` and `shares_of`."""
-    from unprompt.predicting.captioner_model import Search
-    from unprompt.predicting.embedding_model import BUILTIN
+    """The predictor of these options; raises as `Predictor` and `shares_of`."""
     from unprompt.predicting.ensemble_model import shares_of
+    from unprompt.predicting.loading import BUILTIN
     from unprompt.predicting.predictor import Predictor
 
     return Predictor(
         models or BUILTIN,
-        route,
-        top_k,
-        bank,
-        device,
-        Search(num_beams, top_p),
-        knn,
-        rerank,
-        shares_of(weights) if weights else None,
+        route=route.value,
+        top_k=top_k,
+        bank=bank,
+        weights=shares_of(weights) if weights else None,
+        knn=knn,
+        rerank=rerank,
+        num_beams=num_beams,
+        top_p=top_p,
+        device=device,
+        batch_size=batch_size,
     )

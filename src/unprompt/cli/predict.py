@@ -90,7 +90,7 @@ def predict(
     from unprompt.predicting.predict_files import predict_files
 
     predictor = options.make_predictor(
-        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
+        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p, batch_size
     )
     done = predict_files(
         predictor,
@@ -102,7 +102,6 @@ def predict(
         interval=interval,
         sidecars=sidecars,
         overwrite=overwrite,
-        batch_size=batch_size,
         note=options.note,
     )
     if sidecars:

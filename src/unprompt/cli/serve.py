@@ -48,7 +48,7 @@ def serve(
     from unprompt.serving.server import serve as run
 
     predictor = options.make_predictor(
-        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p
+        models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p, batch_size
     )
     run(
         predictor,

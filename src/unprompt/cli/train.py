@@ -132,7 +132,7 @@ def export(
       unprompt export runs/decoder/model -o mine-onnx --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
-    from unprompt.predicting.embedding_model import is_decoder
+    from unprompt.models.model_folder import is_decoder
     from unprompt.training.export import export as run
     from unprompt.training.export import export_text_decoder
 

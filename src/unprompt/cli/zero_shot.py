@@ -121,7 +121,7 @@ def knn(
 
       unprompt predict picture.png --model knn
     """
-    from unprompt.predicting.bank_building import build_knn
+    from unprompt.predicting.building import build_knn
 
     built = build_knn(prompts, output, clip, index, encoder, precision, device or "cpu")
     typer.echo(f"{output}: {len(built):,} prompts", err=True)
@@ -166,17 +166,11 @@ def interrogator(
 
       unprompt predict picture.png --model asks
     """
-    from unprompt.predicting.interrogator_model import (
-        InterrogatorConfig,
-        build_interrogator,
-        save_interrogator,
-    )
-    from unprompt.predicting.public_weights import advice
+    from unprompt.predicting.building import build_interrogator
+    from unprompt.predicting.interrogator_model import InterrogatorConfig
 
     folder = None if phrases is None else str(phrases)
     config = InterrogatorConfig(clip, captioner, mode.value, folder, flavors)
-    with advice(clip):
-        made = build_interrogator(config, str(output), output, device)
-    save_interrogator(output, config)
+    made = build_interrogator(config, output, device)
     count = sum(len(of) for of in made.phrases.values())
     typer.echo(f"{output}: {count:,} phrases in {', '.join(made.phrases)}", err=True)

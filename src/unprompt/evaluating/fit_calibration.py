@@ -13,12 +13,14 @@ from unprompt.errors import ModelNotFoundError, TableError, UnpromptError, need
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.evaluating.metrics import cosines
 from unprompt.files import atomic_folder
-from unprompt.models.bank.bank import BANK_FOLDER, Bank
+from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.runtime import BEAMS, TextDecoder, save_calibration
+from unprompt.models.model_folder import BANK_FOLDER
 from unprompt.pairs.table import PairsTable, as_table
-from unprompt.predicting.captioner_model import Captioner
-from unprompt.predicting.embedding_model import BUILTIN, EmbeddingModel, builtin_folder, load_model
+from unprompt.predicting.captioner import Captioner
+from unprompt.predicting.embedding_model import EmbeddingModel
+from unprompt.predicting.loading import builtin_folder, folder_of, load_model
 from unprompt.predicting.text_sources import bank_for
 
 _PAIRS_PER_KNOT = 30
@@ -121,8 +123,7 @@ def calibrate(
         OutputError: the folder cannot be written.
     """
     need("train", "scipy")
-    builtin = builtin_folder()
-    folder = builtin if str(folder) == BUILTIN else Path(folder)
+    builtin, folder = builtin_folder(), folder_of(folder)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is not a folder; name the folder of a model")
     if output is not None:

@@ -11,8 +11,8 @@ from unprompt.errors import UnpromptError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.models.bank.bank import unit
 from unprompt.pairs.table import PairsTable, as_table
-from unprompt.predicting.embedding_model import load_model
 from unprompt.predicting.ensemble_model import EnsembleModel, save_ensemble
+from unprompt.predicting.loading import load_model
 
 _STEPS = 2000
 _RATE = 0.3

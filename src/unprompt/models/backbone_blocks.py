@@ -10,6 +10,7 @@ from torch import nn
 
 from unprompt.errors import UnpromptError
 from unprompt.models.backbones import Backbone
+from unprompt.models.model_names import split_library
 
 _SAME_AS_BLOCK_BEFORE = (99999,)  # timm.models.MATCH_PREV_GROUP
 
@@ -64,7 +65,7 @@ def layers_of(backbone: Backbone) -> Layers:
 
     network: Any = backbone.network
     prefix = ""
-    library = backbone.config.name.partition("/")[0]
+    library, _ = split_library(backbone.config.name)
     if library == "open_clip" and hasattr(network, "trunk"):
         network, prefix = network.trunk, "trunk."
     if hasattr(network, "group_matcher"):

@@ -10,7 +10,6 @@ model of transformers, or the image tower of CLIP, SigLIP and the like), ``hf_cl
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,8 @@ from torch import nn
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.class_token import only_class_token
+from unprompt.models.model_folder import OPEN_CLIP_CONFIG_FILE, damaged, hub_errors, read_json
+from unprompt.models.model_names import OpenClipName, split_library
 from unprompt.models.positions import at_size
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.models.pretrained import load_pretrained
@@ -100,7 +101,7 @@ def create_backbone(
         ModelNotFoundError: the library does not know the name, or its weights cannot be had.
         UnpromptError: the name has no known prefix, or the checkpoint does not fit.
     """
-    library, _, name = config.name.partition("/")
+    library, name = split_library(config.name)
     if library not in _LIBRARIES or not name:
         known = ", ".join(f"{prefix}/…" for prefix in _LIBRARIES)
         raise UnpromptError(f"backbone '{config.name}': must be one of {known}")
@@ -136,7 +137,7 @@ def load_classifier(
     """
     import timm
 
-    library, _, name = config.name.partition("/")
+    library, name = split_library(config.name)
     if library != "timm":
         raise UnpromptError(f"backbone '{config.name}': only timm's come with a classifier")
     try:
@@ -298,10 +299,19 @@ def _open_clip(
     import open_clip
     from open_clip.transformer import QuickGELU
 
+    parsed = OpenClipName.parse(name)
+    if parsed.source == "architecture" and not config.arguments:
+        open_clip_config(parsed)  # its error names the architectures with similar names
     if pretrained:
-        visual, stated = _open_clip_pretrained(name, size)
+        visual: nn.Module = open_clip.create_model(
+            parsed.model,
+            pretrained=parsed.weights,
+            force_image_size=size,
+            require_pretrained=True,
+        ).visual
+        stated = open_clip_config(parsed)
     else:
-        stated = config.arguments or open_clip_config(name)
+        stated = config.arguments or open_clip_config(parsed)
         vision = dict(stated["vision_cfg"]) | ({"image_size": size} if size else {})
         visual = open_clip.CLIP(
             embed_dim=stated["embed_dim"],
@@ -324,44 +334,31 @@ def _open_clip(
     return Backbone(visual, _first, replace(config, arguments=arguments), preprocessing)
 
 
-def _open_clip_pretrained(name: str, size: int | None) -> tuple[nn.Module, dict[str, Any]]:
-    import open_clip
-
-    if name.startswith(("hf-hub:", "local-dir:")):
-        model = open_clip.create_model(name, force_image_size=size, require_pretrained=True)
-        return model.visual, open_clip_config(name)
-    model_name, _, tag = name.partition(":")
-    stated = open_clip_config(model_name)
-    model = open_clip.create_model(
-        model_name, pretrained=tag or None, force_image_size=size, require_pretrained=True
-    )
-    return model.visual, stated
-
-
-def open_clip_config(name: str) -> dict[str, Any]:
+def open_clip_config(name: OpenClipName) -> dict[str, Any]:
     """A model's configuration as open_clip, a folder or a hub repository states it.
 
     Args:
-        name: of an architecture, ``local-dir:FOLDER`` or ``hf-hub:ORG/MODEL``.
+        name: of an architecture, a folder or a hub repository.
 
     Raises:
-        ModelNotFoundError: open_clip knows no such architecture.
-        OSError: the folder or the repository holds none.
+        ModelNotFoundError: open_clip knows no such architecture, or there is no such folder or
+            repository.
+        UnpromptError: the configuration is damaged.
     """
     import open_clip
     from huggingface_hub import hf_hub_download
 
-    scheme, _, place = name.partition(":")
-    if scheme == "local-dir":
-        file = Path(place) / "open_clip_config.json"
-    elif scheme == "hf-hub":
-        file = Path(hf_hub_download(place, "open_clip_config.json"))
-    else:
-        stated: dict[str, Any] | None = open_clip.get_model_config(scheme)
+    if name.source == "architecture":
+        stated: dict[str, Any] | None = open_clip.get_model_config(name.place)
         if stated is None:
-            raise _unknown(f"open_clip/{name}", scheme, open_clip.list_models())
+            raise _unknown(f"open_clip/{name}", name.place, open_clip.list_models())
         return stated
-    return dict(json.loads(file.read_text(encoding="utf-8"))["model_cfg"])
+    file = Path(name.place) / OPEN_CLIP_CONFIG_FILE
+    if name.source == "hf-hub":
+        with hub_errors(f"open_clip/{name}"):
+            file = Path(hf_hub_download(name.place, OPEN_CLIP_CONFIG_FILE))
+    with damaged(file):
+        return dict(read_json(file)["model_cfg"])
 
 
 _LIBRARIES = {"timm": _timm, "hf": _hf, "hf_clip": _hf_clip, "open_clip": _open_clip}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,16 +11,20 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.files import atomic_open, atomic_path
+from unprompt.devices import placed
+from unprompt.errors import UnpromptError
+from unprompt.files import atomic_path, write_json
 from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
-from unprompt.models.devices import placed
 from unprompt.models.heads import HeadConfig, create_head
+from unprompt.models.model_folder import (
+    CONFIG_FILE,
+    EMBEDDER_TYPE,
+    WEIGHTS_FILE,
+    damaged,
+    hub_errors,
+    read_json,
+)
 from unprompt.models.preprocessing import Preprocessing
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-MODEL_TYPE = "unprompt-embedder"
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,8 @@ class Embedder(nn.Module):
             }
             save_file(stored, path, metadata={"format": "pt"})
         self.preprocessing.save(folder)
-        with atomic_open(folder / CONFIG_FILE) as file:
-            json.dump({"model_type": MODEL_TYPE} | asdict(self.architecture), file, indent=2)
-            file.write("\n")
+        stated = {"model_type": EMBEDDER_TYPE} | asdict(self.architecture)
+        write_json(folder / CONFIG_FILE, stated)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> Embedder:
@@ -131,26 +133,20 @@ class Embedder(nn.Module):
             The embedder in evaluation mode.
 
         Raises:
-            ModelNotFoundError: no such folder, nor a hub repository within reach.
-            UnpromptError: the folder holds another kind of model, or its weights do not fit.
+            ModelNotFoundError: there is no such folder, and the hub does not give the model.
+            UnpromptError: the folder holds another type of model, or its weights do not fit.
         """
         folder = _folder(name_or_folder)
-        try:
-            stated = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelNotFoundError(f"{folder / CONFIG_FILE} is missing: not a model") from None
-        except ValueError as error:
-            raise UnpromptError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
-        if not isinstance(stated, dict) or stated.pop("model_type", None) != MODEL_TYPE:
-            raise UnpromptError(f"{folder}: not an embedder (model_type is not '{MODEL_TYPE}')")
-        try:
+        path = folder / CONFIG_FILE
+        stated = read_json(path)
+        if stated.pop("model_type", None) != EMBEDDER_TYPE:
+            raise UnpromptError(f"{folder} is not an embedder (model_type is not {EMBEDDER_TYPE})")
+        with damaged(path):
             parts = {
                 "backbone": BackboneConfig(**stated["backbone"]),
                 "head": HeadConfig(**stated["head"]),
             }
             config = EmbedderConfig(**stated | parts)
-        except (KeyError, TypeError) as error:
-            raise UnpromptError(f"{folder / CONFIG_FILE}: not a whole embedder: {error}") from error
         preprocessing = Preprocessing.load(folder)
         backbone = create_backbone(config.backbone, pretrained=False, size=preprocessing.size)
         model = cls(config, backbone, preprocessing)
@@ -170,12 +166,6 @@ def _folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    with hub_errors(str(name)):
         return Path(snapshot_download(str(name)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFoundError(
-            f"model '{name}': no such folder, and not to be had from the hub "
-            f"({type(error).__name__})"
-        ) from error

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from unprompt.files import atomic_path
-from unprompt.models.embedder import WEIGHTS_FILE, Embedder
+from unprompt.models.embedder import Embedder
+from unprompt.models.model_folder import ONNX_FILE, WEIGHTS_FILE
 from unprompt.models.quantise import quantise_convolutions
-
-ONNX_FILE = "model.onnx"
 
 
 class _TwoOutputs(torch.nn.Module):

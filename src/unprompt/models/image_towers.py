@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from unprompt.devices import choose_device, placed
 from unprompt.models.backbones import Backbone, BackboneConfig, create_backbone
-from unprompt.models.devices import placed
 from unprompt.models.preprocessing import Preprocessing
 
 
@@ -59,7 +59,7 @@ def create_image_tower(name: str, device: str | None = None) -> ImageTower:
         ModelNotFoundError: the weights cannot be had.
         UnpromptError: the name has no known prefix, or the device cannot be used.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device)
     return ImageTower(name, placed(create_backbone(BackboneConfig(name)), device), device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.files import atomic_open
-
-PREPROCESSOR_FILE = "preprocessor_config.json"
+from unprompt.files import write_json
+from unprompt.models.model_folder import PREPROCESSOR_FILE, damaged, read_json
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -64,9 +61,7 @@ class Preprocessing:
 
     def save(self, folder: str | Path) -> None:
         """Write ``preprocessor_config.json``."""
-        with atomic_open(Path(folder) / PREPROCESSOR_FILE) as file:
-            json.dump(asdict(self), file, indent=2)
-            file.write("\n")
+        write_json(Path(folder) / PREPROCESSOR_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: str | Path) -> Preprocessing:
@@ -77,13 +72,6 @@ class Preprocessing:
             UnpromptError: the file is damaged, or another library's.
         """
         path = Path(folder) / PREPROCESSOR_FILE
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelNotFoundError(f"{path} is missing: {folder} is not a model") from None
-        except ValueError as error:
-            raise UnpromptError(f"{path} is damaged: {error}") from error
-        try:
+        fields = read_json(path)
+        with damaged(path):
             return cls(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
-        except (KeyError, TypeError) as error:
-            raise UnpromptError(f"{path} is not one of unprompt's: {error}") from error

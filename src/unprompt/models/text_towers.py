@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unprompt.devices import placed
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.models.devices import placed
 from unprompt.models.fingerprint import fingerprint
+from unprompt.models.model_names import OpenClipName, split_library
 from unprompt.models.pretrained import load_pretrained
 
 
@@ -41,7 +42,7 @@ class TextTower:
     def fingerprint(self) -> str:
         """What features depend on: the name and a hash of the weights; fit for a file name."""
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
-        return f"{label}-{fingerprint(self.name.partition('/')[0], self.network)}"
+        return f"{label}-{fingerprint(split_library(self.name)[0], self.network)}"
 
     @cached_property
     def dim(self) -> int:
@@ -81,7 +82,7 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
         UnpromptError: the name has no known prefix, the model has no text tower, or the device
             cannot be used.
     """
-    library, _, place = name.partition("/")
+    library, place = split_library(name)
     if library not in _LIBRARIES or not place:
         known = ", ".join(f"{prefix}/…" for prefix in _LIBRARIES)
         raise UnpromptError(f"'{name}' has no text tower; those of {known} have")
@@ -128,14 +129,10 @@ def _hf(place: str) -> tuple[nn.Module, _Encode]:
 def _open_clip(place: str) -> tuple[nn.Module, _Encode]:
     import open_clip
 
-    if place.startswith(("hf-hub:", "local-dir:")):
-        name = place
-        network = open_clip.create_model(place, require_pretrained=True)
-    else:
-        name, _, tag = place.partition(":")
-        network = open_clip.create_model(name, pretrained=tag or None, require_pretrained=True)
+    name = OpenClipName.parse(place)
+    network = open_clip.create_model(name.model, pretrained=name.weights, require_pretrained=True)
     network.visual = None
-    tokenizer = open_clip.get_tokenizer(name)
+    tokenizer = open_clip.get_tokenizer(name.model)
 
     def encode(prompts: list[str], device: torch.device) -> torch.Tensor:
         features: torch.Tensor = network.encode_text(tokenizer(prompts).to(device))

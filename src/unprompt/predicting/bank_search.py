@@ -10,7 +10,7 @@ from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.images import IMAGE_SUFFIXES, open_rgb
 from unprompt.models.bank.bank import PROBES, Bank, Match
-from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
+from unprompt.predicting.loading import BUILTIN, folder_of, load_model
 
 
 def search_bank(
@@ -24,22 +24,21 @@ def search_bank(
 
     Args:
         bank: a bank, its folder, a model's folder, or ``builtin``.
-        query: an image where it names a file that is there, or ends as an image's name does; else
-            text.
-        top_k: prompts to give.
+        query: an image where it names an existing file or ends like an image's name; else a text.
+        top_k: number of prompts.
         model: the embedder, for an image.
-        probes: cells of a Faiss index to look into.
+        probes: cells of a Faiss index that are searched.
 
     Returns:
         The nearest prompts, best first.
 
     Raises:
-        ModelNotFoundError: there is no such bank or model, or the encoder cannot be had.
-        UnreadableImageError: the file is no image, or not there.
+        ModelNotFoundError: there is no such bank or model, or the encoder is not to be had.
+        UnreadableImageError: the file is not an image, or does not exist.
         UnpromptError: the model predicts embeddings of another encoder than the bank's.
     """
     if not isinstance(bank, Bank):
-        bank = Bank.load(builtin_folder() if str(bank) == BUILTIN else bank, probes)
+        bank = Bank.load(folder_of(bank), probes)
     return bank.search(_embedded(query, bank.encoder, model), top_k)[0]
 
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from unprompt.errors import UnpromptError
-from unprompt.files import atomic_open
+from unprompt.files import write_json
 from unprompt.models.bank.bank import unit
-from unprompt.predicting.embedding_model import (
-    ENSEMBLE_FILE,
-    EmbeddingModel,
-    ImagePreprocessing,
-    load_model,
-    read_json,
-)
+from unprompt.models.model_folder import ENSEMBLE_FILE, damaged, read_json
+from unprompt.predicting.embedding_model import EmbeddingModel, ImagePreprocessing
 
 
 @dataclass(frozen=True)
@@ -142,49 +135,26 @@ def combine(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def save_ensemble(models: Sequence[str], weights: np.ndarray, folder: str | Path) -> None:
-    """Write an ensemble as a model folder: which models, and how much each counts.
+    """Write an ensemble as a model folder: the models' names, and how much each counts.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    with atomic_open(Path(folder) / ENSEMBLE_FILE) as file:
-        stated = {"models": list(models), "weights": [round(float(w), 4) for w in weights]}
-        json.dump(stated, file, indent=2)
-        file.write("\n")
+    stated = {"models": list(models), "weights": [round(float(w), 4) for w in weights]}
+    write_json(Path(folder) / ENSEMBLE_FILE, stated)
 
 
-def load_ensemble(folder: Path, name: str, device: str | None = None) -> EnsembleModel:
-    """The ensemble that a folder states; folders of models are relative to the current one.
+def read_ensemble(folder: str | Path) -> tuple[list[str], list[float]]:
+    """The models' names and weights that a folder states; folders are relative to the current one.
 
     Raises:
-        ModelNotFoundError: one of its models is not there.
+        ModelNotFoundError: the folder states no ensemble.
         UnpromptError: the file is damaged.
     """
-    stated: Any = read_json(folder / ENSEMBLE_FILE)
-    try:
-        names, weights = [*map(str, stated["models"])], [*map(float, stated["weights"])]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnpromptError(f"{folder / ENSEMBLE_FILE} is damaged: {error!r}") from error
-    return EnsembleModel([load_model(one, device) for one in names], weights, name, folder)
-
-
-def load_models(
-    names: Sequence[str | Path],
-    weights: Sequence[float] | None = None,
-    device: str | None = None,
-) -> EmbeddingModel:
-    """The model of that name, or an ensemble of several; raises as `load_model` and the ensemble.
-
-    Args:
-        names: one or more, as `load_model` takes them.
-        weights: of several models, one each; equal by default.
-        device: for models that run on torch.
-    """
-    if len(names) == 1:
-        if weights is not None:
-            raise UnpromptError("weights are for several models; this is one")
-        return load_model(names[0], device)
-    return EnsembleModel([load_model(name, device) for name in names], weights)
+    path = Path(folder) / ENSEMBLE_FILE
+    stated = read_json(path)
+    with damaged(path):
+        return [*map(str, stated["models"])], [*map(float, stated["weights"])]
 
 
 def shares_of(text: str) -> list[float]:

@@ -1,78 +1,107 @@
 """Captioners of transformers: BLIP, BLIP-2, GIT, and an image encoder with a language model.
 
-Their captions describe; they name no style and no artist, so as prompts they score below an
-embedder (so the Kaggle competition's accounts), and add to one in an ensemble.
+Their captions describe the image and name no style and no artist. As prompts they score below an
+embedder, and they improve one in an ensemble (accounts of the Kaggle competition).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+from unprompt.devices import choose_device, placed
 from unprompt.encoding import DEFAULT_ENCODER
-from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
+from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.models.image_towers import normalised
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.captioner_model import Caption, Captioner, Search, ranked
-
-if TYPE_CHECKING:
-    import torch
+from unprompt.models.pretrained import load_pretrained
+from unprompt.predicting.captioner import Caption, Captioner, ranked
+from unprompt.predicting.options import PredictOptions
 
 MAX_TOKENS = 50
-"""Of a caption; these models' own bound is often 20, made for captions of one sentence."""
+"""Of a caption. The models' own limit is often 20, made for captions of one sentence."""
 
 
 class ImageToText(Captioner):
-    """A captioner of transformers, ready to write prompts.
+    """A captioner of transformers.
 
     Args:
-        model: ``generate`` makes token ids from ``pixel_values``.
-        tokenizer: from these ids to text.
+        model: its ``generate`` makes token ids from ``pixel_values``.
+        tokenizer: from token ids to text.
         preprocessing: how images become ``pixel_values``.
-        name: what answers call it.
-        folder: where a bank or a decoder may stand.
+        name: what its answers call it.
+        folder: its folder.
+        options: how it searches for captions.
     """
 
     preprocessing: Preprocessing
 
     def __init__(
-        self, model: Any, tokenizer: Any, preprocessing: Preprocessing, name: str, folder: Path
+        self,
+        model: Any,
+        tokenizer: Any,
+        preprocessing: Preprocessing,
+        name: str,
+        folder: Path,
+        options: PredictOptions,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
         self.name = name
         self.folder = folder
-        self.search = Search()
+        self.options = options
         self.encoder = DEFAULT_ENCODER
 
-    def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
-        """See `Captioner.caption`; the most probable first."""
-        import torch
+    @classmethod
+    def load(cls, place: str | Path, name: str, options: PredictOptions) -> ImageToText:
+        """Load a captioner from a folder or the hub.
 
-        from unprompt.models.image_towers import normalised
+        Raises:
+            ModelNotFoundError: its files are not to be had.
+            UnpromptError: the device cannot be used, or the images have no fixed size.
+        """
+        device = choose_device(options.device)
+        try:
+            # A CPU is slow with the 16 bits that some weights are stored in.
+            dtype = torch.float32 if device == "cpu" else "auto"
+            model = load_pretrained(AutoModelForImageTextToText, place, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            processor = AutoImageProcessor.from_pretrained(place)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelNotFoundError(f"model '{name}' could not be loaded: {reason}") from error
+        preprocessing = preprocessing_of(processor)
+        return cls(placed(model, device), tokenizer, preprocessing, name, Path(place), options)
 
-        search = self.search
-        if search.top_p is None:
-            settings: dict[str, Any] = {"num_beams": max(search.num_beams, top_k)}
+    @torch.inference_mode()
+    def describe(self, pixels: np.ndarray, top_k: int = 1) -> tuple[list[list[Caption]], None]:
+        """See `Captioner.describe`; the most probable caption comes first."""
+        options = self.options
+        if options.top_p is None:
+            search: dict[str, Any] = {"num_beams": max(options.num_beams, top_k)}
         else:
-            settings = {"do_sample": True, "top_p": search.top_p, "top_k": 0, "num_beams": 1}
-        with torch.inference_mode():
-            batch = normalised(pixels, self.preprocessing, self.model.device, self.model.dtype)
-            written = self.model.generate(
-                pixel_values=batch,
-                max_new_tokens=MAX_TOKENS,
-                max_length=None,
-                num_return_sequences=top_k,
-                return_dict_in_generate=True,
-                output_logits=True,
-                **settings,
-            )
-            ids, scores = told(written, self._end_tokens)
+            search = {"do_sample": True, "top_p": options.top_p, "top_k": 0, "num_beams": 1}
+        written = self.model.generate(
+            pixel_values=normalised(
+                pixels, self.preprocessing, self.model.device, self.model.dtype
+            ),
+            max_new_tokens=MAX_TOKENS,
+            max_length=None,
+            num_return_sequences=top_k,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **search,
+        )
+        ids, probabilities = generated(written, self._end_tokens)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        lines = [" ".join(text.split()) for text in texts]
-        return ranked(lines, scores.tolist(), top_k)
+        lines, scores = [" ".join(text.split()) for text in texts], probabilities.tolist()
+        rows = range(0, len(lines), top_k)
+        return [ranked(lines[i : i + top_k], scores[i : i + top_k]) for i in rows], None
 
     @property
     def _end_tokens(self) -> list[int]:
@@ -83,21 +112,19 @@ class ImageToText(Captioner):
         return stated if isinstance(stated, list) else [stated]
 
 
-def told(written: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens that were written, without what they go on from, and how probable they are.
+def generated(output: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The generated tokens without those of the context, and how probable each text is.
 
     Args:
-        written: what ``generate`` gives with ``return_dict_in_generate`` and ``output_logits``.
-        end_tokens: ids that end a text; what follows one is padding.
+        output: of ``generate`` with ``return_dict_in_generate`` and ``output_logits``.
+        end_tokens: ids that end a text; padding follows them.
 
     Returns:
         Ids, int64 of shape (texts, length), and the geometric mean of the probabilities of each
         text's tokens, the end token included, float32 of shape (texts,).
     """
-    import torch
-
-    sequences, steps = written.sequences, len(written.logits)
-    beams = getattr(written, "beam_indices", None)
+    sequences, steps = output.sequences, len(output.logits)
+    beams = getattr(output, "beam_indices", None)
     if beams is None:
         beams = torch.arange(len(sequences), device=sequences.device)[:, None].expand(-1, steps)
     longest = int((beams >= 0).sum(dim=1).max())
@@ -105,7 +132,7 @@ def told(written: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.Tenso
     logs = torch.stack(
         [
             logits.float().log_softmax(dim=-1)[beams[:, step].clamp(min=0), tokens[:, step]]
-            for step, logits in enumerate(written.logits[:longest])
+            for step, logits in enumerate(output.logits[:longest])
         ],
         dim=1,
     )
@@ -115,41 +142,11 @@ def told(written: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.Tenso
     return tokens, means.exp()
 
 
-def load_image_to_text(place: str | Path, name: str, device: str | None = None) -> ImageToText:
-    """Load a captioner from a folder or the hub.
-
-    Raises:
-        ModelNotFoundError: its files cannot be had.
-        MissingExtraError: torch or transformers is not installed.
-        UnpromptError: the device cannot be used, or the images' size varies.
-    """
-    try:
-        import torch
-        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-
-        from unprompt.models.devices import placed
-        from unprompt.models.pretrained import load_pretrained
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        # What was stored in 16 bits stays so where the device is quick with them.
-        dtype = torch.float32 if device == "cpu" else "auto"
-        model = load_pretrained(AutoModelForImageTextToText, place, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        processor = AutoImageProcessor.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelNotFoundError(f"model '{name}' could not be loaded: {reason}") from error
-    model = placed(model, device)
-    return ImageToText(model, tokenizer, preprocessing_of(processor), name, Path(place))
-
-
 def preprocessing_of(processor: Any) -> Preprocessing:
-    """The same images as transformers' own processor makes, but for its rounding.
+    """The preprocessing of a processor of transformers, equal up to rounding.
 
     Raises:
-        UnpromptError: it does not bring images to one square size.
+        UnpromptError: the processor does not bring images to one square size.
     """
     size, crop = dict(processor.size), getattr(processor, "crop_size", None)
     filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -162,6 +159,6 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         side = dict(crop)["height"]
         return Preprocessing(side, mean, std, "crop", side / shorter, interpolation)
     raise UnpromptError(
-        f"{type(processor).__name__} with size {size}: images of no fixed square size; captioners "
-        "here need one"
+        f"{type(processor).__name__} with size {size}: its images have no fixed square "
+        "size, which a captioner needs"
     )

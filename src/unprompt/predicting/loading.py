@@ -1,106 +1,267 @@
-"""The kinds of models that predict, what they are told by, and what loads each: a row a kind."""
+"""How a model is recognised and loaded.
+
+A model is recognised by a file in its folder, by the ``model_type`` of its ``config.json`` (in a
+folder or on the hub), or by the prefix of its name; each table below has a row for each. The
+modules that run the models are imported when a model of theirs is loaded, so that the light
+install, which has no torch, can load exported models.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
-from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.errors import ModelNotFoundError, UnpromptError, need
+from unprompt.models.model_folder import (
+    CONFIG_FILE,
+    EMBEDDER_TYPE,
+    ENSEMBLE_FILE,
+    INTERROGATOR_FILE,
+    KNN_FILE,
+    ONNX_FILE,
+    OPEN_CLIP_CONFIG_FILE,
+    OPEN_CLIP_WEIGHT_FILES,
+    hub_errors,
+    read_json,
+)
+from unprompt.models.model_names import OpenClipName
+from unprompt.predicting.options import OptionFields, PredictOptions
+from unprompt.predicting.public_weights import advice
 
-Loader = Callable[[Any, str, "str | None"], Any]
-"""Loads an `EmbeddingModel` from its place (a folder or a name), the name that answers give it, and
-a device."""
+if TYPE_CHECKING:
+    from unprompt.predicting.embedding_model import EmbeddingModel
+    from unprompt.predicting.interrogator_model import Interrogator, InterrogatorConfig
 
-CONFIG_FILE = "config.json"
+BUILTIN = "builtin"
+"""Name of the model that the package carries."""
 
-BY_FILE = {
-    "model.onnx": "embedding_model:load_onnx",
-    "ensemble.json": "ensemble_model:load_ensemble",
-    "knn.json": "knn_model:load_knn",
-    "interrogator.json": "interrogator_model:load_interrogator",
-    "open_clip_config.json": "captioner_model:load_open_clip",
-    "open_clip_model.safetensors": "captioner_model:load_open_clip_weights",
-    "open_clip_pytorch_model.bin": "captioner_model:load_open_clip_weights",
+
+def builtin_folder() -> Path:
+    """The folder of the model that the package carries."""
+    return Path(__file__).parent / BUILTIN
+
+
+def folder_of(name: str | Path) -> Path:
+    """The folder that a model's or a bank's name stands for, there or not."""
+    return builtin_folder() if str(name) == BUILTIN else Path(name)
+
+
+def load_model(
+    name: str | Path = BUILTIN,
+    options: PredictOptions | None = None,
+    **fields: Unpack[OptionFields],
+) -> EmbeddingModel:
+    """Load a model.
+
+    Args:
+        name: ``builtin``, the folder of a model, a hub repository, or another library's name with
+            its prefix, such as ``hf_clip/ID`` or ``open_clip/NAME:TAG``.
+        options: how the model is run.
+        fields: fields of the options to set, such as ``device="cpu"``.
+
+    Raises:
+        ModelNotFoundError: there is no such model. Where `unprompt.predicting.public_weights`
+            lists it, the message states its size and how to get it.
+        MissingExtraError: the model needs torch, which is not installed.
+        UnpromptError: the model's files are damaged, or its type is unknown.
+    """
+    options = replace(options or PredictOptions(), **fields)
+    folder = folder_of(name)
+    with advice(str(name)):
+        if folder.is_dir():
+            return _loader_of_folder(folder)(folder, str(name), options)
+        return _loader_of_name(str(name))(name, str(name), options)
+
+
+def load_models(names: Sequence[str | Path], options: PredictOptions) -> EmbeddingModel:
+    """Load one model, or several as an ensemble; raises as `load_model` and `EnsembleModel`."""
+    if len(names) == 1:
+        if options.weights is not None:
+            raise UnpromptError("weights are for several models, but there is one")
+        return load_model(names[0], options)
+    from unprompt.predicting.ensemble_model import EnsembleModel
+
+    return EnsembleModel([load_model(name, options) for name in names], options.weights)
+
+
+def load_interrogator(
+    config: InterrogatorConfig, name: str, folder: Path, options: PredictOptions
+) -> Interrogator:
+    """Load the models that an interrogator's settings name.
+
+    The embeddings of its phrases are computed where the cache does not hold them.
+
+    Args:
+        config: the settings.
+        name: what its answers call it.
+        folder: its folder.
+        options: how it and its captioner are run.
+
+    Raises:
+        ModelNotFoundError: the CLIP or the captioner is not to be had.
+        MissingExtraError: torch is not installed.
+        UnpromptError: the captioner writes no prompts, or as `Interrogator`.
+    """
+    need("train", "torch", "transformers")
+    from unprompt.models.image_towers import create_image_tower
+    from unprompt.models.text_towers import create_text_tower
+    from unprompt.predicting.captioner import Captioner
+    from unprompt.predicting.interrogator_model import Interrogator
+
+    captioner = None if config.captioner is None else load_model(config.captioner, options)
+    if captioner is not None and not isinstance(captioner, Captioner):
+        raise UnpromptError(f"model {config.captioner} writes no prompts: name a captioner")
+    images = create_image_tower(config.clip, options.device)
+    texts = create_text_tower(config.clip, images.device)
+    return Interrogator(images, texts, config, captioner, name, folder)
+
+
+Loader = Callable[["str | Path", str, PredictOptions], "EmbeddingModel"]
+"""Loads a model from its folder or name; the second argument is what its answers call it."""
+
+
+def _exported(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    from unprompt.predicting.embedding_model import OnnxModel
+
+    return OnnxModel(Path(place), name)
+
+
+def _embedder(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    need("train", "torch", "timm")
+    from unprompt.predicting.embedding_model import TorchModel
+
+    return TorchModel.load(place, name, options)
+
+
+def _ensemble(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    from unprompt.predicting.ensemble_model import EnsembleModel, read_ensemble
+
+    names, weights = read_ensemble(place)
+    return EnsembleModel([load_model(one, options) for one in names], weights, name, Path(place))
+
+
+def _knn(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    need("train", "torch", "transformers")
+    from unprompt.predicting.knn_model import KnnModel
+
+    return KnnModel.load(Path(place), name, options)
+
+
+def _interrogator(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    from unprompt.predicting.interrogator_model import InterrogatorConfig
+
+    return load_interrogator(InterrogatorConfig.load(place), name, Path(place), options)
+
+
+def _interrogate_by(clip: str, name: str, options: PredictOptions) -> EmbeddingModel:
+    from unprompt.predicting.interrogator_model import InterrogatorConfig
+
+    return load_interrogator(InterrogatorConfig(clip), name, Path(name), options)
+
+
+def _prefixed_clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    return _interrogate_by(str(place), name, options)
+
+
+def _clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    return _interrogate_by(f"hf_clip/{place}", name, options)
+
+
+def _siglip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    return _interrogate_by(f"hf/{place}", name, options)
+
+
+def _image_to_text(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    need("train", "torch", "transformers")
+    from unprompt.predicting.image_to_text import ImageToText
+
+    return ImageToText.load(place, name, options)
+
+
+def _coca(place: str | Path | OpenClipName, name: str, options: PredictOptions) -> EmbeddingModel:
+    need("train", "torch", "transformers")
+    from unprompt.predicting.coca_captioner import CoCaCaptioner
+
+    return CoCaCaptioner.load(place, name, options)
+
+
+def _open_clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    """A CoCa captions; any other model of open_clip interrogates."""
+    need("train", "torch", "open_clip")
+    from unprompt.models.backbones import open_clip_config
+
+    model = OpenClipName.parse(f"local-dir:{place}" if Path(place).is_dir() else str(place))
+    if model.source != "file" and "multimodal_cfg" not in open_clip_config(model):
+        return _interrogate_by(f"open_clip/{model}", name, options)
+    return _coca(model, name, options)
+
+
+def _open_clip_weights(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    """A folder of a CoCa's weights without a configuration, as LAION's repositories are."""
+    file = next(file for one in OPEN_CLIP_WEIGHT_FILES if (file := Path(place) / one).is_file())
+    return _open_clip(file, name, options)
+
+
+BY_FILE: dict[str, Loader] = {
+    ONNX_FILE: _exported,
+    ENSEMBLE_FILE: _ensemble,
+    KNN_FILE: _knn,
+    INTERROGATOR_FILE: _interrogator,
+    OPEN_CLIP_CONFIG_FILE: _open_clip,
+    **dict.fromkeys(OPEN_CLIP_WEIGHT_FILES, _open_clip_weights),
 }
-"""By a file that the model's folder holds; the first that is there counts."""
+"""By a file in the model's folder; the first that is there counts."""
 
-BY_TYPE = {
-    "unprompt-embedder": "embedding_model:load_torch",
-    "coca": "captioner_model:load_coca",
-    "blip": "image_to_text:load_image_to_text",
-    "blip-2": "image_to_text:load_image_to_text",
-    "git": "image_to_text:load_image_to_text",
-    "vision-encoder-decoder": "image_to_text:load_image_to_text",
-    "clip": "interrogator_model:load_clip",
-    "siglip": "interrogator_model:load_siglip",
+BY_TYPE: dict[str, Loader] = {
+    EMBEDDER_TYPE: _embedder,
+    "coca": _coca,
+    "blip": _image_to_text,
+    "blip-2": _image_to_text,
+    "git": _image_to_text,
+    "vision-encoder-decoder": _image_to_text,
+    "clip": _clip,
+    "siglip": _siglip,
 }
-"""By the ``model_type`` of ``config.json``, in a folder or on the hub."""
+"""By the ``model_type`` of ``config.json``."""
 
-BY_PREFIX = {
-    "open_clip/": "captioner_model:load_open_clip",
-    "coca_": "captioner_model:load_open_clip",
-    "hf_clip/": "interrogator_model:load_pair",
-    "hf/": "interrogator_model:load_pair",
+BY_PREFIX: dict[str, Loader] = {
+    "open_clip/": _open_clip,
+    "coca_": _open_clip,
+    "hf_clip/": _prefixed_clip,
+    "hf/": _prefixed_clip,
 }
 """By how a name begins that is no folder."""
 
 
-def loader_of(place: str | Path) -> Loader:
-    """What loads the model of a folder, a prefixed name or a hub repository.
-
-    Raises:
-        ModelNotFoundError: the folder holds no model, or the hub does not answer for the name.
-        UnpromptError: ``config.json`` is damaged, or of a kind that is not here.
-    """
-    folder = Path(place)
-    if folder.is_dir():
-        for file, loader in BY_FILE.items():
-            if (folder / file).is_file():
-                return _imported(loader)
-        if not (folder / CONFIG_FILE).is_file():
-            raise ModelNotFoundError(
-                f"{folder}: holds neither {', '.join(BY_FILE)} nor {CONFIG_FILE}: not a model"
-            )
-        return _of_config(folder / CONFIG_FILE, folder)
-    for prefix, loader in BY_PREFIX.items():
-        if str(place).startswith(prefix):
-            return _imported(loader)
-    return _of_config(_hub_config(str(place)), place)
-
-
-def _of_config(file: Path, place: str | Path) -> Loader:
-    try:
-        stated = json.loads(file.read_text("utf-8"))
-        kind = stated["model_type"] if isinstance(stated, dict) else None
-    except (ValueError, KeyError) as error:
-        raise UnpromptError(
-            f"{file} is damaged: {error!r}; it states no model_type; write it again"
-        ) from error
-    if kind not in BY_TYPE:
-        raise UnpromptError(
-            f"{place}: a model of type '{kind}', which predicts no prompts here; those that do: "
-            f"{', '.join(BY_TYPE)}"
+def _loader_of_folder(folder: Path) -> Loader:
+    for file, loader in BY_FILE.items():
+        if (folder / file).is_file():
+            return loader
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(
+            f"{folder} is not a model: it holds none of {', '.join(BY_FILE)}, {CONFIG_FILE}"
         )
-    return _imported(BY_TYPE[kind])
+    return _loader_of_config(folder / CONFIG_FILE, str(folder))
 
 
-def _hub_config(repository: str) -> Path:
+def _loader_of_name(name: str) -> Loader:
+    for prefix, loader in BY_PREFIX.items():
+        if name.startswith(prefix):
+            return loader
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(repository, CONFIG_FILE))
-    # No route, no such repository, no permission: its many errors are OSErrors or ValueErrors.
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(
-            f"model '{repository}': no such folder, and not to be had from the hub "
-            f"({type(error).__name__})"
-        ) from error
+    with hub_errors(name):
+        file = Path(hf_hub_download(name, CONFIG_FILE))
+    return _loader_of_config(file, name)
 
 
-def _imported(loader: str) -> Loader:
-    module, _, function = loader.partition(":")
-    loaded: Loader = getattr(import_module(f"unprompt.predicting.{module}"), function)
-    return loaded
+def _loader_of_config(file: Path, name: str) -> Loader:
+    model_type = read_json(file).get("model_type")
+    if model_type not in BY_TYPE:
+        raise UnpromptError(
+            f"{name}: a model of type '{model_type}' predicts no prompts; the types that do are "
+            f"{', '.join(BY_TYPE)}"
+        )
+    return BY_TYPE[model_type]

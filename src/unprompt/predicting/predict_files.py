@@ -44,7 +44,6 @@ def predict_files(
     interval: float = 1.0,
     sidecars: bool = False,
     overwrite: bool = False,
-    batch_size: int = 16,
     note: Callable[[str], None] = lambda line: None,
 ) -> PredictCounts:
     """Predict prompts and write them in the order of the images.
@@ -60,14 +59,13 @@ def predict_files(
         interval: seconds between two searches of the watched folder.
         sidecars: write each answer beside its image, see `write_sidecars`.
         overwrite: let sidecars replace files that unprompt did not write.
-        batch_size: images in a batch.
         note: called with a line for each image that fails, and for the start and end of watching.
 
     Raises:
         UnpromptError: there is neither an image nor a folder to watch; or as `Predictor`.
         OutputError: the file cannot be written.
     """
-    images = list(images)
+    images, batch_size = list(images), predictor.options.batch_size
     form = format_of(output, form)
     if not images and not watch:
         raise UnpromptError("name images or folders, or a folder to --watch")
@@ -78,7 +76,7 @@ def predict_files(
     first = list(files if watch else islice(files, batch_size + 1))
     if images and not first:
         raise no_images_error(images, recursive)
-    if watch and predictor.route != "read":
+    if watch and predictor.options.route != "read":
         _ = predictor.model  # loaded now, so that errors come at once and no image waits
     if watch:
         note(f"watching {watch}; Ctrl-C ends")
@@ -87,9 +85,7 @@ def predict_files(
     named = frozenset(first)
     later = ([path for path in batch if path not in named] for batch in coming)
     batches = chain([chain(first, files)], later)
-    answers: Iterator[Answer] = (
-        one for batch in batches for one in predictor.stream(batch, batch_size)
-    )
+    answers: Iterator[Answer] = (one for batch in batches for one in predictor.stream(batch))
     if sidecars:
         answers = write_sidecars(answers, counts.sidecars, overwrite)
     with output_stream(output) as file:

@@ -22,8 +22,8 @@ class Public:
         repository: on the hub.
         gigabytes: of the weights.
         licence: of the weights.
-        library: prefix by which `unprompt.predicting.embedding_model.load_model` takes it, or none.
-        alias: an architecture of open_clip whose weights it is.
+        library: prefix with which `unprompt.predicting.loading.load_model` takes it, or none.
+        alias: the architecture of open_clip that the weights belong to.
     """
 
     repository: str

@@ -78,7 +78,7 @@ def make_app(
             "status": "ok",
             "version": unprompt.__version__,
             "model": predictor.model.name,
-            "route": predictor.route,
+            "route": predictor.options.route,
         }
 
     @app.post("/predict")

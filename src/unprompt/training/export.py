@@ -15,14 +15,16 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.models.bank.bank import Bank
 from unprompt.models.decoder.decoder_onnx import export_decoder
 from unprompt.models.decoder.network import DecoderModel
-from unprompt.models.decoder.runtime import DECODER_FOLDER, TextDecoder
+from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.models.decoder.tokenizer import load_tokenizer
 from unprompt.models.embedder import Embedder
 from unprompt.models.embedder_onnx import export_onnx
+from unprompt.models.model_folder import DECODER_FOLDER
 from unprompt.models.quantise import PICTURES
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
-from unprompt.predicting.embedding_model import TorchModel, load_model
+from unprompt.predicting.embedding_model import TorchModel
+from unprompt.predicting.loading import load_model
 from unprompt.predicting.text_sources import bank_for
 
 

@@ -24,7 +24,7 @@ from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import ClassesHead, HeadConfig
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load, save
-from unprompt.predicting.embedding_model import BUILTIN, builtin_folder, load_model
+from unprompt.predicting.loading import BUILTIN, builtin_folder, load_model
 from unprompt.training.callbacks import LOG_FILE
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.data.decode_once import cache_images

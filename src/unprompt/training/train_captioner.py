@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -19,9 +18,11 @@ from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaP
 from unprompt.models.coca.freezing import TOWERS, freeze
 from unprompt.models.coca.losses import IGNORED
 from unprompt.models.coca.open_clip import from_open_clip
+from unprompt.models.model_names import OpenClipName
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
-from unprompt.predicting.captioner_model import CaptionModel, Search
+from unprompt.predicting.coca_captioner import CoCaCaptioner
+from unprompt.predicting.options import PredictOptions
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.data.decode_once import cache_images
 from unprompt.training.data.sampling import PairSampler
@@ -83,14 +84,14 @@ def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, 
         RecipeError: the settings exclude each other, or name what is not there.
         ModelNotFoundError: there is no such model.
     """
-    library, _, name = settings.model.partition("/")
     if not settings.model:
         try:
             model: Any = CoCaForConditionalGeneration(CoCaConfig(**settings.arguments))
         except (TypeError, ValueError) as error:
             raise RecipeError(f"captioner.arguments: {error}") from error
-    elif library == "open_clip":
-        model = from_open_clip(name, settings.pretrained)
+    elif settings.model.startswith("open_clip/"):
+        name = OpenClipName.parse(settings.model)
+        model = from_open_clip(name.model, settings.pretrained or name.weights)
     else:
         model = CoCaForConditionalGeneration.from_pretrained(settings.model)
     model.config.update(
@@ -243,26 +244,15 @@ def exact_matches(captions: list[str], prompts: list[str], processor: CoCaProces
     return sum(caption == prompt for caption, prompt in pairs) / max(1, len(prompts))
 
 
-class _Written(CaptionModel):
-    """Remembers what it wrote while it was evaluated."""
-
-    texts: list[str]
-
-    def embed(self, prompts: list[str]) -> np.ndarray:
-        self.texts += prompts
-        return super().embed(prompts)
-
-
 def _measure(
     recipe: Recipe, settings: Captioner, table: PairsTable, folder: Path
 ) -> dict[str, Evaluation]:
-    search = Search(settings.num_beams)
+    options = PredictOptions(num_beams=settings.num_beams)
     scores, report = {}, {}
     for split in ("val", "test"):
         if split not in set(table.column("split")):
             continue
-        writer = _Written.load(folder / "model", str(folder / "model"), search=search)
-        writer.texts = []
+        writer = CoCaCaptioner.load(folder / "model", str(folder / "model"), options)
         evaluation = scores[split] = evaluate(writer, table, split)
         dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(
@@ -270,7 +260,8 @@ def _measure(
             recipe.schedule.batch_size,
             collate_fn=Collator(writer.processor, writer.preprocessing),
         )
-        matches = exact_matches(writer.texts, evaluation.pairs.prompts, writer.processor)
+        texts = [caption.text for caption in evaluation.captions or ()]
+        matches = exact_matches(texts, evaluation.pairs.prompts, writer.processor)
         report[split] = evaluation.to_dict() | {
             "exact_match": round(matches, 4),
             "token_loss": round(token_loss(writer.model, batches), 4),

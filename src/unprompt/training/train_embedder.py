@@ -14,7 +14,8 @@ from transformers import EvalPrediction
 
 from unprompt.errors import RecipeError
 from unprompt.models.backbone_blocks import frozen_modules, merge
-from unprompt.models.embedder import WEIGHTS_FILE, Embedder
+from unprompt.models.embedder import Embedder
+from unprompt.models.model_folder import WEIGHTS_FILE
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.data.sampling import PairSampler
 from unprompt.training.embedding_loss import embedding_loss

@@ -172,14 +172,14 @@ def test_banks_that_cannot_be():
 
 
 def test_folders_that_hold_no_whole_bank(tmp_path):
-    with pytest.raises(ModelNotFoundError, match="is no bank"):
+    with pytest.raises(ModelNotFoundError, match=r"bank\.json is missing"):
         Bank.load(tmp_path)
     folder = tmp_path / BANK_FOLDER
 
     def broken(file: str, content: bytes) -> None:
         bank_of(drawn(4)).save(tmp_path)
         (folder / file).write_bytes(content)
-        with pytest.raises(UnpromptError, match="bank is damaged"):
+        with pytest.raises(UnpromptError, match=r"bank(/bank\.json)? is damaged"):
             Bank.load(tmp_path)
 
     broken("bank.json", b"{")

@@ -6,7 +6,6 @@ prompt, memory-mapped) and, for a large one, ``index.faiss``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.files import atomic_folder, atomic_open
+from unprompt.files import atomic_folder, atomic_open, write_json
 from unprompt.models.bank.faiss_index import INDEX_FILE, INDEXES, PROBES, build_index, load_index
 from unprompt.models.bank.lines import Lines
 from unprompt.models.calibration import NEIGHBOURS, Calibration, csls
+from unprompt.models.model_folder import BANK_FOLDER, read_json
 
-BANK_FOLDER = "bank"
 BANK_FILE = "bank.json"
 PROMPTS_FILE = "prompts.txt"
 ROWS_FILE = "embeddings.npy"
@@ -93,7 +92,7 @@ class Bank:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def calibrated(self, calibration: Calibration) -> Bank:
+    def calibrated(self, calibration: Calibration | None) -> Bank:
         """The same bank with another calibration."""
         return Bank(self.prompts, self.rows, self.encoder, calibration, self._index)
 
@@ -263,7 +262,7 @@ class Bank:
         if not (folder / BANK_FILE).is_file():
             folder = folder / BANK_FOLDER
         try:
-            stated = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
+            stated = read_json(folder / BANK_FILE)
             prompts = Lines(folder / PROMPTS_FILE)
             rows = np.load(folder / ROWS_FILE, mmap_mode="r")
         except FileNotFoundError as error:
@@ -359,10 +358,8 @@ def recall(bank: Bank, k: int = 10, queries: int = 200, seed: int = 0) -> float:
 
 
 def _write_head(folder: Path, encoder: str, calibration: Calibration | None) -> None:
-    with atomic_open(folder / BANK_FILE) as file:
-        stated = asdict(calibration) if calibration else None
-        json.dump({"encoder": encoder, "calibration": stated}, file, indent=2)
-        file.write("\n")
+    stated = asdict(calibration) if calibration else None
+    write_json(folder / BANK_FILE, {"encoder": encoder, "calibration": stated})
 
 
 def _write_shape(file: Any, count: int, dim: int) -> None:

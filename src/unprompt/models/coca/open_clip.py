@@ -15,12 +15,9 @@ from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.modeling import CoCaForConditionalGeneration
 from unprompt.models.coca.weight_names import groups
+from unprompt.models.model_folder import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHT_FILES
 
 State = dict[str, torch.Tensor]
-
-# open_clip's files of a model folder or hub repository, the preferred first.
-CONFIG_FILE = "open_clip_config.json"
-WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 # Settings of open_clip's towers that CoCa here has too, each with its key in `CoCaConfig`.
 _VISION = {
@@ -65,9 +62,10 @@ def from_open_clip(
 
     Args:
         name_or_path: an architecture (``coca_ViT-L-14``), a hub repository (``hf-hub:ORG/NAME`` or
-            ``ORG/NAME``), a folder with `CONFIG_FILE`, or a file of weights (``.safetensors``, or
-            ``.pt`` and ``.bin``, read with ``weights_only=True``; a training checkpoint of
-            open_clip will do). The architecture of a bare file is read off its shapes.
+            ``ORG/NAME``), a folder with `OPEN_CLIP_CONFIG_FILE`, or a file of weights
+            (``.safetensors``, or ``.pt`` and ``.bin``, read with ``weights_only=True``; a
+            training checkpoint of open_clip will do). The architecture of a bare file is read off
+            its shapes.
         pretrained: with an architecture, open_clip's tag of the weights, or a file of weights.
 
     Raises:
@@ -236,13 +234,13 @@ def _without_masks(state: Mapping[str, torch.Tensor]) -> State:
 
 def _of_folder(folder: Path) -> tuple[Mapping[str, Any], Path]:
     try:
-        stated = json.loads((folder / CONFIG_FILE).read_text("utf-8"))["model_cfg"]
+        stated = json.loads((folder / OPEN_CLIP_CONFIG_FILE).read_text("utf-8"))["model_cfg"]
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{folder / CONFIG_FILE} is missing") from None
-    for name in WEIGHT_FILES:
+        raise ModelNotFoundError(f"{folder / OPEN_CLIP_CONFIG_FILE} is missing") from None
+    for name in OPEN_CLIP_WEIGHT_FILES:
         if (folder / name).is_file():
             return stated, folder / name
-    raise ModelNotFoundError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
+    raise ModelNotFoundError(f"{folder}: holds none of {', '.join(OPEN_CLIP_WEIGHT_FILES)}")
 
 
 def _of_name(name: str, pretrained: str | Path | None) -> tuple[Mapping[str, Any], Path]:
@@ -277,7 +275,7 @@ def _download(repository: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    files = [CONFIG_FILE, *WEIGHT_FILES]
+    files = [OPEN_CLIP_CONFIG_FILE, *OPEN_CLIP_WEIGHT_FILES]
     try:
         return Path(snapshot_download(repository, allow_patterns=files))
     except (OSError, HFValidationError) as error:

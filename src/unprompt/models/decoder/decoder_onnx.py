@@ -8,7 +8,6 @@ the last, (rows, vocabulary), and ``keys`` and ``values``, the past of the next 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +16,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from unprompt.files import atomic_open, atomic_path
+from unprompt.files import atomic_path, write_json
 from unprompt.models.decoder.network import DecoderModel
+from unprompt.models.decoder.runtime import GRAPH_FILE
 from unprompt.models.decoder.tokenizer import save_tokenizer
-
-DECODER_FOLDER = "decoder"
-GRAPH_FILE = "decoder.onnx"
-CONFIG_FILE = "config.json"
+from unprompt.models.model_folder import CONFIG_FILE
 
 
 def export_decoder(
@@ -81,9 +78,7 @@ def export_decoder(
         "context_length": config.context_length,
         "calibration": None,
     }
-    with atomic_open(folder / CONFIG_FILE) as file:
-        json.dump(stated, file, indent=2)
-        file.write("\n")
+    write_json(folder / CONFIG_FILE, stated)
     return folder / GRAPH_FILE
 
 

@@ -26,8 +26,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from unprompt.models.decoder.tokenizer import START, STOP
+from unprompt.models.model_folder import DECODER_TYPE
 
-DECODER_TYPE = "unprompt-decoder"
 IGNORED = -100
 """Label of positions that do not count, torch's own."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.files import atomic_open
+from unprompt.files import write_json
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.beams import Written, beam_search, sample
 from unprompt.models.decoder.tokenizer import START, STOP, load_tokenizer, texts_of
+from unprompt.models.model_folder import CONFIG_FILE, DECODER_FOLDER, damaged, read_json
 
-DECODER_FOLDER = "decoder"
-GRAPH_FILE, CONFIG_FILE = "decoder.onnx", "config.json"
+GRAPH_FILE = "decoder.onnx"
 BEAMS = 4
 _ROWS = 32
 """Embeddings that are decoded at a time."""
@@ -50,20 +48,15 @@ class TextDecoder:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.tokenizer = load_tokenizer(self.folder)
-        try:
-            stated = json.loads((self.folder / CONFIG_FILE).read_text("utf-8"))
+        path = self.folder / CONFIG_FILE
+        stated = read_json(path)
+        with damaged(path):
             self.encoder = str(stated["encoder"])
             self.prefix_length = int(stated["prefix_length"])
             self.context_length = int(stated["context_length"])
             line = stated["calibration"]
             self.calibration = Calibration(**line) if line else None
             self.preferred = bool(stated.get("preferred"))
-        except FileNotFoundError as error:
-            raise ModelNotFoundError(f"{error.filename} is missing: no decoder") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UnpromptError(
-                f"{self.folder / CONFIG_FILE} is damaged: {error}; export it again"
-            ) from error
 
     @cached_property
     def _session(self) -> Any:
@@ -165,9 +158,7 @@ def save_calibration(
 ) -> None:
     """Put what was measured beside a model into its decoder's configuration."""
     path = Path(folder) / CONFIG_FILE
-    stated = json.loads(path.read_text("utf-8")) | {"calibration": asdict(calibration)}
+    stated = read_json(path) | {"calibration": asdict(calibration)}
     if preferred is not None:
         stated["preferred"] = preferred
-    with atomic_open(path) as file:
-        json.dump(stated, file, indent=2)
-        file.write("\n")
+    write_json(path, stated)

@@ -13,7 +13,8 @@ from unprompt.errors import UnpromptError
 from unprompt.models.embedder import Embedder
 from unprompt.models.fingerprint import fingerprint
 from unprompt.pairs.table import PairsTable
-from unprompt.predicting.embedding_model import TorchModel, embed_images
+from unprompt.predicting.batches import embed_images
+from unprompt.predicting.embedding_model import TorchModel
 from unprompt.training.data.chunk_cache import (
     Arrays,
     fingerprint_of_images,

@@ -1,4 +1,4 @@
-"""A bank from a list of prompts of any length: read, encoded and written block by block."""
+"""Models that are built without training: a bank, a kNN model and an interrogator."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
-from unprompt.errors import MissingExtraError, TableError
+from unprompt.errors import TableError, need
 from unprompt.files import atomic_folder
-from unprompt.models.bank.bank import BANK_FOLDER, Bank, write_bank
+from unprompt.models.bank.bank import Bank, write_bank
+from unprompt.models.model_folder import BANK_FOLDER, KEYS_FOLDER
 from unprompt.pairs.prompt_file import stream_prompts, text_key
-from unprompt.predicting.knn_model import KEYS_FOLDER, save_knn
+from unprompt.predicting.interrogator_model import Interrogator, InterrogatorConfig
+from unprompt.predicting.knn_model import save_knn
+from unprompt.predicting.loading import load_interrogator
+from unprompt.predicting.options import PredictOptions
 from unprompt.predicting.public_weights import advice
 from unprompt.progress import track
 
@@ -30,10 +34,11 @@ def build_bank(
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
 ) -> Bank:
-    """Write the bank of a file's prompts; those that repeat, but for white space, are kept once.
+    """Write the bank of a file's prompts.
 
-    Embeddings pass through the cache of `unprompt.encoding.encode`, so a killed call that is made
-    again encodes only what is missing.
+    Prompts that differ in white space only are kept once. The list may be longer than memory
+    holds: it is read, encoded and written block by block. Embeddings pass through the cache of
+    `unprompt.encoding.encode`, so that a call after a killed one encodes only what is missing.
 
     Args:
         source: any file of `unprompt.pairs.prompt_file.prompts_of`.
@@ -45,10 +50,9 @@ def build_bank(
     Raises:
         TableError: the source cannot be read, or holds no prompts.
         OutputError: the folder is not empty or cannot be written.
-        UnpromptError: as `unprompt.models.bank.bank.write_bank`; the encoder cannot be had.
+        UnpromptError: as `unprompt.models.bank.bank.write_bank`; the encoder is not to be had.
     """
-    distinct = _distinct(source)
-    return _write(distinct, folder, load_encoder(encoder, precision=precision), index)
+    return _write(_distinct(source), folder, load_encoder(encoder, precision=precision), index)
 
 
 def build_knn(
@@ -63,28 +67,50 @@ def build_knn(
     """Write the model of `unprompt.predicting.knn_model`: a bank that is searched by image.
 
     Args:
-        source: of the prompts, as in `build_bank`.
+        source: the prompts, as in `build_bank`.
         folder: the model's; must be new or empty.
         clip: its text tower makes the keys: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
-        index: as in `build_bank`; of both the texts and the keys.
+        index: as in `build_bank`, for both the prompts and the keys.
         encoder: the target encoder.
         precision: as `unprompt.encoding.load_encoder`.
-        device: for the text tower.
+        device: of the text tower.
 
     Returns:
-        Its bank of prompts.
+        The model's bank of prompts.
 
     Raises:
-        ModelNotFoundError: the CLIP cannot be had.
+        MissingExtraError: torch is not installed.
+        ModelNotFoundError: the CLIP is not to be had.
         UnpromptError: as `build_bank`; ``clip`` has no text tower.
     """
+    need("train", "torch", "transformers")
+    from unprompt.models.text_towers import create_text_tower
+
     distinct = _distinct(source)
-    values, keys = load_encoder(encoder, precision=precision), _text_tower(clip, device)
+    values = load_encoder(encoder, precision=precision)
+    with advice(clip):
+        keys = create_text_tower(clip, device)
     with atomic_folder(folder) as temporary:
         _write(distinct, temporary / BANK_FOLDER, values, index)
         _write(distinct, temporary / KEYS_FOLDER, keys, index)
         save_knn(temporary)
     return Bank.load(folder)
+
+
+def build_interrogator(
+    config: InterrogatorConfig, folder: str | Path, device: str | None = None
+) -> Interrogator:
+    """Write the folder of an interrogator, once its models are loaded and its phrases encoded.
+
+    Raises:
+        ModelNotFoundError: the CLIP or the captioner is not to be had.
+        OutputError: the folder cannot be written.
+        UnpromptError: as `load_interrogator`.
+    """
+    with advice(config.clip):
+        model = load_interrogator(config, str(folder), Path(folder), PredictOptions(device=device))
+    config.save(folder)
+    return model
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ def _distinct(source: str | Path) -> _Distinct:
     prompts = partial(_single_spaced, source)
     found = _Distinct(prompts, _first_of_each(prompts()))
     if not len(found):
-        raise TableError(f"{source}: holds no prompts; a bank needs one at least")
+        raise TableError(f"{source}: holds no prompts; a bank needs at least one")
     return found
 
 
@@ -121,15 +147,6 @@ def _write(distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index:
     embedded = ((block, encode(block, encoder)) for block in blocks)
     tracked = track(embedded, "Encoding", -(-len(distinct) // _BLOCK))
     return write_bank(folder, tracked, encoder.name, index)
-
-
-def _text_tower(clip: str, device: str) -> TextEncoder:
-    try:
-        from unprompt.models.text_towers import create_text_tower
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
-    with advice(clip):
-        return create_text_tower(clip, device)
 
 
 def _single_spaced(source: str | Path) -> Iterator[str]:

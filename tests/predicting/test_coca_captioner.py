@@ -13,9 +13,8 @@ import torch
 
 from tests.models.coca.conftest import OPEN_CLIP, open_clip_model
 from unprompt.errors import ModelNotFoundError, UnpromptError
-from unprompt.predicting import captioner_model as module
-from unprompt.predicting.captioner_model import CaptionModel, load_open_clip
-from unprompt.predicting.embedding_model import load_model
+from unprompt.predicting.coca_captioner import MSCOCO_TAG, CoCaCaptioner
+from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 
 from .conftest import picture
@@ -43,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_of_open_clips_and_its_name_give_the_same_captions(folder: Path) -> None:
     by_folder = list(Predictor(folder, top_k=2).stream(IMAGES))
-    by_name = list(Predictor(f"open_clip/local-dir:{folder}", "caption", 2).stream(IMAGES))
+    by_name = list(
+        Predictor(f"open_clip/local-dir:{folder}", route="caption", top_k=2).stream(IMAGES)
+    )
     assert [answer.prompt for answer in by_folder] == [answer.prompt for answer in by_name]
     assert {answer.route for answer in by_folder} == {"caption"}
     assert {answer.error for answer in by_folder} == {None}
@@ -60,23 +61,23 @@ def test_weights_are_enough(folder: Path, tmp_path: Path) -> None:
 
 def test_captions_are_those_of_the_weights(folder: Path, tmp_path: Path) -> None:
     """Saved in the Hugging Face form, the same model says the same."""
-    model = load_model(folder, "cpu")
-    assert isinstance(model, CaptionModel)
+    model = load_model(folder, device="cpu")
+    assert isinstance(model, CoCaCaptioner)
     from unprompt.models.coca.open_clip import from_open_clip
 
     from_open_clip(folder).save_pretrained(tmp_path)
     model.processor.save_pretrained(tmp_path)
     pixels = np.stack([model.preprocessing(image) for image in IMAGES])
-    assert load_model(tmp_path, "cpu").run(pixels)[2] == model.run(pixels)[2]
+    assert load_model(tmp_path, device="cpu").run(pixels)[2] == model.run(pixels)[2]
     with pytest.raises(UnpromptError, match="device 'toaster' cannot be used"):
-        load_model(folder, "toaster")
+        load_model(folder, device="toaster")
 
 
 @pytest.mark.parametrize(
     ("name", "architecture", "tag", "size"),
     [
-        ("coca_ViT-B-32", "coca_ViT-B-32", module.MSCOCO_TAG, "1.01 GB (MIT)"),
-        ("open_clip/coca_ViT-L-14", "coca_ViT-L-14", module.MSCOCO_TAG, "2.55 GB (MIT)"),
+        ("coca_ViT-B-32", "coca_ViT-B-32", MSCOCO_TAG, "1.01 GB (MIT)"),
+        ("open_clip/coca_ViT-L-14", "coca_ViT-L-14", MSCOCO_TAG, "2.55 GB (MIT)"),
         ("open_clip/coca_ViT-L-14:laion2b_s13b_b90k", "coca_ViT-L-14", "laion2b_s13b_b90k", ""),
     ],
 )
@@ -99,8 +100,8 @@ def test_what_is_no_captioner_of_open_clips(
         load_model("coca_ViT-B-33")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     repository = "laion/mscoco_finetuned_CoCa-ViT-L-14-laion2B-s13B-b90k"
-    with pytest.raises(ModelNotFoundError, match=r"not to be had from the hub.*2\.55 GB"):
+    with pytest.raises(ModelNotFoundError, match=r"the hub did not give it.*2\.55 GB"):
         load_model(f"open_clip/hf-hub:{repository}")
     (tmp_path / "open_clip_config.json").write_text("{")
     with pytest.raises((ModelNotFoundError, UnpromptError)):
-        load_open_clip(tmp_path, "damaged")
+        load_model(tmp_path)

@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
+from unprompt.devices import placed
 from unprompt.errors import UnpromptError
-from unprompt.models.devices import placed
 
 
 def test_a_placed_model_is_ready_to_answer():

@@ -1,0 +1,89 @@
+"""Captioners: models that write prompts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from unprompt.encoding import encode
+
+if TYPE_CHECKING:
+    from unprompt.predicting.embedding_model import ImagePreprocessing
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A written prompt.
+
+    Attributes:
+        text: the prompt.
+        score: ranks the captions of one image. A captioner's score is the geometric mean of the
+            probabilities of the caption's tokens, in (0, 1].
+    """
+
+    text: str
+    score: float
+
+
+class Captioner(ABC):
+    """A model that writes prompts.
+
+    It is an `EmbeddingModel` too: the embedding of an image is that of its best caption.
+
+    Attributes:
+        route: the route that its answers state.
+    """
+
+    route: ClassVar[str] = "caption"
+
+    name: str
+    folder: Path
+    encoder: str
+    preprocessing: ImagePreprocessing
+
+    @abstractmethod
+    def describe(
+        self, pixels: np.ndarray, top_k: int = 1
+    ) -> tuple[list[list[Caption]], np.ndarray | None]:
+        """Write prompts for images.
+
+        Args:
+            pixels: uint8 (images, 3, size, size).
+            top_k: different prompts to write for each image; there are fewer where the search
+                finds fewer.
+
+        Returns:
+            For each image its captions, the best first; and the features of the images, float32
+            (images, width), where the model has some.
+        """
+
+    def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
+        """The captions of `describe`."""
+        return self.describe(pixels, top_k)[0]
+
+    def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Caption]]:
+        """See `EmbeddingModel.run`; the best caption of each image is the third item.
+
+        Where the model has no features of its own, the embeddings stand for them.
+        """
+        captions, features = self.describe(pixels)
+        best = [found[0] for found in captions]
+        embeddings = self.embed([caption.text for caption in best])
+        return embeddings, embeddings if features is None else features, best
+
+    def embed(self, prompts: list[str]) -> np.ndarray:
+        """Prompt embeddings of captions, float32 (n, dim)."""
+        return encode(prompts, self.encoder)
+
+
+def ranked(texts: Sequence[str], scores: Sequence[float]) -> list[Caption]:
+    """The captions of one image, the best first; each text once, with its best score."""
+    best: dict[str, float] = {}
+    for text, score in zip(texts, scores, strict=True):
+        best[text] = max(score, best.get(text, score))
+    return [Caption(*item) for item in sorted(best.items(), key=lambda item: -item[1])]
