@@ -292,7 +292,7 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_compressed_text_is_named_as_a_problem() -> None:
     packed = bytearray(making.ztext("parameters", A1111))
     packed[24:30] = b"\xff" * 6
-    reading = read(making.png(bytes(packed), making.text("prompt", "a boat")))
+    reading = read(making.png(bytes(packed), making.text("parameters", "a boat")))
     assert reading is not None
     assert reading.prompt == "a boat"
     assert "damaged" in reading.problems[0]

@@ -59,7 +59,7 @@ def test_a_compressed_bomb_does_not_fill_memory(tmp_path: Path) -> None:
         making.chunk(b"iTXt", b"prompt\0\1\0\0\0" + bomb),
     ]
     path = tmp_path / "bomb.png"
-    path.write_bytes(making.png(*chunks, making.text("Prompt", "a fox")))
+    path.write_bytes(making.png(*chunks, making.text("parameters", "a fox")))
     # In a process of its own: another test may have filled more than this one should.
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, check=True
@@ -127,7 +127,7 @@ def test_lone_surrogates_become_replacement_characters() -> None:
 
 def test_control_characters_and_markup_are_given_as_they_are() -> None:
     words = "\x1b[31mred\x07 \u202eleft <script>alert(1)</script> ${7*7}"
-    reading = read(making.png(making.text("parameters", words)))
+    reading = read(making.png(making.text("parameters", f"{words}\nSteps: 2, Seed: 1")))
     assert reading is not None
     assert reading.prompt == words
 

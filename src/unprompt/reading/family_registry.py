@@ -9,6 +9,7 @@ from unprompt.reading.families import (
     a1111,
     ai_declaration,
     comfyui_graphs,
+    descriptions,
     fooocus,
     invokeai,
     json_objects,
@@ -39,7 +40,7 @@ FAMILIES = (
     Family("SwarmUI", swarmui.read, json=swarmui.PLACES),
     Family("InvokeAI", invokeai.read, places=invokeai.PLACES),
     Family("NovelAI", novelai.read, places=("Software",), json=novelai.PLACES),
-    Family("Fooocus", fooocus.read, places=(fooocus.SCHEME,), json=fooocus.PLACES),
+    Family("Fooocus", fooocus.read, places=(fooocus.SCHEME, "MakerNote"), json=fooocus.PLACES),
     Family("TensorArt, Stability Matrix", json_objects.read_named, json=json_objects.NAMED),
     Family(
         "Draw Things",
@@ -53,7 +54,13 @@ FAMILIES = (
     Family("ComfyUI", comfyui_graphs.read, places=None),
     Family("JSON object", json_objects.read, json=None),
     Family("key per chunk", json_objects.read_chunks, places=None),
-    Family("C2PA and IPTC", ai_declaration.read, places=ai_declaration.PLACES),
+    Family("prompt in a description", descriptions.read, places=descriptions.PLACES),
+    Family(
+        "C2PA, IPTC and AIGC",
+        ai_declaration.read,
+        ai_declaration.PLACES,
+        ai_declaration.JSON_PLACES,
+    ),
 )
 """Families with unmistakable marks come before those that accept any text of their form."""
 
@@ -79,6 +86,8 @@ def ask_families(texts: ImageTexts) -> Reading | None:
     valid Unicode.
     """
     reading = _first_answer(texts)
+    if reading is not None and not reading.declares_ai and ai_declaration.declares(texts):
+        reading = changed(reading, declares_ai=True)
     return cleaned(reading) if reading is not None and texts.surrogates else reading
 
 

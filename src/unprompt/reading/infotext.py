@@ -16,6 +16,7 @@ from unprompt.reading.result import Lora, Settings, as_float, as_int
 _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
+_STEPS_INSIDE = re.compile(r"(?<!Hires )(Steps: ?\d{1,6}, ?[A-Z])")
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
@@ -49,14 +50,17 @@ def parse_infotext(text: str) -> Infotext:
 
     The settings start at the last line that begins with ``Steps: `` and a number. Without such a
     line, the last of several lines holds the settings if it has three pairs and a known key, or
-    only known keys. The negative prompt starts at the first line that begins with
-    ``Negative prompt:``; these words inside a line belong to the prompt.
+    only known keys. Else the settings may follow ``Steps: `` inside a line. The negative prompt
+    starts at the first line that begins with ``Negative prompt:``; these words inside a line belong
+    to the prompt.
     """
     text = text.removeprefix("\ufeff").rstrip("\0")
     lines = text.split("\n")
     start = _settings_start(lines)
     stated = start < len(lines)
     values = parse_values("\n".join(lines[start:])) if stated else {}
+    if not stated and "Steps:" in text and (flattened := _flattened(text)):
+        return flattened
     lines = lines[:start]
     for number, line in enumerate(lines) if _NEGATIVE in text else ():
         if (bare := line.lstrip()).startswith(_NEGATIVE):
@@ -64,6 +68,23 @@ def parse_infotext(text: str) -> Infotext:
             negative = "\n".join([first, *lines[number + 1 :]])
             return Infotext(_joined(lines[:number]), negative.removesuffix("\r"), values, True)
     return Infotext(_joined(lines), None, values, stated)
+
+
+def _flattened(text: str) -> Infotext | None:
+    """A text whose line breaks became spaces or dots, as some web tools store it."""
+    start = None
+    for match in _STEPS_INSIDE.finditer(text):
+        start = match
+    if start is None:
+        return None
+    values = parse_values(text[start.start(1) :])
+    if len(_KNOWN.intersection(values)) < 3:
+        return None
+    prompt, mark, negative = text[: start.start()].partition(_NEGATIVE)
+    if not mark:
+        return Infotext(prompt.rstrip(), None, values, True)
+    prompt = prompt.rstrip().removesuffix(".") if prompt.endswith(".") else prompt.rstrip()
+    return Infotext(prompt, negative.strip(), values, True)
 
 
 def _joined(lines: list[str]) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from unprompt.reading.containers.charset import decode
+from unprompt.reading.containers.xmp import read_xmp
 from unprompt.reading.family_registry import ask_families
 from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.infotext import has_settings
 from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field, Prompt, Reading, as_text, changed, clean
 
-_SUFFIXES = (".json", ".txt", ".caption")
+_SUFFIXES = (".json", ".txt", ".caption", ".xmp")
 PREDICTED = "predicted"
 """Key in the JSON sidecars that `unprompt predict` writes: True if a model predicted the prompt.
 Such a prompt, also in the ``.txt`` beside it, is never read as the true prompt of the image."""
+_EXIFTOOL_NAMES = frozenset(("Parameters", "Prompt", "Workflow", "Generation_data"))
 _CAPTION_KEYS = ("caption", "prompt", "text", "tags")
 
 
@@ -53,8 +58,16 @@ def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading 
         if not text.strip():
             continue
         field = Field("sidecar", name, text)
+        if candidate.suffix == ".xmp":
+            packet = ImageTexts(read_xmp(text.encode(), limits, "sidecar"))
+            reading = ask_families(packet)
+            if reading is not None and reading.prompt is not None:
+                return _at(reading, field)
+            continue
         texts = ImageTexts([Field("sidecar", "parameters", text)])
         stated = texts.json(texts.fields[0])
+        if isinstance(stated, list) and stated and isinstance(stated[0], dict):
+            texts, stated = ImageTexts(_of_exiftool(stated[0])), stated[0]
         if isinstance(stated, dict) and stated.get(PREDICTED) is True:
             guess = one_line(as_text(stated.get("prompt")) or "")
             continue
@@ -66,6 +79,20 @@ def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading 
                 return _at(reading, field)
         caption = caption or _caption(field, texts)
     return caption if captions else None
+
+
+def _of_exiftool(tags: Mapping[str, Any]) -> Iterator[Field]:
+    """The fields of the tags that ``exiftool -j`` lists, under the names they have in files."""
+    for key, value in islice(tags.items(), 2000):
+        group, _, name = key.rpartition(":")
+        if isinstance(value, (dict, list)):
+            value = json.dumps(value)
+        if name in _EXIFTOOL_NAMES and not group.startswith("XMP"):
+            name = name.lower()
+        elif name in ("Description", "Title", "Subject") and group in ("", "XMP", "XMP-dc"):
+            name = f"dc:{name.lower()}"
+        if isinstance(value, str):
+            yield Field("PNG sidecar" if name.islower() else "sidecar", name, value)
 
 
 def one_line(prompt: str) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 _CHARSETS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "unicode", b"JIS\0\0\0\0\0": "jis"}
+
+
+_WRITTEN_CHARSET = re.compile(r"charset=(?:\"\w*\"|'\w*'|\w+) ?", re.IGNORECASE)
+"""exiv2 writes the character code in front of the text."""
 
 
 def decode(data: bytes) -> str:
@@ -33,12 +38,13 @@ def decode_user_comment(data: bytes, big_endian: bool) -> str:
         data: the raw value.
         big_endian: byte order of the TIFF header, used only if the text shows none.
     """
-    charset = _CHARSETS.get(data[:8])
+    charset = _CHARSETS.get(data[:8].upper())
     if charset or data[:8] == bytes(8):
         data = data[8:]
     if charset == "jis":
         return _decode_jis(data)
-    return decode_guessed(data, big_endian, charset == "unicode")
+    text = decode_guessed(data, big_endian, charset == "unicode")
+    return _WRITTEN_CHARSET.sub("", text, count=1) if text[:8].lower() == "charset=" else text
 
 
 def decode_guessed(data: bytes, big_endian: bool = True, expect_utf16: bool = False) -> str:

@@ -11,6 +11,8 @@ from unprompt.reading.result import Field
 _MAX_DEPTH = 64
 _MAX_PROPERTIES = 1000
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_RESOURCE = f"{_RDF}\x1fresource"
+_NOT_PROPERTIES = (_RDF, "http://www.w3.org/XML/1998/namespace")
 _PREFIXES = {
     "http://purl.org/dc/elements/1.1/": "dc",
     "http://ns.adobe.com/exif/1.0/": "exif",
@@ -20,6 +22,7 @@ _PREFIXES = {
     "http://iptc.org/std/Iptc4xmpExt/2008-02-29/": "Iptc4xmpExt",
     "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/": "Iptc4xmpCore",
     "http://ns.adobe.com/xap/1.0/mm/": "xmpMM",
+    "http://www.tc260.org.cn/ns/AIGC/1.0/": "TC260",
 }
 
 
@@ -64,15 +67,20 @@ class _Collector:
         self._text.clear()
         self._path.append(tag)
         for name, value in attributes.items():
-            if value.strip() and _RDF not in name and "\x1f" in name:
+            if name == _RESOURCE and value.strip():
+                self.found.append((_short(self._owner() or tag), value))
+            elif value.strip() and "\x1f" in name and not name.startswith(_NOT_PROPERTIES):
                 self.found.append((_short(name), value))
+
+    def _owner(self) -> str | None:
+        """The property around the element: list items are rdf:li inside rdf:Alt, Bag or Seq."""
+        return next((name for name in reversed(self._path) if _RDF not in name), None)
 
     def _end(self, tag: str) -> None:
         text = "".join(self._text)
         self._text.clear()
         self._path.pop()
-        # List items are rdf:li elements inside rdf:Alt, rdf:Bag or rdf:Seq.
-        owner = next((name for name in [tag, *reversed(self._path)] if _RDF not in name), None)
+        owner = tag if _RDF not in tag else self._owner()
         if text.strip() and owner:
             self.found.append((_short(owner), text))
 

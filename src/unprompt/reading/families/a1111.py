@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from unprompt.reading.image_texts import ImageTexts, parse_json
 from unprompt.reading.infotext import Infotext, parse_infotext, settings_of
 from unprompt.reading.result import (
@@ -26,11 +28,32 @@ PLACES = (
     "ImageDescription",
     "dc:description",
     "XPComment",
+    "XPTitle",
+    "XPSubject",
+    "XPKeywords",
+    "DocumentName",
+    "Title",
+    "dc:title",
+    "dc:subject",
+    "Caption",
+    "SpecialInstructions",
+    "photoshop:Instructions",
+    "Artist",
+    "Copyright",
     "prompt",
     "metadata",
 )
 _OF_CAMERAS = frozenset(("Model", "Size", "Location", "Date", "Make", "Camera", "Lens"))
 """Keys that descriptions of photographs contain too."""
+_PLOTTERS = re.compile(
+    r"matplotlib|plotly|imagej|fiji|gnuplot|matlab|mathematica|seaborn|bokeh|origin|paraview|"
+    r"\bR\b|octave|psychopy|labview|blender|povray|graphviz",
+    re.IGNORECASE,
+)
+_SETTING = re.compile(r"[\w.\-/]{1,40} ?(?:=|:(?!\d)) ?[^,;\s]{1,40}[,;\s]*")
+"""One setting in the form of other programs: ``lr=0.001``, ``epochs: 10``."""
+_OPTIONS = re.compile(r"(?:^|\s)--?[A-Za-z][\w-]*[ =][^\s-].*(?:^|\s)--?[A-Za-z]", re.DOTALL)
+_DICT = re.compile(r"\{\s*['\"]?\w+['\"]?\s*:")
 _UNSTATED = ("unknown", "undefined")
 """What ComfyUI nodes that save write if nothing was connected to them."""
 _EXTRA_PROMPTS = {
@@ -47,7 +70,7 @@ _EXTRA_PROMPTS = {
 
 
 def read(texts: ImageTexts) -> Reading | None:
-    """The first field in A1111 form; under ``parameters`` any text is accepted."""
+    """The first field in A1111 form; under ``parameters`` also another text, as a guess."""
     for field in texts.named(*PLACES):
         if reading := _read_field(texts, field):
             return reading
@@ -69,11 +92,26 @@ def _read_field(texts: ImageTexts, field: Field) -> Reading | None:
         damaged = text.lstrip("\ufeff \t\r\n").startswith(('{"', "[{"))
         if field.name != "parameters" or not field.whole or damaged:
             return None
-    reading = to_reading(infotext, str(field))
+        if _is_of_other_software(text, texts.text("Software")):
+            return None
+    reading = changed(to_reading(infotext, str(field)), certain=certain)
     # A prompt that unprompt wrote may be this word.
     if reading.generator != "unprompt" and infotext.prompt.strip().lower() in _UNSTATED:
         return changed(reading, prompt=None, negative_prompt=None, prompts=())
     return reading
+
+
+def _is_of_other_software(text: str, software: str | None) -> bool:
+    """Whether a plain text under ``parameters`` states the parameters of a program, no prompt."""
+    if software and _PLOTTERS.search(software):
+        return True
+    start = text[:4000].strip()
+    if _OPTIONS.search(start) or start.startswith(("{", "(", "<?xml", "Namespace(")):
+        return not start.startswith("{") or _DICT.match(start) is not None
+    pairs = sum(len(match[0]) for match in _SETTING.finditer(start))
+    words = start.split()
+    numbers = sum(any(map(str.isdigit, word)) for word in words)
+    return pairs * 2 > len(start) or numbers * 3 > len(words)
 
 
 def to_reading(infotext: Infotext, where: str) -> Reading:
@@ -135,6 +173,8 @@ def program(infotext: Infotext) -> tuple[str | None, str | None]:
 
 def _by_version(version: str) -> str:
     lowered = version.lower()
+    if lowered.startswith("stable-diffusion.cpp"):
+        return "stable-diffusion.cpp"
     if lowered.startswith("comfyui"):
         return "ComfyUI"
     if "reforge" in lowered or lowered.startswith("f1."):

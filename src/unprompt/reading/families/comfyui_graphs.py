@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from unprompt.reading.comfyui.graph import Graph, from_api_prompt, is_api_prompt
@@ -49,11 +50,12 @@ def _values(texts: ImageTexts, field: Field) -> list[dict[str, Any]]:
     if not isinstance(value, dict):
         return []
     values = [value]
-    for key in ("prompt", "workflow", "extra_pnginfo"):
-        if (inner := value.get(key)) is not None:
-            inner = parse_json(inner) if isinstance(inner, str) else inner
-            if isinstance(inner, dict):
-                values.append(inner)
+    if any(isinstance(node, dict) and "class_type" in node for node in value.values()):
+        return values
+    for inner in islice(value.values(), 50):
+        inner = parse_json(inner) if isinstance(inner, str) else inner
+        if isinstance(inner, dict):
+            values.append(inner)
     return values
 
 

@@ -28,6 +28,8 @@ _OWN_KEYS = frozenset(
 def read(texts: ImageTexts) -> Reading | None:
     """The prompt as typed; the texts that Fooocus made from it are in ``prompts``."""
     scheme = texts.text(SCHEME)
+    if scheme is None and (texts.text("Software") or "").startswith("Fooocus"):
+        scheme = texts.text("MakerNote")  # in JPEG and WebP
     for field in texts.named(*PLACES):
         value = texts.json(field)
         if not isinstance(value, dict):
@@ -41,7 +43,8 @@ def read(texts: ImageTexts) -> Reading | None:
             return _read(field, value, keyed, software, texts)
     if scheme and (plain := texts.find("parameters", "UserComment")):
         reading = a1111.to_reading(parse_infotext(plain.text), str(plain))
-        return changed(reading, generator="Fooocus")
+        version = reading.version or (texts.text("Software") or "").partition(" v")[2] or None
+        return changed(reading, generator="Fooocus", version=version)
     return None
 
 

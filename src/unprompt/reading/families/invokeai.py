@@ -30,6 +30,10 @@ _GRAPHS = ("invokeai_graph", "invokeai_workflow")
 _IN_BRACKETS = re.compile(r"(?<!\\)\[([^\[\]]{0,20000})\]")
 _OPTION = re.compile(r"-(?:([sSWHCf])([\d.]*)|(A)([a-z]\w*)?)")
 
+_PLACEHOLDERS = frozenset(
+    ("none", "null", "prompt", "placeholder", "unknown", "undefined", "n/a", "...", "<prompt>")
+).union(("<placeholder>", "(none)", "(unknown)", "[none]", "your prompt here"))
+
 PLACES = ("invokeai_metadata", "invokeai", "sd-metadata", *_GRAPHS, "Dream", "dream")
 
 
@@ -49,7 +53,11 @@ def read(texts: ImageTexts) -> Reading | None:
                 return reading
             silent = silent or reading
     if field := texts.find("Dream", "dream"):
-        return _read_dream(field)
+        reading = _read_dream(field)
+        prompt = (reading.prompt or "").strip()
+        if prompt and not prompt.startswith("!") and prompt.lower() not in _PLACEHOLDERS:
+            return reading
+        return silent or Reading(None, generator=_NAME, where=(str(field),))
     return silent
 
 

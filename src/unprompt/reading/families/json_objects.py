@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
+from unprompt.reading.comfyui.graph import is_api_prompt
+from unprompt.reading.comfyui.workflow import is_workflow
 from unprompt.reading.families import a1111
-from unprompt.reading.image_texts import ImageTexts
+from unprompt.reading.image_texts import ImageTexts, parse_json
 from unprompt.reading.infotext import Infotext, parse_infotext
-from unprompt.reading.key_values import PROMPT, KeyValues, is_description, read_key_values
-from unprompt.reading.result import Reading, changed
+from unprompt.reading.key_values import (
+    PROMPT,
+    KeyValues,
+    is_description,
+    prompts_of,
+    read_key_values,
+)
+from unprompt.reading.result import Field, Reading, changed
 
 TOOL = "xmp:CreatorTool"
 DRAW_THINGS_PLACES = ("exif:UserComment", "UserComment")
@@ -17,6 +27,7 @@ LINE_PLACES = ("parameters", "UserComment", "Comment", "comment")
 _OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
 _A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
 _LINE = re.compile(r"^([A-Za-z][\w \-]{0,40}): (.*)$", re.MULTILINE)
+_MAX_DEPTH = 3
 _CHUNK_CONTAINERS = ("PNG", "stealth")
 
 
@@ -66,10 +77,55 @@ def read_draw_things(texts: ImageTexts) -> Reading | None:
 def read(texts: ImageTexts) -> Reading | None:
     """Any JSON object with a prompt and settings: Easy Diffusion, Hugging Face spaces..."""
     for field, value in texts.objects():
-        keyed = KeyValues(value)
-        if is_description(keyed):
-            return read_key_values(value, str(field), _generator(keyed))
+        if reading := _read_object(value, field, 0):
+            return reading
     return None
+
+
+def _read_object(value: dict[str, Any], field: Field, depth: int) -> Reading | None:
+    """The reading of an object, or of one inside it: ``infotexts``, ``settings``, ``meta``..."""
+    if "class_type" in value or is_api_prompt(value) or is_workflow(value):
+        return None
+    infotexts = value.get("infotexts")
+    if isinstance(infotexts, list) and infotexts and isinstance(infotexts[0], str):
+        infotext = parse_infotext(infotexts[0])
+        if infotext.certain:
+            return a1111.to_reading(infotext, str(field))
+    keyed = KeyValues(value)
+    if is_description(keyed):
+        return _without_horde_mark(read_key_values(value, str(field), _generator(keyed)), value)
+    if depth >= _MAX_DEPTH:
+        return None
+    inner = [item for item in map(_as_object, islice(value.values(), 100)) if item]
+    if keyed.has_any(PROMPT):
+        for item in inner:
+            merged = {**item, **value}
+            if isinstance(keyed.get(*PROMPT), str) and is_description(KeyValues(merged)):
+                reading = read_key_values(merged, str(field), _generator(KeyValues(merged)))
+                return _without_horde_mark(reading, value)
+    return next((found for item in inner if (found := _read_object(item, field, depth + 1))), None)
+
+
+def _as_object(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, str) and value[:1] == "{":
+        value = parse_json(value)
+    return value if isinstance(value, dict) else None
+
+
+def _without_horde_mark(reading: Reading, value: dict[str, Any]) -> Reading:
+    """AI Horde joins the two prompts: ``prompt ### negative prompt``."""
+    prompt, mark, negative = (reading.prompt or "").partition("###")
+    if not mark or reading.negative_prompt or not ("params" in value or "models" in value):
+        return reading
+    prompt, negative = prompt.strip(), negative.strip()
+    prompts = tuple(prompts_of(prompt, negative, reading.where[0]))
+    return changed(
+        reading,
+        prompt=prompt,
+        negative_prompt=negative,
+        prompts=prompts,
+        generator=reading.generator or "AI Horde",
+    )
 
 
 def read_chunks(texts: ImageTexts) -> Reading | None:
@@ -78,6 +134,8 @@ def read_chunks(texts: ImageTexts) -> Reading | None:
     keyed = KeyValues({f.name: f.text for f in reversed(fields) if f.whole})
     prompt = keyed.get(*PROMPT)
     if not isinstance(prompt, str) or prompt.lstrip().startswith(("{", "[{")):
+        return None
+    if not is_description(keyed):  # a text under this name alone may be anything
         return None
     reading = read_key_values(keyed, fields[0].place, _generator(keyed))
     return changed(reading, where=(f"{fields[0].place} prompt",))
