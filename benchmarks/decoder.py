@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from unprompt.encoding import encode, load_encoder
@@ -46,19 +45,16 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     options = parser.parse_args()
 
-    kept = pq.read_table(options.run / "texts.parquet")
-    held = kept["held_out"].to_numpy()
-    prompts = np.array(kept["prompt"].to_pylist(), dtype=object)
-    vectors = kept["embedding"].combine_chunks()
-    known = vectors.flatten().to_numpy().reshape(len(vectors), -1).astype(np.float32)
-    bank = Bank.build(prompts[~held].tolist(), known[~held], "")
+    texts = load(options.run / "pairs.parquet")
+    known, held_out = texts.of_split("train"), texts.of_split("val")
+    bank = Bank.build(known.prompts, known.embeddings, "")
     model = DecoderModel.from_pretrained(options.run / "model").eval()
     tokenizer = load_tokenizer(options.run / "model")
     with tempfile.TemporaryDirectory() as folder:
         size = export_decoder(model, tokenizer, folder).stat().st_size
         decoder = TextDecoder(folder)
         print(f"{size / 1e6:.1f} MB, {sum(p.numel() for p in model.parameters()):,} parameters")
-        report(decoder, model, tokenizer, bank, options, prompts[held], known[~held])
+        report(decoder, model, tokenizer, bank, options, held_out.prompts, known.embeddings)
 
 
 def report(decoder, model, tokenizer, bank, options, texts, known) -> None:

@@ -215,8 +215,8 @@ def our_steps(
     Returns:
         Seconds of a step, and its operations as `operations` counts them.
     """
-    from unprompt.training.run import build, prepare_backbone
-    from unprompt.training.train_embedder import EmbedderTrainer
+    from unprompt.training.embedder_trainer import EmbedderTrainer
+    from unprompt.training.train_embedder import build, prepare_backbone
 
     torch.manual_seed(0)
     recipe = recipe_of(backbone, batch, steps + 2, folder, patch_dropout)
@@ -225,7 +225,7 @@ def our_steps(
     prepare_backbone(model, recipe)
     work = operations(copy.deepcopy(model.backbone), batch)
     data = PairsDataset(table, model.preprocessing, recipe.data)
-    data.pictures.keep()
+    data.images.keep()
     trainer = EmbedderTrainer(
         recipe, model, data, PairsDataset(table.take([0]), model.preprocessing)
     )
@@ -279,7 +279,7 @@ def our_epochs(data: PairsDataset, epochs: int) -> list[float]:
     for epoch in range(epochs):
         started = time.process_time()
         if not epoch:
-            data.pictures.keep()
+            data.images.keep()
         for batch in DataLoader(data, 32):
             # What a device does for us is done here by the same core, as `Embedder` does it.
             batch["pixels"].float().sub_(mean).div_(std)
@@ -343,8 +343,8 @@ def product_rate() -> float:
 
 def frozen_epochs(table: PairsTable, folder: Path) -> None:
     """Epochs of a head on a frozen backbone: the first, which computes features, and the next."""
-    from unprompt.training.head.linear_probe import fit_by_gradient
-    from unprompt.training.run import build
+    from unprompt.training.head.gradient import fit_by_gradient
+    from unprompt.training.train_embedder import build
 
     recipe = recipe_of("mobilenet_edgetpu_100", 32, 1, folder)
     model = build(recipe, 384).eval()

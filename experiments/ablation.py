@@ -30,12 +30,12 @@ from unprompt.files import atomic_open
 from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.predicting.embedding_model import TorchModel
-from unprompt.training.data.images import Pictures
+from unprompt.training.data.images import TrainingImages
+from unprompt.training.embedder_trainer import EmbedderTrainer
 from unprompt.training.head.linear_probe import fit_linear_probe
 from unprompt.training.recipe import Recipe, load_recipe
-from unprompt.training.run import build
-from unprompt.training.train_embedder import EmbedderTrainer
-from unprompt.training.trainer import go_on, last_checkpoint
+from unprompt.training.train_embedder import build
+from unprompt.training.trainer import last_checkpoint, train_to_end
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 112
@@ -177,7 +177,7 @@ def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> 
     torch.manual_seed(recipe.seed)
     model = build(recipe, table.embeddings.shape[1])
     train, val = table.of_split("train"), table.of_split("val")
-    checkpoint = last_checkpoint(place / "checkpoints")
+    checkpoint = last_checkpoint(place)
     if recipe.schedule.linear_probe and checkpoint is None:
         fit_linear_probe(model, train, val)
     if not fine_tune:
@@ -185,18 +185,18 @@ def trained(recipe: Recipe, table: PairsTable, place: Path, fine_tune: bool) -> 
     train_set = PairsDataset(train, model.preprocessing, recipe.data)
     val_set = PairsDataset(val, model.preprocessing)
     for data in (train_set, val_set):
-        data.pictures.keep()
+        data.images.keep()
     trainer = EmbedderTrainer(recipe, model, train_set, val_set)
-    go_on(trainer, checkpoint)
+    train_to_end(trainer, checkpoint)
     return Embedder.from_pretrained(trainer.best_checkpoint())
 
 
 def scored(model: Embedder, table: PairsTable) -> list[float]:
     """Cosine of each pair."""
-    pictures = Pictures(table, model.preprocessing, whole=True).keep()
+    images = TrainingImages(table, model.preprocessing, whole=True).keep()
     batches = np.array_split(range(len(table)), range(32, len(table), 32))
     run = TorchModel(model, "", Path()).run
-    outputs = [run(np.stack([pictures.pixels(int(row)) for row in rows]))[0] for rows in batches]
+    outputs = [run(np.stack([images.pixels(int(row)) for row in rows]))[0] for rows in batches]
     return cosines(np.concatenate(outputs), table.embeddings).tolist()
 
 

@@ -28,9 +28,10 @@ from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
 from unprompt.training.data.features import features_of
 from unprompt.training.head.classes import fit_classes_head, set_classes
-from unprompt.training.head.linear_probe import ridges
+from unprompt.training.head.ridge import Moments, ridges
 from unprompt.training.recipe import load_recipe
-from unprompt.training.run import build, prepare
+from unprompt.training.run import prepare
+from unprompt.training.train_embedder import build
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
 RELATED = {"ai_horde_styles_previews2": "ai_horde_styles"}
@@ -122,8 +123,8 @@ def fold(
         return predict
 
     def linear(asked: np.ndarray) -> np.ndarray:
-        weight, bias = next(ridges(features[rest], embeddings[rest], [V1_PENALTY]))
-        return asked @ weight.T + bias
+        [weights] = ridges(Moments.of(features[rest], embeddings[rest]), [V1_PENALTY])
+        return weights(asked)
 
     def neighbours(asked: np.ndarray) -> np.ndarray:
         unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (asked, features)]

@@ -33,7 +33,8 @@ from unprompt.pairs.table import PairsTable
 from unprompt.progress import track
 from unprompt.training.head.classes import fit_classes_head, set_classes
 from unprompt.training.recipe import load_recipe
-from unprompt.training.run import build, prepare
+from unprompt.training.run import prepare
+from unprompt.training.train_embedder import build
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
 RELATED = {"ai_horde_styles_previews2": "ai_horde_styles"}

@@ -3,9 +3,9 @@
 No CLIP weights are at hand, so a pair is trained first: EfficientNet-Lite0 (../shared/backbones),
 locked, with a projection, and a small text transformer, contrastively on the training split of
 ../shared/pairs (LiT; Zhai et al. 2021, arXiv 2111.07991). It is saved as a model of open_clip. Then
-`pretrain` fits heads to prompts without images, and the image tower with each head is scored on
-images of groups that neither the pair nor the heads have seen. Last, the whole is fine-tuned on
-images from the head that prompts gave, and from a random one.
+`fit_zero_shot_head` fits heads to prompts without images, and the image tower with each head is
+scored on images of groups that neither the pair nor the heads have seen. Last, the whole is
+fine-tuned on images from the head that prompts gave, and from a random one.
 
     python experiments/text_head.py [--pair FOLDER] [--steps 600] [--tune 100] [--threads 1]
 
@@ -37,12 +37,12 @@ from unprompt.models.heads import HeadConfig, create_head
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.data.features import features_of
-from unprompt.training.head.linear_probe import best_ridge
-from unprompt.training.head.text_head import pretrain
+from unprompt.training.head.ridge import best_ridge
+from unprompt.training.head.zero_shot import fit_zero_shot_head
 from unprompt.training.merge_weights import score
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
-from unprompt.training.run import start
-from unprompt.training.trainer import go_on, last_checkpoint
+from unprompt.training.train_embedder import create_trainer
+from unprompt.training.trainer import last_checkpoint, train_to_end
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 OTHERS = ("imagereward_refl_diffusiondb", "t2i_compbench", "tifa_text_inputs", "partiprompts")
@@ -119,15 +119,15 @@ def of_heads(name: str, table: PairsTable, images: int, others: int) -> Embedder
     fitted = {}
     for title, prompts in (("the training split", seen), ("other sources", unseen)):
         for noise in (0.0, 0.03, 0.1):
-            made = fitted[title, noise] = pretrain(name, prompts, noise=noise)
+            made = fitted[title, noise] = fit_zero_shot_head(name, prompts, noise=noise)
             what = f"text only, {len(prompts)} prompts of {title}, noise {noise}"
             row(f"{what} (on held-out texts {made.cosine:.3f})", answers(made.embedder))
     some = train.take(np.random.default_rng(1).permutation(len(train))[:images])
     of_train = features_of(shared_space, some)
     known, values = unit(of_train.values), unit(of_test.values)
-    _, _, weight, bias = best_ridge(known, some.embeddings[of_train.rows], values, true)
+    weights, _, _ = best_ridge(known, of_train.embeddings, values, true)
     title = f"with {len(known)} images: ridge on the same features (penalty by the test)"
-    row(title, values @ weight.T + bias)
+    row(title, weights(values))
     return fitted["the training split", 0.03].embedder
 
 
@@ -142,8 +142,8 @@ def fine_tuned(model: Embedder, table: PairsTable, folder: Path, steps: int) -> 
         optimiser=Optimiser(learning_rate=1e-4, layer_decay=0.9, frozen_statistics=True),
         schedule=Schedule(max_steps=steps, batch_size=32, evaluations=2),
     )
-    trainer = start(recipe, table)
-    go_on(trainer, last_checkpoint(folder / "checkpoints"))
+    trainer = create_trainer(recipe, table)
+    train_to_end(trainer, last_checkpoint(folder))
     return Embedder.from_pretrained(trainer.best_checkpoint())
 
 

@@ -21,7 +21,7 @@ from unprompt.training.merge_weights import (
     greedy_average,
     score,
 )
-from unprompt.training.run import build
+from unprompt.training.train_embedder import build
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from unprompt.errors import RecipeError
 from unprompt.models.backbone_blocks import adapt, freeze, layers_of
 from unprompt.training.parameter_groups import by_decay, create_optimiser, parameter_groups
 from unprompt.training.recipe import Optimiser
-from unprompt.training.run import build
+from unprompt.training.train_embedder import build
 
 
 @pytest.mark.parametrize("backbone", ["timm/test_resnet", "timm/test_vit"])
@@ -95,5 +95,5 @@ def test_eight_bits_need_their_library(monkeypatch):
         create_optimiser(groups, Optimiser(name="adamw8bit"))
     monkeypatch.setattr("unprompt.training.parameter_groups.find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RecipeError, match="adamw8bit runs on a CUDA device alone"):
+    with pytest.raises(RecipeError, match="adamw8bit runs only on a CUDA device"):
         create_optimiser(groups, Optimiser(name="adamw8bit"))

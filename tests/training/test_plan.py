@@ -9,10 +9,10 @@ import torch
 from unprompt.errors import RecipeError
 from unprompt.pairs.table import save
 from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.embedder_trainer import EmbedderTrainer
 from unprompt.training.plan import plan
 from unprompt.training.recipe import Recipe, load_recipe
-from unprompt.training.run import build, prepare_backbone
-from unprompt.training.train_embedder import EmbedderTrainer
+from unprompt.training.train_embedder import build, prepare_backbone
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

@@ -206,7 +206,7 @@ def test_a_value_out_of_range_names_its_key(write, override):
 
 def test_values_that_exclude_each_other(write):
     message = refused(write(TABLE), ["schedule.linear_probe=true", "model.head.type=mlp"])
-    assert "schedule.linear_probe fits a linear head" in message
+    assert "schedule.linear_probe fits a linear or a classes head" in message
     assert "nothing would be learned" in refused(write(TABLE), ["loss.cosine=0"])
     message = refused(write(TABLE + "captioner: {}\n"), ["optimiser.ema=0.9"])
     assert "optimiser.ema is of embedders; this recipe has a captioner" in message

@@ -142,15 +142,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(outcome):
 
 def test_a_run_that_is_asked_to_stop_saves_first(outcome):
     assert outcome.codes["term"] == 128 + signal.SIGTERM, outcome.errors
-    told = "stopped after step 7 and its checkpoint; the same command goes on from there"
-    assert told in outcome.errors
+    message = "stopped after step 7; a checkpoint was saved, run the same command to continue"
+    assert message in outcome.errors
     assert outcome.trials["stopped"].steps("three")[0][0] == 8
 
 
 def test_a_full_disk_ends_the_run_and_leaves_its_last_checkpoint(outcome):
     assert outcome.codes["full"] == 1, outcome.errors
     assert "the disk is full" in outcome.errors
-    assert "the same command then goes on from it" in outcome.errors
+    assert "the same command then resumes from it" in outcome.errors
     assert outcome.trials["stopped"].steps("four")[0][0] == 8
 
 

@@ -17,7 +17,8 @@ from unprompt.models.embedder import Embedder
 from unprompt.pairs.table import load, save
 from unprompt.predicting.embedding_model import TorchModel
 from unprompt.training.recipe import Recipe, load_recipe, save_recipe
-from unprompt.training.run import build, prepare, train
+from unprompt.training.run import prepare, train
+from unprompt.training.train_embedder import build
 
 
 def steps_of(run: Path) -> list[int]:
@@ -349,7 +350,7 @@ def test_images_decoded_once_give_the_same_run(recipe, tmp_path, capsys):
     recipe.data.augment, recipe.data.decode_once = "mild", False
     train(recipe)
     expected = weights_of(Path(recipe.output))
-    assert "decode_once: no, says the recipe" in capsys.readouterr().err
+    assert "decode_once: no, as the recipe says" in capsys.readouterr().err
     recipe.output, recipe.data.decode_once = str(tmp_path / "once"), "auto"
     train(recipe)
     assert "decode_once: 50 images, 0 MB of pixels to write to " in capsys.readouterr().err

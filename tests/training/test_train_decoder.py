@@ -23,9 +23,10 @@ from unprompt.pairs.table import load, save
 from unprompt.predicting.loading import builtin_folder
 from unprompt.predicting.predictor import Predictor
 from unprompt.training import train_decoder as module
+from unprompt.training.data import prepare
 from unprompt.training.recipe import Decoder, load_recipe
 from unprompt.training.run import train
-from unprompt.training.train_decoder import Blur, LengthBatches
+from unprompt.training.train_decoder import Blur
 
 TINY = {"vocab_size": 300, "hidden_size": 16, "layers": 1, "heads": 2, "num_beams": 1}
 
@@ -38,7 +39,8 @@ def stand_in(prompts: list[str], *_: object, **__: object) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "encode", stand_in)
+    for user in (module, prepare):
+        monkeypatch.setattr(user, "encode", stand_in)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +108,9 @@ def test_a_stopped_run_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(recipe)
     monkeypatch.setattr(module.DecoderTrainer, "training_step", plain)
-    kept = (tmp_path / "run" / "texts.parquet").read_bytes()
+    kept = (tmp_path / "run" / "pairs.parquet").read_bytes()
     train(recipe)
-    assert (tmp_path / "run" / "texts.parquet").read_bytes() == kept
+    assert (tmp_path / "run" / "pairs.parquet").read_bytes() == kept
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [entry["step"] for entry in logged if "eval_loss" in entry] == [2, 4, 6]
 
@@ -139,22 +141,7 @@ def test_it_is_exported_and_measured_beside_an_embedder(sketches: Path, tmp_path
     assert answer.score is not None
 
 
-def test_batches_are_of_one_length_and_in_no_order() -> None:
-    lengths = np.random.default_rng(0).integers(5, 60, size=1003).tolist()
-    order = LengthBatches(lengths, batch_size=8, seed=1)
-    rows = list(order)
-    assert sorted(rows) == list(range(1003))
-    assert rows == list(order)
-    batches = np.array([lengths[row] for row in rows[:1000]]).reshape(-1, 8)
-    assert np.ptp(batches, axis=1).mean() < 3
-    means = batches.mean(axis=1)
-    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2
-    order.set_epoch(1)
-    assert sorted(order) == list(range(1003))
-    assert list(order) != rows
-
-
-def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:
+def test_blurred_embeddings_shrink_to_the_mean_and_spread() -> None:
     random = np.random.default_rng(0)
     axes = np.diag([3.0, 1.0, 0.1, 0.1])
     known = random.normal(size=(4000, 4)) @ axes + [2, 0, 0, 0]
@@ -170,8 +157,8 @@ def test_blurred_embeddings_lean_to_the_mean_and_spread() -> None:
     assert torch.equal(moved(exact=1), moved(exact=1, noise=0))
     torch.testing.assert_close(moved(exact=1), given)
     torch.testing.assert_close(moved(exact=0, shrinkage=0, noise=0), given)
-    leaning = moved(exact=0, shrinkage=0.9, noise=0)
-    assert ((leaning @ mean) >= (given @ mean) - 1e-5).all()
+    shrunk = moved(exact=0, shrinkage=0.9, noise=0)
+    assert ((shrunk @ mean) >= (given @ mean) - 1e-5).all()
     shift = moved(exact=0, shrinkage=0, noise=0.5) - given
     # Noise goes where embeddings differ: least along the axes on which they hardly do.
     assert shift[:, :2].norm() > 3 * shift[:, 2:].norm()

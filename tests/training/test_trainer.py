@@ -13,10 +13,10 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.training.callbacks import RunLog
 from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.embedder_trainer import EmbedderTrainer
 from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe
-from unprompt.training.run import build, prepare_backbone
-from unprompt.training.train_embedder import EmbedderTrainer
+from unprompt.training.train_embedder import build, prepare_backbone
 from unprompt.training.trainer import last_checkpoint
 
 
@@ -148,17 +148,18 @@ def test_half_precision_needs_cuda(recipe, pairs):
 
 
 def test_the_last_whole_checkpoint_is_found_and_halves_are_removed(tmp_path):
-    assert last_checkpoint(tmp_path / "nowhere") is None
+    assert last_checkpoint(tmp_path) is None
+    folder = tmp_path / "checkpoints"
     for step in (5, 20, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
-    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-20" / "trainer_state.json").write_text("{}")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
-    assert not (tmp_path / "checkpoint-100").exists()
-    (tmp_path / "checkpoint-20" / "trainer_state.json").write_text('{"epoch": 1.')
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+        (folder / f"checkpoint-{step}").mkdir(parents=True)
+        (folder / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
+    (folder / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    (folder / "checkpoint-20" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == folder / "checkpoint-20"
+    assert not (folder / "checkpoint-100").exists()
+    (folder / "checkpoint-20" / "trainer_state.json").write_text('{"epoch": 1.')
+    assert last_checkpoint(tmp_path) == folder / "checkpoint-5"
+    assert [path.name for path in folder.iterdir()] == ["checkpoint-5"]
 
 
 def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path):
@@ -308,7 +309,7 @@ def test_a_loss_that_is_no_number_stops_with_the_pairs_of_the_batch(recipe, pair
     named = str(caught.value).split("over the pairs ")[1].split(";")[0].split(", ")
     assert len(named) == 8
     assert set(named) <= ids
-    saved = Embedder.from_pretrained(last_checkpoint(Path(recipe.output) / "checkpoints"))
+    saved = Embedder.from_pretrained(last_checkpoint(Path(recipe.output)))
     assert all(torch.isfinite(value).all() for value in saved.state_dict().values())
 
 

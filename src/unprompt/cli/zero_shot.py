@@ -83,9 +83,9 @@ def head(
 
     from unprompt.models.heads import HeadConfig
     from unprompt.pairs.prompt_file import prompts_of
-    from unprompt.training.head.text_head import pretrain
+    from unprompt.training.head.zero_shot import fit_zero_shot_head
 
-    fitted = pretrain(
+    fitted = fit_zero_shot_head(
         clip,
         prompts_of(prompts),
         HeadConfig(head.value, hidden),

@@ -1,4 +1,4 @@
-"""What happens between a run's steps: log, looks, seeds, and a stop that loses nothing."""
+"""Callbacks of a run: the log, evaluations and checkpoints, seeds, and a stop by a signal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from unprompt.files import atomic_open
-from unprompt.training.data.sampling import PairSampler
+from unprompt.training.data.sampling import EpochSampler
 from unprompt.training.recipe_sections import Schedule
 
-LOG_FILE = "metrics.jsonl"
-_PROCESSES_ASK_EVERY = 10
-"""Steps after which the processes of a distributed run ask each other whether to stop."""
+_CHECK_EVERY = 10
+"""Steps between the checks of a distributed run whether one of its processes got a signal."""
 
 
 class RunLog(TrainerCallback):
@@ -37,7 +36,7 @@ class RunLog(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Drop what a killed call logged after its last checkpoint: those steps come again."""
+        """Drop what a killed call logged after its last checkpoint; those steps are repeated."""
         if not state.is_world_process_zero or not self._path.exists():
             return
         with atomic_open(self._path) as file:
@@ -68,7 +67,7 @@ class RunLog(TrainerCallback):
 
 
 class Evaluations(TrainerCallback):
-    """Evaluates after the last step too, saves as often as asked, and ends what gains no more."""
+    """Evaluates after the last step too, saves every ``save_every`` steps, and stops early."""
 
     def __init__(self, schedule: Schedule):
         self._schedule = schedule
@@ -80,7 +79,7 @@ class Evaluations(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Look and save; log with each checkpoint, so that a run that goes on logs the same."""
+        """Evaluate and save; log with each checkpoint, so that a resumed run has the same log."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
         every = self._schedule.save_every
@@ -96,13 +95,13 @@ class Evaluations(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop early where the recipe says so; a look has just been judged."""
+        """Stop early where the recipe says so; the evaluation before is in the state by now."""
         if stopped_improving(state, self._schedule.patience, args.eval_steps):
             control.should_training_stop = True
 
 
 def stopped_improving(state: TrainerState, patience: int, interval: float | None) -> bool:
-    """Whether the last ``patience`` looks, ``interval`` steps apart, were none of them the best."""
+    """Whether none of the last ``patience`` evaluations, ``interval`` steps apart, was the best."""
     if not patience or not interval or state.best_global_step is None:
         return False
     return state.global_step - state.best_global_step >= patience * interval
@@ -111,11 +110,10 @@ def stopped_improving(state: TrainerState, patience: int, interval: float | None
 class Seeds(TrainerCallback):
     """Makes the randomness of each step a function of the seed, the step and the process.
 
-    So a run that goes on from a checkpoint draws what it would have drawn, whatever was drawn
-    elsewhere in between.
+    So a resumed run draws the same random numbers as an unbroken one.
     """
 
-    def __init__(self, seed: int, sampler: PairSampler | None, steps_per_epoch: int):
+    def __init__(self, seed: int, sampler: EpochSampler, steps_per_epoch: int):
         self._seed = seed
         self._sampler = sampler
         self._steps_per_epoch = steps_per_epoch
@@ -127,16 +125,14 @@ class Seeds(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """The order of this epoch, for samplers that draw from torch's generator, and for ours.
+        """Set the epoch of the sampler, and the seed of samplers that use torch's generator.
 
-        The trainer itself forgets to tell a sampler its epoch in one case: distributed, and going
-        on in the middle of an epoch.
+        The trainer itself does not set the epoch if a distributed run resumes within an epoch.
         """
         epoch = state.global_step // self._steps_per_epoch
-        # All processes draw the same order.
+        # The same in all processes.
         _seed(self._seed, -1 - epoch, 0)
-        if self._sampler is not None:
-            self._sampler.set_epoch(epoch)
+        self._sampler.set_epoch(epoch)
 
     def on_step_begin(
         self,
@@ -145,7 +141,7 @@ class Seeds(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Dropout and the like."""
+        """Set the seed of dropout and other random layers."""
         _seed(self._seed, state.global_step, args.process_index)
 
 
@@ -156,7 +152,7 @@ def _seed(*words: int) -> None:
 
 
 class StopOnSignal(TrainerCallback):
-    """Ends a run after the step under way, with a checkpoint, on SIGTERM or Ctrl-C.
+    """Ends a run on SIGTERM or Ctrl-C, after the current step and with a checkpoint.
 
     A second Ctrl-C stops at once.
 
@@ -175,7 +171,7 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Listen; only the main thread can."""
+        """Install the handlers; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -185,7 +181,7 @@ class StopOnSignal(TrainerCallback):
         self.release()
 
     def release(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the former handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
@@ -197,10 +193,10 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Save and stop where a signal came, in all processes after the same step."""
+        """Save and stop after a signal, in all processes after the same step."""
         received = self.received
         if args.world_size > 1:
-            if state.global_step % _PROCESSES_ASK_EVERY:
+            if state.global_step % _CHECK_EVERY:
                 return
             asked = torch.tensor(received, device=args.device)
             distributed.all_reduce(asked, op=distributed.ReduceOp.MAX)
@@ -215,5 +211,5 @@ class StopOnSignal(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Stop listening."""
+        """Restore the former handlers."""
         self.release()

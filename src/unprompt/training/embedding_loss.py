@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from unprompt.training.recipe_sections import Loss
 
 _SAME = 1 - 1e-4
-"""Cosine from which two prompts of a batch are one: float16 embeddings of equal texts differ."""
+"""Cosine from which on two prompts count as equal: float16 embeddings of equal texts differ."""
 
 
 def embedding_loss(predicted: torch.Tensor, true: torch.Tensor, settings: Loss) -> torch.Tensor:
-    """The weighted sum of losses that a recipe asks for.
+    """The weighted sum of losses of a recipe.
 
     Args:
         predicted: the head's output before it is brought to unit norm, shape (batch, dim).

@@ -1,8 +1,8 @@
-"""A search for the learning rate: how the loss of a few steps moves while the rate rises.
+"""A search for the learning rate: the loss of a few steps while the rate rises.
 
-The learning-rate range test (Smith 2015, arXiv 1506.01186): from a rate at which nothing is learned
-it rises by a constant factor a step until the loss climbs. A good peak lies well below the rate of
-the lowest loss, where training is already near the edge.
+This is the learning-rate range test (Smith 2015, arXiv 1506.01186). The rate rises from a very low
+one by a constant factor a step until the loss climbs. A good peak lies well below the rate with the
+lowest loss, where training is already close to divergence.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import transformers
 from unprompt.errors import RecipeError, TrainingError
 from unprompt.files import atomic_path
 from unprompt.progress import track
+from unprompt.training.embedder_trainer import EmbedderTrainer
 from unprompt.training.recipe import Optimiser, Recipe
-from unprompt.training.run import prepare, start
-from unprompt.training.train_embedder import EmbedderTrainer
+from unprompt.training.run import prepare
+from unprompt.training.train_embedder import create_trainer
 
 STEPS = 100
 
 SMOOTHING = 0.9
 """Weight of the past in the running mean of the loss."""
 
-EDGE = 10.0
-"""How many times lower than the rate of the lowest loss the suggestion is (Howard, fastai)."""
+SAFETY = 10.0
+"""The suggestion is the rate of the lowest loss divided by this (Howard, fastai)."""
 
 LOWEST, HIGHEST = 1e-3, 1e3
 """The rates that are tried, as multiples of the recipe's."""
@@ -37,13 +38,13 @@ LOWEST, HIGHEST = 1e-3, 1e3
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What the search saw.
+    """The result of a search.
 
     Attributes:
-        factors: by how much each step multiplied every learning rate of the recipe.
+        factors: of each step, by which every learning rate of the recipe was multiplied.
         losses: the loss of each step, smoothed.
         learning_rate: the recipe's peak for the backbone.
-        head_learning_rate: and for the head.
+        head_learning_rate: the recipe's peak for the head.
     """
 
     factors: list[float] = field(repr=False)
@@ -53,8 +54,8 @@ class RateSearch:
 
     @property
     def factor(self) -> float:
-        """What to multiply the recipe's learning rates by."""
-        return self.factors[self.losses.index(min(self.losses))] / EDGE
+        """The suggested factor of the recipe's learning rates."""
+        return self.factors[self.losses.index(min(self.losses))] / SAFETY
 
     def __str__(self) -> str:
         return (
@@ -82,10 +83,10 @@ class RateSearch:
 
 
 def find_learning_rate(recipe: Recipe, steps: int = STEPS) -> RateSearch:
-    """Try rising learning rates on the recipe's model and data, and throw the model away.
+    """Try rising learning rates on the recipe's model and data, and discard the model.
 
-    Everything but the rate is the recipe's: the head that is fitted first, the batch, the loss,
-    and how the rates of layers and head stand to one another. Nothing is written.
+    All else is as in the recipe: the head that is fitted first, the batch, the loss, and the ratios
+    between the rates of layers and head. Nothing is written.
 
     Args:
         recipe: the run.
@@ -93,18 +94,18 @@ def find_learning_rate(recipe: Recipe, steps: int = STEPS) -> RateSearch:
             has risen above where it began.
 
     Raises:
-        RecipeError: a learning rate of the recipe is 0, or the recipe is a captioner's.
-        TrainingError: the loss of the first batch is not a number.
+        RecipeError: a learning rate of the recipe is 0, or the recipe is not of an embedder.
+        TrainingError: the loss of the first batch is not finite.
     """
     rates = recipe.optimiser
     if not rates.learning_rate or not rates.head_learning_rate:
         raise RecipeError("a learning rate of 0 has no multiples; set the recipe's above 0")
-    if recipe.captioner is not None:
-        raise RecipeError("the search is for embedders; this recipe is a captioner's")
+    if recipe.learner != "embedder":
+        raise RecipeError(f"the search is for embedders; this recipe has a {recipe.learner}")
     with tempfile.TemporaryDirectory() as folder:
         trial = replace(recipe, output=folder, optimiser=replace(rates, ema=0.0))
         transformers.set_seed(recipe.seed)
-        trainer = start(trial, prepare(trial, Path(folder)))
+        trainer = create_trainer(trial, prepare(trial, Path(folder)))
         return _search(trainer, rates, steps)
 
 
@@ -128,7 +129,7 @@ def _search(trainer: EmbedderTrainer, rates: Optimiser, steps: int) -> RateSearc
         except TrainingError:
             if not losses:
                 raise
-            break  # the rate was so high that the loss is no number any more
+            break  # the rate is so high that the loss is not finite
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
         factors.append(factor)
         losses.append(mean / (1 - SMOOTHING ** (step + 1)))

@@ -16,7 +16,7 @@ from unprompt.models.embedder import Embedder
 from unprompt.training.recipe_sections import Optimiser
 
 Group = dict[str, Any]
-"""What torch calls a parameter group, with a ``name``."""
+"""A parameter group of torch, with a ``name``."""
 
 _BITSANDBYTES = {"adamw8bit": "bnbadamw8bit", "lion8bit": "bnblion8bit"}
 _FUSED = ("adam", "adamw", "sgd")
@@ -25,7 +25,7 @@ _FUSED = ("adam", "adamw", "sgd")
 def by_decay(
     parameters: Iterable[nn.Parameter], rate: float, decay: float, name: str
 ) -> list[Group]:
-    """Groups of those parameters that learn: matrices and kernels decay; biases and norms do not.
+    """Groups of the trained parameters: matrices and kernels decay; biases and norms do not.
 
     Args:
         parameters: frozen ones are left out.
@@ -72,17 +72,17 @@ def create_optimiser(
     betas: tuple[float, float] | None = None,
     epsilon: float | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, by timm.
+    """Create the optimiser of a recipe with timm.
 
     Args:
         groups: parameter groups with their rates.
-        settings: names the optimiser, and its betas where they are stated.
-        betas: where ``settings`` state none; the optimiser's own by default.
+        settings: name of the optimiser, and its betas where the recipe states them.
+        betas: used if the recipe states none; the optimiser's own by default.
         epsilon: the optimiser's own by default.
 
     Raises:
-        RecipeError: there is no such optimiser, its library is not installed, or it has no betas
-            and the recipe states some.
+        RecipeError: there is no such optimiser, its library is not installed, it needs a GPU, or
+            the recipe states betas and it has none.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -90,7 +90,7 @@ def create_optimiser(
     known = [str(each) for each in (*list_optimizers(), *_BITSANDBYTES)]
     if name not in known:
         near = difflib.get_close_matches(settings.name, known, n=3)
-        hint = f"near: {', '.join(near)}" if near else "timm.optim.list_optimizers() has them all"
+        hint = f"near: {', '.join(near)}" if near else "timm.optim.list_optimizers() lists them"
         raise RecipeError(f"optimiser.name={settings.name}: no such optimiser; {hint}")
     if name.startswith("bnb") and find_spec("bitsandbytes") is None:
         raise RecipeError(
@@ -98,10 +98,10 @@ def create_optimiser(
         )
     if name.startswith("bnb") and not torch.cuda.is_available():
         raise RecipeError(
-            f"optimiser.name={settings.name} runs on a CUDA device alone; take another"
+            f"optimiser.name={settings.name} runs only on a CUDA device; take another"
         )
     stated = tuple(settings.betas) if settings.betas else betas
-    # One pass over the weights instead of a dozen; the devices that torch has it for are ours.
+    # One pass over the weights instead of a dozen.
     further: dict[str, Any] = {"fused": True} if name in _FUSED else {}
     if stated is not None:
         further["betas"] = stated
@@ -110,7 +110,7 @@ def create_optimiser(
     optimiser: torch.optim.Optimizer = create_optimizer_v2(
         groups, opt=name, lr=settings.learning_rate, weight_decay=0.0, **further
     )
-    # timm passes over what an optimiser does not take.
+    # timm ignores arguments that an optimiser does not have.
     if settings.betas and "betas" not in optimiser.defaults:
         raise RecipeError(f"optimiser.name={settings.name} has no betas; leave optimiser.betas out")
     return optimiser

@@ -1,4 +1,4 @@
-"""What a recipe would do: groups, steps and memory, without weights, pictures or a run folder."""
+"""The dry run of a recipe: parameter groups, steps and memory, without weights or a run folder."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from unprompt.training.data.sampling import PairSampler
 from unprompt.training.embedding_loss import embedding_loss
 from unprompt.training.parameter_groups import parameter_groups
 from unprompt.training.recipe import Recipe, recipe_text
-from unprompt.training.run import build, prepare_backbone
-from unprompt.training.trainer_arguments import chosen_precision, steps_per_epoch
+from unprompt.training.train_embedder import build, prepare_backbone
+from unprompt.training.trainer import chosen_precision, steps_per_epoch
 
-_STATES = {"adamw": 8, "lion": 4, "madgrad": 12, "sgd": 4, "adamw8bit": 2, "lion8bit": 1}
-"""Bytes that an optimiser keeps for each weight that learns; others are taken for AdamW."""
+_STATE_BYTES = {"adamw": 8, "lion": 4, "madgrad": 12, "sgd": 4, "adamw8bit": 2, "lion8bit": 1}
+"""Bytes that an optimiser keeps for each trained weight; other optimisers count as AdamW."""
 
 _DIM = 384
-"""Width of the default target encoder, where no table says otherwise."""
+"""Width of the default target encoder, for a table without embeddings."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe's consequences.
+    """What a run of a recipe would do.
 
     Attributes:
-        recipe: as resolved.
+        recipe: with every value resolved.
         groups: name, number of weights, peak learning rate and weight decay of each parameter
             group.
-        frozen: weights that do not learn.
-        pairs: rows of the training split, or None where the table is not there.
-        steps_per_epoch: optimiser steps, likewise.
-        steps: of the run, likewise.
-        warmup: steps of them.
-        memory: bytes on each device, by what they are for; an estimate.
-        decoding: one line on what `data.decode_once` keeps, or None where the table is not there.
-        problems: of the table, its images apart: ids, prompts and splits that cannot be right.
+        frozen: number of weights that are not trained.
+        pairs: pairs that an epoch shows; None without a table, as are the next three.
+        steps_per_epoch: optimiser steps of an epoch.
+        steps: optimiser steps of the run.
+        warmup: steps in which the learning rate rises.
+        memory: estimated bytes on each device by purpose.
+        decoding: a line on the images that `data.decode_once` caches; None without a table.
+        problems: wrong ids, prompts and splits of the table; images are not checked.
     """
 
     recipe: Recipe
@@ -95,24 +95,24 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Work out what a recipe of an embedder would do.
+    """Plan the run of an embedder.
 
-    The model is built without weights (torch's ``meta`` device), so nothing is downloaded and
-    nothing computed, unless ``model.start`` names a model to go on from; activations are those that
-    autograd would keep for one batch.
+    The model is built without weights (torch's ``meta`` device), so nothing is downloaded or
+    computed, unless ``model.start`` names a model. Activations are those that autograd would keep
+    for one batch.
 
     Raises:
-        ModelNotFoundError: there is no such backbone, or its configuration cannot be had.
-        RecipeError: the recipe cannot be followed, or is of a captioner or a decoder.
+        ModelNotFoundError: there is no such backbone, or its configuration cannot be downloaded.
+        RecipeError: settings exclude each other, or the recipe is of a captioner or a decoder.
     """
-    if recipe.captioner is not None or recipe.decoder is not None:
-        raise RecipeError("a dry run plans embedders only; this recipe is of another model")
+    if recipe.learner != "embedder":
+        raise RecipeError(f"a dry run plans embedders only; this recipe has a {recipe.learner}")
     table = load(recipe.data.table) if Path(recipe.data.table).exists() else None
     dim = table.embeddings.shape[1] if table is not None and table.has("embedding") else _DIM
     unloaded = replace(recipe, model=replace(recipe.model, pretrained=False, checkpoint=None))
-    # A model to go on from is at hand and brings its weights, which are then let go.
+    # The model to start from is loaded with its weights, which are then dropped.
     with torch.device("meta" if recipe.model.start is None else "cpu"):
-        model = build(unloaded, dim, taught=False).to("meta")
+        model = build(unloaded, dim, with_class_names=False).to("meta")
     with torch.device("meta"):
         prepare_backbone(model, recipe)
         activations = _activations(model, recipe, dim)
@@ -125,7 +125,7 @@ def plan(recipe: Recipe) -> Plan:
     memory = {
         "weights": 4 * total,
         "gradients": 4 * learning,
-        "optimiser": _STATES.get(recipe.optimiser.name, 8) * learning,
+        "optimiser": _STATE_BYTES.get(recipe.optimiser.name, 8) * learning,
         "average": 4 * total if recipe.optimiser.ema else 0,
         "activations": activations,
     }
@@ -150,10 +150,7 @@ def plan(recipe: Recipe) -> Plan:
 def _decoding(
     recipe: Recipe, table: PairsTable | None, steps: int | None, preprocessing: Preprocessing
 ) -> str | None:
-    """What the run would keep of its pictures.
-
-    Of a table without splits all are counted as to train on, since splitting needs embeddings.
-    """
+    """The images that the run would cache; without splits all images count as training images."""
     if table is None or steps is None:
         return None
     split = any(table.column("split"))
@@ -181,7 +178,7 @@ def _steps(recipe: Recipe, table: PairsTable | None) -> tuple[int | None, int | 
 
 
 class _Attention(torch.autograd.Function):
-    """What a fused kernel keeps of an attention: its inputs and its output, and no square."""
+    """Attention that keeps what a fused kernel keeps: inputs and output, but no score matrix."""
 
     @staticmethod
     def forward(*arguments: Any, **keywords: Any) -> Any:
@@ -192,7 +189,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Lets attention on the ``meta`` device, which has no fused kernel, keep what one keeps."""
+    """Replaces attention on the ``meta`` device, which has no fused kernel, by `_Attention`."""
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Any = (), keywords: Any = None

@@ -1,6 +1,6 @@
-"""Recipes: a YAML file states a training run whole, as typed dataclasses.
+"""Recipes: YAML files that define a whole training run, read into typed dataclasses.
 
-Every field has a default but the table. ``key=value`` overrides use dotted keys:
+Every field but ``data.table`` has a default. ``key=value`` overrides use dotted keys, as
 ``optimiser.learning_rate=1e-4``. Paths are relative to the current folder.
 """
 
@@ -47,14 +47,14 @@ __all__ = [
 
 @dataclass
 class Recipe:
-    """A training run, whole.
+    """A whole training run.
 
     Attributes:
         output: the run folder.
         seed: of initialisation, split, order and augmentation.
         report_to: ``none``, ``tensorboard`` or ``wandb``.
-        captioner: fine-tune a captioner instead of the embedder of ``model``.
-        decoder: train a decoder instead.
+        captioner: its presence makes this the run of a captioner instead of an embedder.
+        decoder: its presence makes this the run of a decoder.
     """
 
     output: str = "runs/unnamed"
@@ -68,13 +68,20 @@ class Recipe:
     captioner: Captioner | None = None
     decoder: Decoder | None = None
 
+    @property
+    def learner(self) -> str:
+        """Type of the trained model: ``embedder``, ``captioner`` or ``decoder``."""
+        if self.decoder is not None:
+            return "decoder"
+        return "embedder" if self.captioner is None else "captioner"
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe and apply ``key=value`` overrides.
 
     Raises:
-        RecipeError: no such file, not YAML, an unknown key (the nearest known one is named), a
-            value of the wrong type, or no table.
+        RecipeError: there is no such file, it is not YAML, it has an unknown key (the error names
+            the nearest known one) or a value of the wrong type, or it names no table.
     """
     path = Path(path)
     try:
@@ -96,18 +103,18 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise RecipeError(f"{path}: {where}{str(error).splitlines()[0]}") from error
-    assert isinstance(recipe, Recipe)  # noqa: S101 - what a merge with the schema gives
+    assert isinstance(recipe, Recipe)  # noqa: S101 - a merge with the schema gives one
     _check(recipe, path)
     return recipe
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """A recipe as YAML, with every value as it was resolved."""
+    """A recipe as YAML, with every value resolved."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
-    """Write a recipe with every value as it was resolved."""
+    """Write a recipe with every value resolved."""
     with atomic_open(path) as file:
         file.write(recipe_text(recipe))
 
@@ -157,22 +164,24 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise RecipeError(f"{path}: {key}={OmegaConf.select(values, key)} is out of range")
     if recipe.schedule.linear_probe and recipe.model.head.type == "mlp":
         raise RecipeError(
-            f"{path}: schedule.linear_probe fits a linear head or one of classes; take one of "
-            "them, or schedule.head_epochs instead of schedule.linear_probe"
+            f"{path}: schedule.linear_probe fits a linear or a classes head; change "
+            "model.head.type, or take schedule.head_epochs instead"
         )
-    others = [name for name in ("captioner", "decoder") if getattr(recipe, name) is not None]
-    if others:
+    if recipe.captioner is not None and recipe.decoder is not None:
+        raise RecipeError(f"{path}: a recipe has a captioner or a decoder, not both; remove one")
+    if recipe.learner != "embedder":
         plain = Recipe()
-        for key in _OF_EMBEDDERS:
+        for key in _EMBEDDER_KEYS:
             section, _, name = key.partition(".")
             if getattr(getattr(recipe, section), name) != getattr(getattr(plain, section), name):
-                raise RecipeError(f"{path}: {key} is of embedders; this recipe has a {others[0]}")
+                message = f"{key} is for embedders; this recipe has a {recipe.learner}"
+                raise RecipeError(f"{path}: {message}")
     loss = recipe.loss
     if loss.cosine == loss.negatives == loss.mse == loss.contrastive == 0:
-        raise RecipeError(f"{path}: every weight of loss is 0, so nothing would be learned")
+        raise RecipeError(f"{path}: every weight of loss is 0, so nothing is trained; raise one")
 
 
-_OF_EMBEDDERS = (
+_EMBEDDER_KEYS = (
     "model.freeze",
     "model.lora_rank",
     "model.patch_dropout",
@@ -184,14 +193,14 @@ _OF_EMBEDDERS = (
     "schedule.gradient_checkpointing",
     "schedule.fsdp",
 )
-"""What recipes of captioners and decoders have their own words for, or no use."""
+"""Keys that recipes of captioners and decoders must not set."""
 
 _LEAST_VOCABULARY = 258
 """The 256 bytes and the two special tokens."""
 
 
 def _bounds(recipe: Recipe) -> Iterator[tuple[str, bool]]:
-    """Each key that has a range, and whether its value is in it."""
+    """Each key with a range, and whether its value lies in it."""
     data, model, loss = recipe.data, recipe.model, recipe.loss
     optimiser, schedule = recipe.optimiser, recipe.schedule
     yield "seed", 0 <= recipe.seed < 2**32

@@ -10,37 +10,35 @@ from omegaconf import MISSING
 
 @dataclass
 class Data:
-    """Which pairs, and how they are split when the table does not say.
+    """Which pairs a run uses, how they are split, and how their images are shown.
 
     Attributes:
-        table: the pairs table (Parquet or JSON lines).
-        val: share of pairs for validation, in groups, when the table has no split.
-        test: share of pairs for the test.
-        threshold: cosine at and above which two prompts belong to one group.
-        train_size: side of the training crops in pixels, where smaller than the model's input.
-            Crops show things larger than whole images do, so a model tests best at a higher
-            resolution than it trains at (Touvron et al. 2019, arXiv 1906.06423); training on small
-            crops is also cheap.
-        augment: ``none``: changes lose on held-out groups in a short run
-            (experiments/NOTES.md); ``crop``: random crops of 90 to 100 % of the area, as open_clip
-            trains; ``mild``: smaller crops and small changes of colour; or ``strong``: the smaller
-            crops, and RandAugment without what changes a picture's look beyond its prompt
-            (posterise, solarise, equalise, invert).
+        table: the pairs table (Parquet or JSON lines); for a decoder, any file of prompts.
+        val: share of pairs for validation, in whole groups, for a table without splits.
+        test: share of pairs for the test, likewise.
+        threshold: cosine from which on two prompts belong to one group.
+        train_size: side of the training crops in pixels, if smaller than the model's input. Crops
+            show things larger than whole images do, so a model performs best at a higher resolution
+            than it was trained at (Touvron et al. 2019, arXiv 1906.06423); small crops also cost
+            less.
+        augment: ``none``, the best on held-out groups in a short run (experiments/NOTES.md);
+            ``crop``: random crops of 90 to 100 % of the area, as in open_clip; ``mild``: smaller
+            crops and small changes of colour; ``strong``: smaller crops, and RandAugment without
+            operations that contradict the prompt (posterise, solarise, equalise, invert).
         erase: probability that a rectangle of a training image is greyed out (random erasing).
-        flip: probability of a horizontal flip. None by default: prompts say 'left', and pictures
-            hold text.
-        sample_by: what an epoch passes over: every ``pair``; or every ``prompt`` or every ``group``
-            once, with one of its pairs drawn anew in each epoch.
-        weights: for a source, how often an epoch shows a pair (or prompt, or group) of it on
-            average; 1 for those not named, 0 leaves a source out.
+        flip: probability of a horizontal flip; 0 by default, since prompts say 'left' and images
+            contain text.
+        sample_by: ``pair``: an epoch shows every pair; ``prompt`` or ``group``: it shows every
+            prompt or group once, with one of its pairs drawn anew in each epoch.
+        weights: source to the number of times that an epoch shows each of its pairs (or prompts, or
+            groups) on average; 1 for other sources, 0 leaves a source out.
         fold: validate on this fold of a table split with ``unprompt split --folds``, and train on
-            the others; by default the table's own split stands.
+            the others; by default the table's own split counts.
         workers: processes that decode images; 0 decodes in the training process.
-        decode_once: decode and scale each image once and keep its pixels in the cache, 150 kB an
-            image at 224 px (254 kB where crops are cut from it); later epochs, and later runs on
-            the same images, only read them. ``auto`` does so where the run shows its images more
-            than once and they take no more than a tenth of the disk; the pixels that the model
-            sees are the same in any case.
+        decode_once: decode and scale each image once and cache its pixels on disk, 150 kB an image
+            at 224 px (254 kB for crops); later epochs, and later runs on the same images, only read
+            them. ``auto`` does so if the run shows its images more than once and they take at most
+            a tenth of the disk. The model gets the same pixels either way.
     """
 
     table: str = MISSING
@@ -63,13 +61,13 @@ class Head:
     """The head of the embedder; see `unprompt.models.heads.HeadConfig`.
 
     Attributes:
-        type: ``linear``, ``mlp`` or ``classes``. Where it is not said, the head of the embedder
-            that the run goes on from is kept, and without one it is ``linear``.
+        type: ``linear``, ``mlp`` or ``classes``. By default the head of ``model.start`` is kept;
+            without ``model.start`` the head is ``linear``.
         hidden: width of the ``mlp``'s hidden layer.
         dropout: probability of zeroing a feature before the head, in training.
-        prior: for ``classes``, a text file of prompts that people wrote, one a line, whose mean
-            is the answer before anything is known of the picture.
-        landmarks: for ``classes``, how many training pictures the head remembers; 0 for none.
+        prior: for ``classes``, a file of prompts that people wrote. The mean of their embeddings is
+            predicted before anything is known of the image.
+        landmarks: for ``classes``, number of training images in the head's memory; 0 for none.
     """
 
     type: Literal["linear", "mlp", "classes"] | None = None
@@ -84,24 +82,26 @@ class Model:
     """The embedder to fine-tune.
 
     Attributes:
-        start: a trained embedder to go on from, ``builtin``, a folder or a hub repository; its
-            backbone and input size then stand in place of the keys below that say them.
+        start: a trained embedder to start from: ``builtin``, a folder or a hub repository. Its
+            backbone replaces ``backbone``, ``checkpoint``, ``pretrained``, ``arguments``, ``mean``
+            and ``std``.
         backbone: ``timm/…``, ``hf/…`` or ``open_clip/…``.
-        checkpoint: file with the backbone's weights (timm only); the library's own otherwise.
-        pretrained: start from pretrained weights; false starts from random ones.
+        checkpoint: file with the backbone's weights (timm only); by default the library's own.
+        pretrained: start from pretrained weights; false starts from random weights.
         arguments: keyword arguments of timm's ``create_model``, or the configuration of an hf or
             open_clip model that is not pretrained.
         size: side of the input in pixels; the backbone's own by default.
         mean: per-channel mean for values in [0, 1]; the backbone's own by default.
         std: per-channel standard deviation; the backbone's own by default.
-        freeze: the first so many blocks of the backbone, with all that lies below them, do not
-            learn, and their batch norms keep their statistics; -1 freezes the whole backbone.
-        lora_rank: adapt the linear layers of the backbone by matrices of this rank instead of its
-            weights (Hu et al. 2021, arXiv 2106.09685); 0 does not. Saved models have them merged.
-        patch_dropout: share of each image's patches that training leaves out at random, and with
-            them nearly as large a share of a step's time; evaluation sees all. For timm's vision
-            transformers. It is another computation, which trades something of what a step teaches
-            for its time (Liu et al. 2022, arXiv 2208.07220; Li et al. 2022, arXiv 2212.00794).
+        freeze: number of first blocks of the backbone that are not trained, with the layers below
+            them; their batch norms keep their statistics. -1 freezes the whole backbone.
+        lora_rank: train matrices of this rank beside the linear layers of the backbone instead of
+            its weights (Hu et al. 2021, arXiv 2106.09685); 0 trains the weights. Saved models have
+            the matrices merged.
+        patch_dropout: share of each image's patches that training leaves out at random; a step gets
+            faster by nearly this share, and teaches the model less (Liu et al. 2022, arXiv
+            2208.07220; Li et al. 2022, arXiv 2212.00794). Evaluation uses all patches. For timm's
+            vision transformers.
         head: the head.
         encoder: the target encoder.
     """
@@ -123,17 +123,17 @@ class Model:
 
 @dataclass
 class Loss:
-    """What is minimised: a weighted sum of losses between predicted and true prompt embeddings.
+    """The loss: a weighted sum of losses between predicted and true prompt embeddings.
 
     Attributes:
         cosine: weight of 1 - cosine, which is torch's ``CosineEmbeddingLoss`` of matching pairs.
-        negatives: weight of that loss's other half, over the other prompts of the batch: by how
-            much their cosines exceed ``margin``.
+        negatives: weight of the other half of that loss, over the other prompts of the batch: the
+            amount by which their cosines exceed ``margin``.
         margin: see ``negatives``.
         mse: weight of the squared error of the head's output before it is brought to unit norm,
             summed over the dimensions.
         contrastive: weight of the symmetric cross-entropy of telling the batch's prompts apart
-            (CLIP; Radford et al. 2021), where equal prompts count as right answers alike.
+            (CLIP; Radford et al. 2021); equal prompts all count as right.
         temperature: of the contrastive loss.
     """
 
@@ -159,13 +159,13 @@ class Optimiser:
         weight_decay: of weight matrices; biases and norms have none.
         betas: decay rates of the optimiser's running means; its own by default.
         warmup: share of the steps in which the rate rises from zero.
-        warmup_steps: the same as a number of steps, which then goes before the share.
+        warmup_steps: number of these steps, instead of ``warmup``.
         final: learning rate at the end, as a share of the peak.
         max_grad_norm: gradients are clipped to this norm; 0 does not clip.
-        ema: decay of the moving average of the weights, which is then what is evaluated and
-            saved; 0 averages nothing. 0.9998 is the 3rd place's.
-        ema_warmup: let the decay rise to ``ema`` as 1 - (1 + step)^(-2/3), so that the first
-            weights are soon forgotten.
+        ema: decay of the moving average of the weights, which is evaluated and saved instead of the
+            weights; 0 averages nothing. The 3rd place used 0.9998.
+        ema_warmup: let the decay rise to ``ema`` as 1 - (1 + step)^(-2/3), so that the average soon
+            forgets the first weights.
         frozen_statistics: batch norms keep the running statistics of the pretrained weights.
     """
 
@@ -186,29 +186,28 @@ class Optimiser:
 
 @dataclass
 class Schedule:
-    """How long, how much at a time, and how often to look and to save.
+    """Length of the run, batch size, and how often it evaluates and saves.
 
     Attributes:
-        linear_probe: before the first step, fit the head, linear or of classes, on the frozen
-            backbone's features.
-        head_epochs: before the first step, train the head, of whatever kind, for so many epochs on
-            the frozen backbone's features; from the fitted head where ``linear_probe`` is on.
-        epochs: passes over the training split; 0 leaves the model with its fitted head.
-        max_steps: stop after this many optimiser steps; -1 goes by ``epochs``.
+        linear_probe: before the first step, fit a linear or ``classes`` head in closed form on the
+            frozen backbone's features.
+        head_epochs: before the first step, train a head of any type for so many epochs on the
+            frozen backbone's features; after ``linear_probe`` where that is on.
+        epochs: passes over the training split; 0 only fits the head.
+        max_steps: stop after this many optimiser steps; -1 leaves the length to ``epochs``.
         batch_size: pairs in a step on one device.
         accumulation: steps whose gradients are summed before the optimiser moves.
-        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed), or ``auto``: bf16 where the device has
+        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed), or ``auto``: bf16 if the device has
             instructions for it, else fp32.
         gradient_checkpointing: recompute activations to save memory.
         compile: compile the model with ``torch.compile``.
         fsdp: spread weights, gradients and the optimiser's state over torchrun's processes (fully
-            sharded data parallel), for models that do not fit one device.
-        evaluations: looks at the validation split; each also saves a checkpoint.
-        evaluate_every: the same as a number of steps from look to look, which then goes before
-            ``evaluations``.
-        save_every: save a checkpoint after every so many steps besides.
-        patience: stop after so many looks without a better score; 0 never stops early.
-        keep: checkpoints to keep, the best one besides.
+            sharded data parallel), for models that are too large for one device.
+        evaluations: number of evaluations on the validation split; each also saves a checkpoint.
+        evaluate_every: steps between evaluations, instead of ``evaluations``.
+        save_every: also save a checkpoint every so many steps.
+        patience: stop after so many evaluations without a better score; 0 never stops early.
+        keep: number of checkpoints to keep, in addition to the best.
     """
 
     linear_probe: bool = False
@@ -230,21 +229,21 @@ class Schedule:
 
 @dataclass
 class Captioner:
-    """The captioner to fine-tune; its presence in a recipe makes the run a captioner's.
+    """The captioner to fine-tune; its presence makes the run that of a captioner.
 
     Attributes:
-        model: folder or hub repository of a CoCa saved by unprompt; or ``open_clip/NAME``, a model
-            of open_clip, with ``pretrained``; or empty for random weights of ``arguments``.
+        model: folder or hub repository of a CoCa that unprompt saved; ``open_clip/NAME``, a model
+            of open_clip, with ``pretrained``; or empty for random weights, with ``arguments``.
         pretrained: tag or file of the weights of an ``open_clip/`` model.
         arguments: fields of `unprompt.models.coca.CoCaConfig` for random weights.
         caption_weight: of the captioning loss.
         contrastive_weight: of the contrastive loss; at 0 its branch is not computed.
-        freeze: for ``image``, ``text`` and ``decoder`` the number of first blocks that do not
-            learn; -1 freezes the whole tower.
-        lora_rank: adapt attention by matrices of this rank instead of the weights; 0 does not.
-            The saved model has them merged.
+        freeze: for ``image``, ``text`` and ``decoder`` the number of first blocks that are not
+            trained; -1 freezes the whole tower.
+        lora_rank: train matrices of this rank beside the attention layers instead of the weights; 0
+            trains the weights. The saved model has the matrices merged.
         gradient_checkpointing: recompute activations to save memory.
-        num_beams: beams of the captions that are evaluated.
+        num_beams: beams of the captions in the evaluation.
     """
 
     model: str = ""
@@ -260,24 +259,24 @@ class Captioner:
 
 @dataclass
 class Decoder:
-    """The decoder to train; its presence in a recipe makes the run a decoder's.
+    """The decoder to train; its presence makes the run that of a decoder.
 
-    Its texts are ``data.table``: a text file, one prompt a line, or a pairs table.
+    Its texts are the prompts of ``data.table``: a text file, one prompt a line, or a pairs table.
 
     Attributes:
         vocab_size: tokens of the vocabulary, which is learned from the texts.
-        lowercase: leave case out of it; right where the target encoder does not tell case.
+        lowercase: ignore case, as most target encoders do.
         hidden_size: width of the transformer.
         layers: its blocks.
         heads: attention heads of each.
         prefix_length: tokens that the embedding is projected to.
-        context_length: tokens of a text at most; longer ones are cut off.
+        context_length: most tokens of a text; longer texts are cut off.
         dropout: in training.
-        start_from_encoder: begin with the target encoder's own embeddings of the tokens.
-        exact: share of the training embeddings that are as the encoder made them.
-        shrinkage: the others are drawn towards the mean by up to this share,
-        noise: and get noise of up to this norm.
-        num_beams: beams of the texts that are evaluated.
+        start_from_encoder: initialise token embeddings from the target encoder's embeddings.
+        exact: share of the training embeddings that are left as the encoder made them.
+        shrinkage: the others are moved towards the mean by up to this share.
+        noise: the others also get noise of up to this norm.
+        num_beams: beams of the texts in the evaluation.
     """
 
     vocab_size: int = 6144

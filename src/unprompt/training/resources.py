@@ -1,4 +1,4 @@
-"""The machine under a run: its processes, its memory and its disk."""
+"""Resources of a run: its processes, its memory and its disk."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from torch import distributed
 from unprompt.errors import TrainingError
 from unprompt.training.recipe import Recipe
 
-PATIENCE_OF_PROCESSES = 24 * 3600
-"""Seconds that processes wait for the first, which prepares the table and fits the head."""
+PROCESS_TIMEOUT = 24 * 3600
+"""Seconds that processes wait for the first process, which prepares table and head."""
 
 _MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "unable to allocate")
 _DISK = ("no space left", "file too large", "disk quota", "file write failed", "writing file")
 
 
 def processes() -> int:
-    """Processes of the run, as torchrun states them."""
+    """Number of processes of the run, from torchrun's environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let the C library keep the memory that is freed in the block, for what comes next.
+    """Let the C library keep the memory that is freed in the block for the next allocations.
 
-    Each step on a CPU frees its activations and asks for as many again. glibc by default gives
-    them back to the system, which then fills every page with zeros anew: a quarter of a step of a
-    MobileNet (experiments/NOTES.md). At the end the memory goes back. Other C libraries, and
-    runs on a GPU, are left as they are.
+    Each step on a CPU frees its activations and allocates as many again. By default glibc returns
+    the memory to the system, which fills every page with zeros before it gives the page out again:
+    a quarter of a step of a MobileNet (experiments/NOTES.md). At the end of the block the memory
+    is returned. With other C libraries and on a GPU nothing changes.
     """
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if torch.cuda.is_available() or not hasattr(library, "mallopt"):
@@ -55,9 +55,9 @@ def freed_memory_kept() -> Iterator[None]:
 
 @contextmanager
 def first_process_first() -> Iterator[bool]:
-    """Run the block in the first process, and then in the others; yields whether it is the first.
+    """Run the block in the first process, then in the others; yields whether this is the first.
 
-    What the first raises ends the others too, since torchrun ends all with one.
+    An error in the first process ends the others too, since torchrun ends them all.
     """
     if processes() == 1:
         yield True
@@ -67,7 +67,7 @@ def first_process_first() -> Iterator[bool]:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         distributed.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
-            timeout=timedelta(seconds=PATIENCE_OF_PROCESSES),
+            timeout=timedelta(seconds=PROCESS_TIMEOUT),
         )
     is_first = distributed.get_rank() == 0
     if not is_first:
@@ -78,39 +78,39 @@ def first_process_first() -> Iterator[bool]:
 
 
 @contextmanager
-def explained(recipe: Recipe) -> Iterator[None]:
-    """Say what to do when memory or disk run out.
+def errors_explained(recipe: Recipe) -> Iterator[None]:
+    """Turn errors of full memory or a full disk into errors with advice.
 
     Raises:
-        TrainingError: they did.
+        TrainingError: memory or disk ran out.
     """
     try:
         yield
     except Exception as error:  # each library has errors of its own
         reason = " ".join(str(error).split())
         if isinstance(error, MemoryError) or _says(reason, _MEMORY):
-            raise TrainingError(f"out of memory: {reason}; {_thrift(recipe)}") from error
+            raise TrainingError(f"out of memory: {reason}; {_memory_advice(recipe)}") from error
         if _says(reason, _DISK):
             raise TrainingError(
                 f"the disk is full or the checkpoint too large for it: {reason}; the last whole "
                 "checkpoint is intact. Free some space, or lower schedule.keep; the same command "
-                "then goes on from it"
+                "then resumes from it"
             ) from error
         raise
 
 
-def _says(reason: str, signs: tuple[str, ...]) -> bool:
-    return any(sign in reason.lower() for sign in signs)
+def _says(reason: str, phrases: tuple[str, ...]) -> bool:
+    return any(phrase in reason.lower() for phrase in phrases)
 
 
-def _thrift(recipe: Recipe) -> str:
+def _memory_advice(recipe: Recipe) -> str:
     schedule = recipe.schedule
     ways = []
     if schedule.batch_size > 1:
         half = (schedule.batch_size + 1) // 2
         ways.append(
             f"schedule.batch_size={half} schedule.accumulation={schedule.accumulation * 2}, which "
-            "learns the same"
+            "trains the same model"
         )
     if not schedule.gradient_checkpointing:
         ways.append("schedule.gradient_checkpointing=true")

@@ -1,8 +1,7 @@
-"""Fine-tuning a captioner in the same recipe, run folder and trainer as an embedder."""
+"""Training a captioner: the model to start from, its data set, its trainer and its scores."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from unprompt.errors import RecipeError, TableError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
-from unprompt.files import atomic_open
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
 from unprompt.models.coca.freezing import TOWERS, freeze
 from unprompt.models.coca.losses import IGNORED
@@ -26,30 +24,27 @@ from unprompt.predicting.options import PredictOptions
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.data.decode_once import cache_images
 from unprompt.training.data.sampling import PairSampler
-from unprompt.training.parameter_groups import by_decay, create_optimiser
 from unprompt.training.recipe import Captioner, Data, Recipe
 from unprompt.training.resources import first_process_first
-from unprompt.training.trainer import RunTrainer, last_checkpoint, train_to_end
-from unprompt.training.trainer_arguments import steps_per_epoch, training_arguments
+from unprompt.training.run_folder import MODEL_FOLDER, save_scores
+from unprompt.training.trainer import LossTrainer, last_checkpoint, train_to_end
 
 # Linear layers that LoRA adapts: queries, keys and values of every attention.
 _ADAPTED = ("qkv", "query", "key_value")
 
-# AdamW as open_clip sets it for models with a vision transformer (open_clip_train.params).
-_BETAS, _EPSILON = (0.9, 0.98), 1e-6
 
-
-def train_captioner(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
-    """Run a captioner's recipe, or go on with it where an earlier call was stopped.
+def fit(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
+    """Fine-tune a captioner, or resume its run, and measure it.
 
     Args:
         recipe: with a ``captioner`` section.
         table: pairs with splits.
-        folder: the run folder, claimed; gets ``checkpoints/``, ``model/`` and ``scores.json``.
+        folder: the run folder, claimed.
 
     Returns:
         Evaluations on ``val`` and, where there is one, ``test``: cosine between the embeddings of
-        captions and prompts. ``scores.json`` also has the share of exact matches and the loss.
+        captions and prompts; none in other processes than the first. ``scores.json`` also has the
+        share of exact matches and the loss.
     """
     settings = recipe.captioner
     if settings is None:
@@ -62,26 +57,24 @@ def train_captioner(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str
     train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
     val = CaptionDataset(table.of_split("val"), preprocessing)
     trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
-    cache_images(recipe, trainer.args.max_steps, train.pictures, val.pictures)
-    with first_process_first():
-        checkpoint = last_checkpoint(folder / "checkpoints")
-    train_to_end(trainer, checkpoint)
+    cache_images(recipe, trainer.args.max_steps, train.images, val.images)
+    train_to_end(trainer, last_checkpoint(folder))
     with first_process_first() as is_first:
         if not is_first:
             return {}
         trained: Any = trainer.accelerator.unwrap_model(trainer.model)
         if settings.lora_rank:
             trained = trained.merge_and_unload()
-        trained.save_pretrained(folder / "model")
-        processor.save_pretrained(folder / "model")
+        trained.save_pretrained(folder / MODEL_FOLDER)
+        processor.save_pretrained(folder / MODEL_FOLDER)
         return _measure(recipe, settings, table, folder)
 
 
 def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, CoCaProcessor]:
-    """The captioner that a recipe starts from, frozen as it says.
+    """The captioner that a recipe starts from, with the blocks frozen that it names.
 
     Raises:
-        RecipeError: the settings exclude each other, or name what is not there.
+        RecipeError: the settings exclude each other, or name a tower or blocks that do not exist.
         ModelNotFoundError: there is no such model.
     """
     if not settings.model:
@@ -113,7 +106,7 @@ def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, 
 
 
 def adapted(model: CoCaForConditionalGeneration, rank: int) -> nn.Module:
-    """The model with LoRA matrices of a rank as all that learns (Hu et al. 2021)."""
+    """The model with LoRA matrices of a rank, which alone are trained (Hu et al. 2021)."""
     import peft
 
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(_ADAPTED))
@@ -121,14 +114,14 @@ def adapted(model: CoCaForConditionalGeneration, rank: int) -> nn.Module:
 
 
 class CaptionDataset(Dataset[dict[str, Any]]):
-    """The items of a `PairsDataset` with ``prompt``, the text, besides."""
+    """The items of a `PairsDataset`, each with its text as ``prompt``."""
 
     def __init__(
         self, table: PairsTable, preprocessing: Preprocessing, settings: Data | None = None
     ):
         self.table = table
         self._pairs = PairsDataset(table, preprocessing, settings)
-        self.pictures = self._pairs.pictures
+        self.images = self._pairs.images
         self._prompts = table.prompts
 
     def __len__(self) -> int:
@@ -150,16 +143,19 @@ class Collator:
         )
 
     def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Any]:
-        """``pixel_values``, ``input_ids``, ``attention_mask`` and ``labels`` of the pairs whose
-        image could be read, their ``row`` s, and the ``failure`` s of the others.
+        """Make a batch of the pairs whose image can be read.
+
+        Returns:
+            Their ``pixel_values``, ``input_ids``, ``attention_mask``, ``labels`` and ``row``; and
+            ``failure``, a line for each of the others.
 
         Raises:
-            TableError: no image of the batch could be read.
-        """  # noqa: D205
+            TableError: no image of the batch can be read.
+        """
         failures = [pair["failure"] for pair in pairs if pair["failure"]]
         pairs = [pair for pair in pairs if not pair["failure"]]
         if not pairs:
-            raise TableError(f"no image of a whole batch can be read: {failures[0]}, for one")
+            raise TableError(f"no image of a batch can be read; the first: {failures[0]}")
         text = self._processor(
             text=[pair["prompt"] for pair in pairs], padding=True, return_tensors="pt"
         )
@@ -175,8 +171,11 @@ class Collator:
         }
 
 
-class CaptionerTrainer(RunTrainer):
-    """Minimises CoCa's losses; keeps the checkpoint with the lowest loss on validation."""
+class CaptionerTrainer(LossTrainer):
+    """Minimises CoCa's losses."""
+
+    # AdamW as open_clip sets it for models with a vision transformer (open_clip_train.params).
+    BETAS, EPSILON = (0.9, 0.98), 1e-6
 
     def __init__(
         self,
@@ -186,14 +185,9 @@ class CaptionerTrainer(RunTrainer):
         val: CaptionDataset,
         collator: Collator,
     ):
-        self._rates = recipe.optimiser
         self._table = train.table
         sampler = PairSampler(train.table, recipe.data, recipe.seed)
-        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(sampler)))
-        arguments.metric_for_best_model = "eval_loss"
-        arguments.greater_is_better = False
-        arguments.prediction_loss_only = True
-        super().__init__(recipe, model, train, val, sampler, arguments, data_collator=collator)
+        super().__init__(recipe, model, train, val, sampler, data_collator=collator)
 
     def compute_loss(
         self,
@@ -209,16 +203,6 @@ class CaptionerTrainer(RunTrainer):
         if model.training:
             self.check_finite(found[0] if return_outputs else found, rows, self._table)
         return found
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's; matrices decay, while biases, norms and other vectors do not."""
-        if self.optimizer is None:
-            network: Any = self.model
-            rate, decay = self._rates.learning_rate, self._rates.weight_decay
-            groups = by_decay(network.parameters(), rate, decay, "captioner")
-            epsilon = _EPSILON if self._rates.name == "adamw" else None
-            self.optimizer = create_optimiser(groups, self._rates, _BETAS, epsilon)
-        return self.optimizer
 
 
 def token_loss(model: CoCaForConditionalGeneration, batches: Iterable[dict[str, Any]]) -> float:
@@ -252,7 +236,7 @@ def _measure(
     for split in ("val", "test"):
         if split not in set(table.column("split")):
             continue
-        writer = CoCaCaptioner.load(folder / "model", str(folder / "model"), options)
+        writer = CoCaCaptioner.load(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER), options)
         evaluation = scores[split] = evaluate(writer, table, split)
         dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(
@@ -266,7 +250,5 @@ def _measure(
             "exact_match": round(matches, 4),
             "token_loss": round(token_loss(writer.model, batches), 4),
         }
-    with atomic_open(folder / "scores.json") as file:
-        json.dump(report, file, indent=2)
-        file.write("\n")
+    save_scores(folder, report)
     return scores

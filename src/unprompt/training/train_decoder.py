@@ -1,30 +1,26 @@
-"""Training a decoder on text alone: prompt → embedding → an embedder's error → the prompt again.
+"""Training a decoder on text alone: from a prompt's blurred embedding to the prompt.
 
-No image is needed, since the decoder meets images only as embeddings (training on the text side of
-a shared space: DeCap, Li et al. 2023, arXiv 2303.03032; with noise: CapDec, Nukrai et al. 2022,
-arXiv 2211.00575). Embedders do not err as Gaussian noise does: what they are unsure of they leave
-near the mean. So an embedding is drawn towards the mean by a random share, and noise with the
-covariance of the embeddings is added; see `Blur`.
+No image is needed, since a decoder sees images only as embeddings (training on the text side of a
+shared space: DeCap, Li et al. 2023, arXiv 2303.03032; with noise: CapDec, Nukrai et al. 2022, arXiv
+2211.00575). The error of an embedder is not Gaussian noise alone: an unsure embedder stays near the
+mean. So an embedding is shrunk towards the mean by a random share, and noise with the covariance of
+the embeddings is added; see `Blur`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from unprompt.encoding import encode
-from unprompt.errors import RecipeError, TableError
+from unprompt.errors import RecipeError
+from unprompt.evaluating.evaluation import Evaluation
 from unprompt.evaluating.metrics import cosines, mean_with_interval
-from unprompt.files import atomic_open, atomic_path
 from unprompt.models.bank.bank import Bank
 from unprompt.models.decoder.network import IGNORED, DecoderConfig, DecoderModel
 from unprompt.models.decoder.tokenizer import (
@@ -35,81 +31,67 @@ from unprompt.models.decoder.tokenizer import (
     texts_of,
     train_tokenizer,
 )
-from unprompt.pairs.prompt_file import prompts_of
-from unprompt.training.parameter_groups import by_decay, create_optimiser
+from unprompt.pairs.table import PairsTable
+from unprompt.training.data.sampling import LengthSampler
 from unprompt.training.recipe import Decoder, Recipe
-from unprompt.training.trainer import RunTrainer, last_checkpoint, train_to_end
-from unprompt.training.trainer_arguments import steps_per_epoch, training_arguments
+from unprompt.training.resources import first_process_first
+from unprompt.training.run_folder import MODEL_FOLDER, save_scores
+from unprompt.training.trainer import LossTrainer, last_checkpoint, train_to_end
 
-TEXTS_FILE = "texts.parquet"
 _MEASURED = 400
-"""Held-out texts that are written and encoded again when a run has ended."""
+"""Held-out texts that are written and encoded again at the end of a run."""
 
 
-def train_decoder(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Run a decoder's recipe, or go on with it where an earlier call was stopped.
+def fit(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation]:
+    """Train a decoder, or resume its run, and measure it.
 
     Args:
-        recipe: with a ``decoder`` section; ``data.table`` is a text file, one prompt a line, or a
-            pairs table, whose prompts are taken; ``data.val`` is the share held out.
-        folder: the run folder, claimed; gets ``texts.parquet``, ``checkpoints/``, ``model/`` and
-            ``scores.json``.
+        recipe: with a ``decoder`` section.
+        table: texts with embeddings, of the splits ``train`` and ``val``; see `prepare_texts`.
+        folder: the run folder, claimed; also gets ``tokenizer.json``.
 
     Returns:
-        What ``scores.json`` holds, see `measure`.
+        No evaluations, as no image is predicted; ``scores.json`` holds the result of `measure`.
 
     Raises:
         RecipeError: the settings exclude each other.
-        TableError: the texts cannot be read, or are too few.
     """
     settings = recipe.decoder
     if settings is None:
         raise RecipeError("decoder: the recipe has no such section")
-    texts, embeddings, held = _texts(recipe, folder)
-    blur = Blur.of(embeddings[~held], settings)
-    if (folder / "tokenizer.json").exists():
+    known, unseen = table.of_split("train"), table.of_split("val")
+    blur = Blur.of(known.embeddings, settings)
+    with first_process_first():
+        if not (folder / "tokenizer.json").exists():
+            trained = train_tokenizer(known.prompts, settings.vocab_size, settings.lowercase)
+            save_tokenizer(trained, folder)
         tokenizer = load_tokenizer(folder)
-    else:
-        known = [text for text, out in zip(texts, held, strict=True) if not out]
-        tokenizer = train_tokenizer(known, settings.vocab_size, settings.lowercase)
-        save_tokenizer(tokenizer, folder)
-    train_rows, val_rows = np.flatnonzero(~held), np.flatnonzero(held)
-    model = build(recipe, tokenizer, embeddings.shape[1])
+    model = build_decoder(recipe, tokenizer, known.embeddings.shape[1])
     seeded = torch.Generator().manual_seed(recipe.seed)
-    val_embeddings = blur(torch.from_numpy(embeddings[val_rows]), seeded)
-    collator = Collator(model.config.prefix_length, blur)
+    blurred = blur(torch.from_numpy(unseen.embeddings), seeded).numpy()
     trainer = DecoderTrainer(
         model,
         recipe,
-        TextDataset([texts[row] for row in train_rows], embeddings[train_rows], tokenizer, model),
-        TextDataset([texts[row] for row in val_rows], val_embeddings.numpy(), tokenizer, model),
-        collator,
+        TextDataset(known.prompts, known.embeddings, tokenizer, model),
+        TextDataset(unseen.prompts, blurred, tokenizer, model),
+        Collator(model.config.prefix_length, blur),
     )
-    train_to_end(trainer, last_checkpoint(folder / "checkpoints"))
-    trained: Any = trainer.accelerator.unwrap_model(trainer.model)
-    trained.save_pretrained(folder / "model")
-    save_tokenizer(tokenizer, folder / "model")
-    drawn = np.random.default_rng(recipe.seed).permutation(len(val_rows))[:_MEASURED]
-    bank = Bank.build([texts[row] for row in train_rows], embeddings[train_rows], "")
-    scores = measure(
-        trained,
-        tokenizer,
-        bank,
-        {
-            "exact": embeddings[val_rows[drawn]],
-            "blurred": val_embeddings[drawn].numpy(),
-        },
-        embeddings[val_rows[drawn]],
-        recipe.model.encoder,
-        settings.num_beams,
-    )
-    with atomic_open(folder / "scores.json") as file:
-        json.dump(scores, file, indent=2)
-        file.write("\n")
-    return scores
+    train_to_end(trainer, last_checkpoint(folder))
+    with first_process_first() as is_first:
+        if is_first:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.save_pretrained(folder / MODEL_FOLDER)
+            save_tokenizer(tokenizer, folder / MODEL_FOLDER)
+            drawn = np.random.default_rng(recipe.seed).permutation(len(unseen))[:_MEASURED]
+            true = unseen.embeddings[drawn]
+            inputs = {"exact": true, "blurred": blurred[drawn]}
+            bank = Bank.build(known.prompts, known.embeddings, "")
+            encoder, beams = recipe.model.encoder, settings.num_beams
+            save_scores(folder, measure(model, tokenizer, bank, inputs, true, encoder, beams))
+    return {}
 
 
-def build(recipe: Recipe, tokenizer: Tokenizer, dim: int) -> DecoderModel:
+def build_decoder(recipe: Recipe, tokenizer: Tokenizer, dim: int) -> DecoderModel:
     """The decoder that a recipe starts from.
 
     Raises:
@@ -140,13 +122,13 @@ def build(recipe: Recipe, tokenizer: Tokenizer, dim: int) -> DecoderModel:
 
 
 class Blur:
-    """An embedder's error, drawn: towards the mean by a random share, with random noise.
+    """A random error like an embedder's: shrinkage towards the mean by a random share, and noise.
 
     Args:
         mean: of the embeddings, (dim,).
-        factor: (dim, dim); times a standard normal vector it gives noise with the covariance of the
-            embeddings and an expected squared norm of 1.
-        settings: how much.
+        factor: (dim, dim); multiplied by a standard normal vector it gives noise with the
+            covariance of the embeddings and an expected squared norm of 1.
+        settings: the size of the error.
     """
 
     def __init__(self, mean: torch.Tensor, factor: torch.Tensor, settings: Decoder):
@@ -154,7 +136,7 @@ class Blur:
 
     @classmethod
     def of(cls, embeddings: np.ndarray, settings: Decoder) -> Blur:
-        """With mean and covariance of these embeddings, (n, dim)."""
+        """A blur with the mean and covariance of these embeddings, (n, dim)."""
         mean = embeddings.mean(axis=0, dtype=np.float64)
         covariance = np.cov(embeddings.astype(np.float64), rowvar=False)
         values, axes = np.linalg.eigh(covariance)
@@ -183,7 +165,7 @@ class TextDataset(Dataset[dict[str, Any]]):
     ):
         config = model.config
         prefix = [START] * config.prefix_length
-        # A text that is cut off has no end, so that the model does not learn to stop there.
+        # A text that is cut off has no end token, so that the model does not learn to stop there.
         self._ids = [
             prefix + [*encoded.ids, STOP][: config.context_length]
             for encoded in tokenizer.encode_batch_fast(texts)
@@ -222,53 +204,8 @@ class Collator:
         return {"input_ids": ids, "labels": labels, "embeddings": embeddings}
 
 
-class LengthBatches(Sampler[int]):
-    """Rows in an order in which each batch has texts of about one length, so that little is padded.
-
-    The trainer's own sampler of this kind goes through every few dozen batches from the longest to
-    the shortest; these are shuffled, because short texts and long ones differ in more than length.
-
-    Args:
-        lengths: of each row.
-        batch_size: rows of a step.
-        seed: of the order, with the epoch.
-    """
-
-    _BATCHES = 50
-    """Batches that are sorted together."""
-
-    def __init__(self, lengths: list[int], batch_size: int, seed: int):
-        self._lengths = np.array(lengths)
-        self._size = batch_size
-        self._seed = seed
-        self._epoch = 0
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        """The order is that of this epoch, also where a run goes on in its middle."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self._seed, self._epoch])
-        rows = random.permutation(len(self._lengths))
-        batches = []
-        for start in range(0, len(rows), self._BATCHES * self._size):
-            chunk = rows[start : start + self._BATCHES * self._size]
-            chunk = chunk[np.argsort(self._lengths[chunk], kind="stable")]
-            batches += [chunk[at : at + self._size] for at in range(0, len(chunk), self._size)]
-        # A batch that is not full stays last: in the middle it would shift all that follow.
-        full = [batch for batch in batches if len(batch) == self._size]
-        rest = [batch for batch in batches if len(batch) < self._size]
-        for index in random.permutation(len(full)):
-            yield from full[index].tolist()
-        for batch in rest:
-            yield from batch.tolist()
-
-
-class DecoderTrainer(RunTrainer):
-    """Minimises cross-entropy over blurred embeddings; keeps the checkpoint of the lowest loss."""
+class DecoderTrainer(LossTrainer):
+    """Minimises cross-entropy over blurred embeddings."""
 
     def __init__(
         self,
@@ -278,23 +215,9 @@ class DecoderTrainer(RunTrainer):
         val: TextDataset,
         collator: Collator,
     ):
-        arguments = training_arguments(recipe, steps_per_epoch(recipe, len(train)))
-        arguments.metric_for_best_model = "eval_loss"
-        arguments.greater_is_better = False
-        arguments.prediction_loss_only = True
-        self._rates = recipe.optimiser
         self._blur = collator.blur
-        order: Any = LengthBatches(train.lengths, recipe.schedule.batch_size, recipe.seed)
-        super().__init__(recipe, model, train, val, order, arguments, data_collator=collator)
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's; matrices decay, while biases, norms and other vectors do not."""
-        if self.optimizer is None:
-            network: Any = self.model
-            rate, decay = self._rates.learning_rate, self._rates.weight_decay
-            groups = by_decay(network.parameters(), rate, decay, "decoder")
-            self.optimizer = create_optimiser(groups, self._rates)
-        return self.optimizer
+        sampler = LengthSampler(train.lengths, recipe.schedule.batch_size, recipe.seed)
+        super().__init__(recipe, model, train, val, sampler, data_collator=collator)
 
     def compute_loss(
         self,
@@ -315,7 +238,7 @@ def measure(
     model: DecoderModel,
     tokenizer: Tokenizer,
     bank: Bank,
-    asked: dict[str, np.ndarray],
+    inputs: dict[str, np.ndarray],
     true: np.ndarray,
     encoder: str,
     num_beams: int,
@@ -325,19 +248,19 @@ def measure(
     Args:
         model: in any mode; left in evaluation mode.
         tokenizer: the model's.
-        bank: of the texts that it learned from.
-        asked: kinds of embeddings, each (n, dim).
+        bank: of the texts that it was trained on.
+        inputs: sets of embeddings by name, each (n, dim).
         true: embeddings of the true prompts, (n, dim).
         encoder: the target encoder.
         num_beams: of the search.
 
     Returns:
-        For each kind, mean cosine and interval of the decoder's and of the bank's texts: to the
-        embedding that was asked for, and to that of the true prompt.
+        For each set, mean cosine and interval of the decoder's and of the bank's texts: to the
+        given embedding, and to that of the true prompt.
     """
     model.eval()
     scores: dict[str, Any] = {}
-    for kind, embeddings in asked.items():
+    for name, embeddings in inputs.items():
         batches = torch.from_numpy(embeddings).split(64)
         texts = [
             text
@@ -349,36 +272,11 @@ def measure(
         written = encode(texts, encoder, precision="fp32")
         rows, _ = bank.nearest(embeddings)
         found = bank.rows[rows[:, 0]].astype(np.float32)
-        scores[kind] = {
-            name: {
-                "to_asked": str(mean_with_interval(cosines(answers, embeddings))),
+        scores[name] = {
+            answerer: {
+                "to_input": str(mean_with_interval(cosines(answers, embeddings))),
                 "to_true": str(mean_with_interval(cosines(answers, true))),
             }
-            for name, answers in (("decoder", written), ("bank", found))
+            for answerer, answers in (("decoder", written), ("bank", found))
         }
     return scores
-
-
-def _texts(recipe: Recipe, folder: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Texts, embeddings (float32) and which are held out; kept in the run folder."""
-    path = folder / TEXTS_FILE
-    if not path.exists():
-        source = Path(recipe.data.table)
-        texts = list(dict.fromkeys(" ".join(text.split()) for text in prompts_of(source)))
-        count = max(1, round(recipe.data.val * len(texts)))
-        if len(texts) - count < 2:
-            raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")
-        embeddings = encode(texts, recipe.model.encoder).astype(np.float16)
-        held = np.zeros(len(texts), dtype=bool)
-        held[np.random.default_rng(recipe.seed).permutation(len(texts))[:count]] = True
-        columns = {
-            "prompt": texts,
-            "held_out": held,
-            "embedding": pa.FixedSizeListArray.from_arrays(embeddings.ravel(), embeddings.shape[1]),
-        }
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
-    kept = pq.read_table(path)
-    vectors = kept["embedding"].combine_chunks()
-    embeddings = vectors.flatten().to_numpy().reshape(len(vectors), -1).astype(np.float32)
-    return kept["prompt"].to_pylist(), embeddings, kept["held_out"].to_numpy()

@@ -79,7 +79,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_goes_on(pairs, tmp_p
 @pytest.mark.parametrize("augment", ["none", "mild", "strong"])
 def test_pictures_that_are_kept_give_the_same_items(pairs, augment):
     live, kept = (PairsDataset(pairs, Preprocessing(SIZE), Data(augment=augment)) for _ in "lk")
-    kept.pictures.keep()
+    kept.images.keep()
     for row in range(8):
         draw = Sample(row, 3)
         assert torch.equal(live[draw]["pixels"], kept[draw]["pixels"])

@@ -25,7 +25,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def parts(pairs) -> tuple[TrainingImages, TrainingImages]:
-    """The pictures of 40 pairs to train on and of 10 to validate on."""
+    """The images of 40 pairs to train on and of 10 to validate on."""
     known, unseen = pairs.of_split("train"), pairs.of_split("val")
     return tuple(TrainingImages(table, Preprocessing(SIZE), True) for table in (known, unseen))
 
@@ -75,8 +75,8 @@ def test_a_tenth_of_the_disk_is_the_limit_for_all_pictures_together(recipe, part
 
 
 def test_pictures_that_are_kept_are_read_even_by_a_run_that_shows_them_once(recipe, parts, disk):
-    for pictures in parts:
-        pictures.keep()
+    for images in parts:
+        images.keep()
     disk[0] = 0
     recipe.schedule.evaluations = 1
     assert choose(recipe, 1, *parts).kept == [*parts]
@@ -96,7 +96,7 @@ def test_a_cache_that_cannot_be_written_ends_only_a_run_that_insists(
 
 def test_the_dry_run_says_what_the_run_will(recipe):
     line = plan(recipe).decoding
-    assert line == f"decode_once: 50 images, 0 MB of pixels to write to {cache_dir() / 'pictures'}"
+    assert line == f"decode_once: 50 images, 0 MB of pixels to write to {cache_dir() / 'images'}"
     assert str(plan(recipe)).endswith(line)
     assert not cache_dir().exists()
     recipe.data.table = "none.parquet"

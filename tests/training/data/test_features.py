@@ -14,7 +14,7 @@ from unprompt.pairs.table import PairsTable
 from unprompt.predicting import embedding_model as predicting
 from unprompt.training.data import chunk_cache as once
 from unprompt.training.data.features import features_of
-from unprompt.training.run import build
+from unprompt.training.train_embedder import build
 
 
 @pytest.fixture(autouse=True)

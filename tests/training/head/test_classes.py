@@ -100,8 +100,8 @@ def test_sources_count_alike_and_so_do_their_prompts():
             given.prior,
         )
     )
-    np.testing.assert_allclose(often.weight, once.weight, atol=1e-9)
-    np.testing.assert_allclose(often.bias, once.bias, atol=1e-9)
+    np.testing.assert_allclose(often.weights.weight, once.weights.weight, atol=1e-9)
+    np.testing.assert_allclose(often.weights.bias, once.weights.bias, atol=1e-9)
 
 
 def test_one_source_cannot_be_left_out():

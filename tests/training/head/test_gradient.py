@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from unprompt.training.head.gradient import train_head
+from unprompt.evaluating.evaluation import evaluate
+from unprompt.predicting.embedding_model import TorchModel
+from unprompt.training.head.gradient import fit_by_gradient, train_head
+from unprompt.training.train_embedder import build
 
 COUNT, WIDTH, DIM = 300, 6, 4
 
@@ -57,3 +60,20 @@ def test_it_leaves_the_callers_random_numbers_and_the_mode_alone(solvable):
 def test_a_batch_larger_than_the_data_is_the_data(solvable):
     features, targets = solvable
     assert len(train_head(head(), features[:10], targets[:10], epochs=3, batch_size=64)) == 3
+
+
+def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pairs):
+    recipe.model.head.type, recipe.model.head.hidden = "mlp", 32
+    torch.manual_seed(0)
+    model = build(recipe, pairs.embeddings.shape[1]).train()
+    body = [p.clone() for p in model.backbone.state_dict().values()]
+    train, val = pairs.of_split("train"), pairs.of_split("val")
+    before = evaluate(TorchModel(model.eval(), "random", None), val, None).model.overall.mean
+    model.train()
+    cosine = fit_by_gradient(model, train, val, epochs=30, batch_size=16)
+    assert model.training
+    after = evaluate(TorchModel(model.eval(), "learned", None), val, None).model.overall.mean
+    assert after == pytest.approx(cosine, abs=1e-5)
+    assert after > before + 0.1
+    now = model.backbone.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(body, now, strict=True))

@@ -1,1 +1,1 @@
-"""Training data: images, sampling and augmentation."""
+"""Training data: the table of a run, images, augmentation, sampling, and caches on disk."""

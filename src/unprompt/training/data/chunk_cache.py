@@ -1,8 +1,8 @@
-"""Work that is done once and kept on disk: by chunks, under a name that says what went in.
+"""A cache on disk of results for many rows, in chunks, under a name made of all inputs.
 
-A chunk is written whole or not at all, so a killed call loses at most the chunk it was at, and
-two processes that do the same work at once only waste time. Nothing is ever served for another
-model or another data set: their contents are part of the name.
+A chunk is written whole or not at all, so a killed call loses at most one chunk, and two processes
+with the same work only waste time. The name contains the contents of model and images, so a result
+is never used for another model or other images.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Arrays = dict[str, np.ndarray]
 
 
 def in_chunks(
-    kind: str,
+    cache: str,
     key: str,
     count: int,
     make: Callable[[range], Arrays],
     description: str,
     size: int | None = None,
 ) -> Iterator[tuple[Path, range]]:
-    """Make what is missing of a result of ``count`` rows, and yield each chunk.
+    """Make the missing chunks of a result of ``count`` rows, and yield each chunk.
 
     Args:
-        kind: folder of the cache, one for each kind of work.
-        key: what went into the work; see `unprompt.models.fingerprint`.
-        count: rows of the whole.
+        cache: folder of the cache: ``features`` or ``images``.
+        key: name made of all inputs; see `unprompt.models.fingerprint`.
+        count: rows of the result.
         make: from the rows of a chunk, counted from 0, to its arrays.
-        description: what the bar says.
+        description: text of the progress bar.
         size: rows of a chunk; `CHUNK` by default.
 
     Yields:
@@ -51,7 +51,7 @@ def in_chunks(
     Raises:
         OutputError: the cache cannot be written.
     """
-    for chunk, rows in track(_chunks(kind, key, count, size), description):
+    for chunk, rows in track(_chunks(cache, key, count, size), description):
         if not (chunk / _WHOLE).exists():
             _sweep(chunk)
             for name, array in make(rows).items():
@@ -65,18 +65,18 @@ def in_chunks(
 _WHOLE = "whole"
 """Written last: the arrays of a chunk are all there."""
 
-_FORGOTTEN = 3600
-"""Seconds after which a half-written file is of a killed call; a chunk is written in a few."""
+_ABANDONED = 3600
+"""Age in seconds from which a half-written file belongs to a killed call; writing takes a few."""
 
 
-def missing(kind: str, key: str, count: int, size: int | None = None) -> int:
-    """How many of the rows of a result are not there; see `in_chunks`."""
-    chunks = _chunks(kind, key, count, size)
+def missing(cache: str, key: str, count: int, size: int | None = None) -> int:
+    """Number of rows of a result that are not cached; see `in_chunks`."""
+    chunks = _chunks(cache, key, count, size)
     return sum(len(rows) for chunk, rows in chunks if not (chunk / _WHOLE).exists())
 
 
-def _chunks(kind: str, key: str, count: int, size: int | None) -> list[tuple[Path, range]]:
-    folder, size = cache_dir() / kind / key, size or CHUNK
+def _chunks(cache: str, key: str, count: int, size: int | None) -> list[tuple[Path, range]]:
+    folder, size = cache_dir() / cache / key, size or CHUNK
     return [
         (folder / f"{start // size:06}", range(start, min(start + size, count)))
         for start in range(0, count, size)
@@ -84,19 +84,18 @@ def _chunks(kind: str, key: str, count: int, size: int | None) -> list[tuple[Pat
 
 
 def _sweep(chunk: Path) -> None:
-    """Remove what killed calls left half-written, and not what another process writes now."""
+    """Remove half-written files of killed calls, but none that another process writes now."""
     for path in chunk.glob(".*.tmp*"):
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _FORGOTTEN:
+            if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
 
 
 def fingerprint_of_images(table: PairsTable) -> str:
     """A name for a table's images: their paths, and the size and time of change of each file.
 
-    Paths are whole ones, since tables in two folders may call two images by one name. A file that
-    is missing counts as such. Reading them all would take as long as the work does that is to be
-    saved.
+    Paths are absolute, since tables in two folders may have images of one name. A missing file
+    counts as missing. To read the files would take as long as the work that the cache saves.
     """
     digest = hashlib.blake2b(f"{table.root.resolve()}\0".encode(), digest_size=16)
     states: dict[str, str] = {}
@@ -118,14 +117,14 @@ def _state(path: Path) -> str:
 
 
 def readable(table: str, failures: list[str]) -> np.ndarray:
-    """The rows without a failure, int64; ``failures`` holds an empty string for each of these.
+    """The rows without a failure, int64.
 
     Args:
-        table: what errors call the table.
-        failures: one string for each row.
+        table: name of the table, for errors.
+        failures: one string for each row, empty without a failure.
 
     Raises:
-        TableError: no row is left.
+        TableError: every row has a failure.
     """
     rows = np.flatnonzero([not failure for failure in failures])
     if not len(rows):

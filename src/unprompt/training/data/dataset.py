@@ -26,17 +26,17 @@ class PairsDataset(Dataset[dict[str, Any]]):
         preprocessing: the model's input.
         settings: augmentation; none by default.
 
-    An item is asked for by its row, or by a `Sample`, whose seed then decides the augmentation
-    whatever process makes it. It holds
+    The index of an item is its row, or a `Sample`, whose seed then decides the augmentation in
+    every process. An item holds
 
     - ``pixels``, uint8 of shape (3, size, size),
     - ``labels``, the unit-norm prompt embedding, float32 of shape (dim,),
     - ``row``, and
     - ``failure``: empty, or one line that says why the image cannot be read. Its pixels are zeros
-      then, and must count nowhere.
+      then, and must not be used.
 
     Attributes:
-        pictures: the images; `TrainingImages.keep` spares decoding them anew in each epoch.
+        images: the images; after `TrainingImages.keep` later epochs only read their pixels.
 
     Raises:
         TableError: a pair has no prompt embedding, or one without a direction.
@@ -49,20 +49,20 @@ class PairsDataset(Dataset[dict[str, Any]]):
         settings: Data | None = None,
     ):
         norms = np.linalg.norm(table.embeddings, axis=1, keepdims=True)
-        # One of them would turn the loss, and with it every weight, into NaN.
+        # One such embedding would turn the loss, and with it every weight, into NaN.
         useless = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         if len(useless):
             name = table.column("id")[useless[0]]
             raise TableError(
-                f"{table.name}: {len(useless)} embeddings are zero or not finite, that of pair "
-                f"'{name}' for one; embed the table again"
+                f"{table.name}: {len(useless)} embeddings are zero or not finite, the first that "
+                f"of pair '{name}'; encode the table again"
             )
         self.table = table
         self._labels = table.embeddings / norms
         self._preprocessing = preprocessing
         settings = settings or Data(augment="none")
-        self._on_picture = image_augmentation(settings, preprocessing.size)
-        self.pictures = TrainingImages(table, preprocessing, whole=self._on_picture is None)
+        self._on_image = image_augmentation(settings, preprocessing.size)
+        self.images = TrainingImages(table, preprocessing, whole=self._on_image is None)
         self._on_pixels = pixel_augmentation(settings)
 
     def __len__(self) -> int:
@@ -81,10 +81,10 @@ class PairsDataset(Dataset[dict[str, Any]]):
         return {"pixels": pixels, "labels": labels, "row": row, "failure": failure}
 
     def _pixels(self, row: int) -> torch.Tensor:
-        if self._on_picture is None:
-            pixels = torch.from_numpy(self.pictures.pixels(row))
+        if self._on_image is None:
+            pixels = torch.from_numpy(self.images.pixels(row))
         else:
-            changed = self._on_picture(self.pictures.image(row))
+            changed = self._on_image(self.images.image(row))
             pixels = torch.from_numpy(self._preprocessing(changed))
         return pixels if self._on_pixels is None else self._on_pixels(pixels)
 

@@ -17,21 +17,21 @@ from pathlib import Path
 
 from unprompt.errors import OutputError
 from unprompt.files import cache_dir
-from unprompt.training.data.images import KIND, TrainingImages
+from unprompt.training.data.images import CACHE, TrainingImages
 from unprompt.training.recipe import Recipe
 from unprompt.training.resources import first_process_first, processes
 
 SHARE = 0.1
-"""What ``auto`` leaves to pictures at most, of the disk that is free or holds pictures already."""
+"""Largest share that ``auto`` fills of the disk that is free or holds cached images already."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run keeps.
+    """The images that a run caches.
 
     Attributes:
-        kept: the pictures; none, or those to train on, to validate on, or both.
-        line: says so, and why, or what it takes.
+        kept: none, the images to train on, those to validate on, or both.
+        line: a line for the user: the choice, and its reason or its space.
     """
 
     kept: list[TrainingImages]
@@ -39,59 +39,59 @@ class Choice:
 
 
 def choose(recipe: Recipe, steps: int, train: TrainingImages, val: TrainingImages) -> Choice:
-    """What a run is to keep of its pictures.
+    """Choose the images that a run caches.
 
-    ``auto`` keeps those that are kept already, and those that the run shows more than once on
-    average if they find room in `SHARE` of the disk.
+    ``auto`` takes images that are cached already, and images that the run shows more than once on
+    average if their pixels fit into `SHARE` of the disk.
 
     Args:
         recipe: the run.
-        steps: of its optimiser.
-        train: the pictures to train on.
-        val: those to validate on.
+        steps: optimiser steps of the run.
+        train: the images to train on.
+        val: the images to validate on.
     """
     setting, schedule = recipe.data.decode_once, recipe.schedule
     if setting is False:
-        return Choice([], "decode_once: no, says the recipe")
+        return Choice([], "decode_once: no, as the recipe says")
     shown = steps * schedule.batch_size * schedule.accumulation * processes()
-    looks = schedule.evaluations
+    evaluations = schedule.evaluations
     if schedule.evaluate_every:
-        looks = math.ceil(steps / schedule.evaluate_every)
-    needs = [(pictures, pictures.bytes_to_keep()) for pictures in (train, val) if len(pictures)]
-    there = [pictures for pictures, need in needs if not need]
-    often = {id(train): shown > len(train), id(val): looks > 1}
-    new = [(p, need) for p, need in needs if need and (setting is True or often[id(p)])]
-    need, folder = sum(need for _, need in new), cache_dir() / KIND
-    if new and setting == "auto" and need > (room := _room()):
+        evaluations = math.ceil(steps / schedule.evaluate_every)
+    needs = [(images, images.bytes_to_keep()) for images in (train, val) if len(images)]
+    cached = [images for images, need in needs if not need]
+    repeated = {id(train): shown > len(train), id(val): evaluations > 1}
+    new = [(p, need) for p, need in needs if need and (setting is True or repeated[id(p)])]
+    need, folder = sum(need for _, need in new), cache_dir() / CACHE
+    if new and setting == "auto" and need > (space := _space()):
         return Choice(
-            there,
-            f"decode_once: no, {_size(need)} of pixels exceed the {_size(room)} left of "
+            cached,
+            f"decode_once: no, {_size(need)} of pixels exceed the {_size(space)} left of "
             f"{SHARE:.0%} of the disk of {folder}; delete old ones there, or set "
             "data.decode_once=true",
         )
-    if not new and not there:
+    if not new and not cached:
         return Choice([], "decode_once: no, the run shows no image twice")
-    kept = [pictures for pictures, _ in new] + there
-    count = sum(len(pictures) for pictures in kept)
+    kept = [images for images, _ in new] + cached
+    count = sum(len(images) for images in kept)
     return Choice(
         kept, f"decode_once: {count:,} images, {_size(need)} of pixels to write to {folder}"
     )
 
 
 def cache_images(recipe: Recipe, steps: int, train: TrainingImages, val: TrainingImages) -> None:
-    """Choose, say so on standard error, and decode what is to be kept.
+    """Choose, print the choice to standard error, and decode the chosen images.
 
-    Under torchrun the first process does it for those on its machine.
+    Under torchrun the first process does it for all processes on its machine.
 
     Raises:
-        OutputError: the recipe insists, and the cache cannot be written.
+        OutputError: ``data.decode_once`` is true, and the cache cannot be written.
     """
     with first_process_first() as is_first:
         choice = choose(recipe, steps, train, val)
         lines = [choice.line]
         try:
-            for pictures in choice.kept:
-                pictures.keep()
+            for images in choice.kept:
+                images.keep()
         except OutputError as error:
             if recipe.data.decode_once is True:
                 raise
@@ -100,9 +100,9 @@ def cache_images(recipe: Recipe, steps: int, train: TrainingImages, val: Trainin
             sys.stderr.writelines(line + "\n" for line in lines)
 
 
-def _room() -> int:
-    """Bytes that pictures may take on the disk, besides those that they take."""
-    folder, taken = cache_dir() / KIND, 0
+def _space() -> int:
+    """Bytes that cached images may take on the disk beyond those that they take already."""
+    folder, taken = cache_dir() / CACHE, 0
     for place, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):  # another process may have renamed or deleted it

@@ -1,8 +1,8 @@
-"""A frozen backbone's features of a table's images: computed once, kept on disk."""
+"""Features of a frozen backbone, computed once for each image and kept on disk."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from unprompt.errors import UnpromptError
+from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.models.fingerprint import fingerprint
 from unprompt.pairs.table import PairsTable
@@ -25,28 +26,35 @@ from unprompt.training.data.chunk_cache import (
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the images of a table that could be decoded.
+    """Features of those images of a table that can be decoded.
 
     Attributes:
+        table: the table.
         values: float32 of shape (n, width).
-        rows: the table's rows that they belong to, int64, ascending.
-        failures: a line for each image that could not be decoded.
+        rows: the table's row of each, int64, ascending.
+        failures: a line for each image that cannot be decoded.
     """
 
+    table: PairsTable = field(repr=False)
     values: np.ndarray
     rows: np.ndarray
     failures: list[str]
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """The prompt embedding of each row, float32 of shape (n, dim)."""
+        return self.table.embeddings[self.rows]
 
 
 def features_of(model: Embedder, table: PairsTable, batch_size: int = 64) -> Features:
     """The backbone's features of a table's images, without augmentation.
 
     They are kept in `unprompt.files.cache_dir`, under a name made of the backbone's weights, the
-    preprocessing and the images, so that a second call, in whatever run, only reads them.
+    preprocessing and the images, so that a second call, also of another run, only reads them.
 
     Args:
-        model: its backbone counts, and its head does not. It runs on a GPU where there is one,
-            and is left in the mode and on the device that it was in and on.
+        model: only its backbone is used, on a GPU where there is one. Afterwards the model is in
+            its former mode and on its former device.
         table: the pairs.
         batch_size: images a batch.
 
@@ -86,4 +94,14 @@ def features_of(model: Embedder, table: PairsTable, batch_size: int = 64) -> Fea
     failures = [str(line) for chunk, _ in chunks for line in np.load(chunk / "failures.npy")]
     rows = readable(table.name, failures)
     values = np.concatenate([np.load(chunk / "features.npy") for chunk, _ in chunks])
-    return Features(values[rows], rows, [line for line in failures if line])
+    return Features(table, values[rows], rows, [line for line in failures if line])
+
+
+def head_score(model: Embedder, features: Features) -> float:
+    """Mean cosine between the head's embeddings of features and those of the true prompts."""
+    training = model.training
+    with torch.inference_mode():
+        values = torch.from_numpy(features.values).to(model.mean.device)
+        predicted = model.eval().embed(values).cpu().numpy()
+    model.train(training)
+    return float(cosines(predicted, features.embeddings).mean())

@@ -1,8 +1,8 @@
-"""A table's images as they are trained on: decoded whenever they are asked for, or once and kept.
+"""The images of a table as a run trains on them: decoded each time they are shown, or cached.
 
-Raw pixels read from disk cost a small part of what decoding does (a PNG of 512 px decodes in
-about 8 ms). The price is disk: 150 kB an image at 224 px, where 100,000 images take 15 GB. Kept or
-not, the pixels are the same to the bit, so that whether there was room for them changes no run.
+To read raw pixels from disk takes a small part of the time of decoding (a PNG of 512 px decodes in
+about 8 ms). The price is disk space: 150 kB an image at 224 px, 15 GB for 100,000 images. The
+pixels are the same to the bit either way, so the space on the disk does not change a run.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from unprompt.training.data.chunk_cache import (
     readable,
 )
 
-KIND = "pictures"
+CACHE = "images"
 """Folder of the cache that holds them."""
 
 CHUNK = 256
 """TrainingImages that are held in memory until they are written: 40 to 150 MB."""
 
 MARGIN = 1.3
-"""Shorter side of a picture that crops are cut from, at most, as a multiple of the input's: at
-this one a crop of 60 % of the area need not be enlarged."""
+"""Largest shorter side of an image for crops, as a multiple of the input's side: then a crop of
+60 % of the area needs no enlarging."""
 
 
-class _Kept:
-    """Where the pixels of each row lie.
+class _CachedPixels:
+    """The places of each row's pixels in the cache.
 
     Args:
-        chunks: the folder of each `CHUNK` rows.
+        chunks: the folders, each of `CHUNK` rows.
 
     Attributes:
-        failures: for each row why it cannot be decoded, or an empty string.
+        failures: for each row the reason why it cannot be decoded, or an empty string.
     """
 
     def __init__(self, chunks: list[Path]):
@@ -68,7 +68,7 @@ class _Kept:
         )
 
     def read(self, row: int) -> np.ndarray:
-        """The pixels of one row, uint8, by a plain read, which keeps no file open.
+        """The pixels of one row, uint8; no file stays open.
 
         Raises:
             FileNotFoundError: the cache was deleted.
@@ -84,13 +84,13 @@ class _Kept:
 
 
 class TrainingImages:
-    """The images of a table as they are trained on.
+    """The images of a table as a run trains on them.
 
     Args:
         table: the pairs.
         preprocessing: the model's input.
-        whole: whether the model gets whole pictures, exactly as an evaluation would take them;
-            otherwise they are for crops, with a shorter side of `MARGIN` times the input's at most.
+        whole: whether the model gets whole images, exactly as in an evaluation; otherwise they are
+            for crops, with a shorter side of at most `MARGIN` times the input's.
     """
 
     def __init__(self, table: PairsTable, preprocessing: Preprocessing, whole: bool):
@@ -98,16 +98,16 @@ class TrainingImages:
         self._preprocessing = preprocessing
         self._whole = whole
         self._side = preprocessing.least_side if whole else math.ceil(MARGIN * preprocessing.size)
-        self._kept: _Kept | None = None
+        self._cached: _CachedPixels | None = None
 
     def __len__(self) -> int:
         return len(self._table)
 
     def keep(self) -> Self:
-        """Decode all images that were not decoded before, in threads, and keep their pixels.
+        """Decode all images that are not cached yet, in threads, and cache their pixels.
 
-        They lie in `unprompt.files.cache_dir`, under a name made of the images and of what is done
-        to them. A killed call goes on from where it was.
+        The pixels lie in `unprompt.files.cache_dir`, under a name made of the images and their
+        preprocessing. After a kill the next call continues at the same chunk.
 
         Raises:
             OutputError: the cache cannot be written.
@@ -123,9 +123,9 @@ class TrainingImages:
                     "failures": np.array([failure for _, failure in made]),
                 }
 
-            chunks = in_chunks(KIND, self._key, len(self), make, "Decoding images", CHUNK)
+            chunks = in_chunks(CACHE, self._key, len(self), make, "Decoding images", CHUNK)
             places = [place for place, _ in chunks]
-        self._kept = _Kept(places)
+        self._cached = _CachedPixels(places)
         return self
 
     def bytes_to_keep(self) -> int:
@@ -136,7 +136,7 @@ class TrainingImages:
         """
         if not len(self):
             return 0
-        lacking = missing(KIND, self._key, len(self), CHUNK)
+        lacking = missing(CACHE, self._key, len(self), CHUNK)
         if self._whole:
             return lacking * 3 * self._preprocessing.size**2
         sides = np.full((len(self), 2), self._side, float)
@@ -147,50 +147,50 @@ class TrainingImages:
 
     @property
     def readable(self) -> np.ndarray:
-        """The rows whose images can be decoded, int64; for pictures that are kept.
+        """The rows whose images can be decoded, int64; only after `keep`.
 
         Raises:
-            TableError: none can.
+            TableError: no image can be decoded.
         """
-        if self._kept is None:
-            raise ValueError("these pictures are not kept; call keep()")
-        return readable(self._table.name, self._kept.failures)
+        if self._cached is None:
+            raise ValueError("call keep() first")
+        return readable(self._table.name, self._cached.failures)
 
     def pixels(self, row: int) -> np.ndarray:
-        """The whole picture of one row, counted from 0, as the model takes it.
+        """The whole image of one row, counted from 0, as the model takes it.
 
         Returns:
             uint8 of shape (3, size, size).
 
         Raises:
-            TableError: it cannot be decoded.
+            TableError: the image cannot be decoded.
         """
         if not self._whole:
-            raise ValueError("these pictures are not whole; take image()")
-        kept = self._read(row)
-        return self._preprocessing(self._decode(row)) if kept is None else kept
+            raise ValueError("these images are for crops; call image()")
+        cached = self._read(row)
+        return self._preprocessing(self._decode(row)) if cached is None else cached
 
     def image(self, row: int) -> Image.Image:
-        """The picture of one row, counted from 0, in RGB, for crops.
+        """The image of one row, counted from 0, in RGB, for crops.
 
         Raises:
-            TableError: it cannot be decoded.
+            TableError: the image cannot be decoded.
         """
         if self._whole:
-            raise ValueError("these pictures are whole; take pixels()")
-        kept = self._read(row)
-        return self._decode(row) if kept is None else Image.fromarray(kept)
+            raise ValueError("these images are whole; call pixels()")
+        cached = self._read(row)
+        return self._decode(row) if cached is None else Image.fromarray(cached)
 
     def _read(self, row: int) -> np.ndarray | None:
-        """The pixels of one row as they are kept, or None where they are not.
+        """The cached pixels of one row; None where there are none.
 
-        The cache can be deleted at any time. An image that could not be decoded is tried again, for
-        an error that names this table and not that of the run which kept the others.
+        The cache can be deleted at any time. An image that could not be decoded is tried again, so
+        that the error names this table and not that of the run that made the cache.
         """
-        if self._kept is None or self._kept.failures[row]:
+        if self._cached is None or self._cached.failures[row]:
             return None
         with suppress(FileNotFoundError):
-            return self._kept.read(row)
+            return self._cached.read(row)
         return None
 
     def _decode(self, row: int) -> Image.Image:
@@ -198,7 +198,7 @@ class TrainingImages:
         return image if self._whole else shrunk(image, self._side)
 
     def _decoded(self, row: int) -> tuple[np.ndarray, str]:
-        """Pixels to keep, uint8, as `pixels` or `image` will give them; and why there are none."""
+        """Pixels to cache, uint8, as `pixels` or `image` returns them; and the failure, if any."""
         try:
             image = self._decode(row)
         except TableError as error:

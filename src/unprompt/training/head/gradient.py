@@ -1,4 +1,4 @@
-"""Heads trained by gradient from features that are at hand: cached ones, or a text tower's."""
+"""A head of any type, trained by gradient from features: cached ones, or a text tower's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,53 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unprompt.models.bank.bank import unit
+from unprompt.models.embedder import Embedder
+from unprompt.pairs.table import PairsTable
 from unprompt.progress import track
+from unprompt.training.data.features import features_of, head_score
+from unprompt.training.parameter_groups import by_decay
 
 WARMUP = 0.05
 """Share of the steps in which the learning rate rises from zero."""
+
+
+def fit_by_gradient(
+    model: Embedder,
+    train: PairsTable,
+    val: PairsTable,
+    epochs: int,
+    batch_size: int = 1024,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> float:
+    """Train the head by gradient on the frozen backbone's features, which are computed once.
+
+    Args:
+        model: its head is changed in place, from its present weights, on a GPU where there is one.
+        train: pairs with prompt embeddings.
+        val: likewise, for the score.
+        epochs: passes over the features.
+        batch_size: pairs a step.
+        learning_rate: peak.
+        seed: of the order.
+
+    Returns:
+        The mean cosine on the validation split.
+    """
+    known, unseen = features_of(model, train), features_of(model, val)
+    device = model.mean.device
+    train_head(
+        model.head.to("cuda" if torch.cuda.is_available() else device),
+        known.values,
+        unit(known.embeddings),
+        epochs,
+        batch_size,
+        learning_rate,
+        seed=seed,
+    )
+    model.head.to(device)
+    return head_score(model, unseen)
 
 
 def train_head(
@@ -29,9 +72,9 @@ def train_head(
 ) -> list[float]:
     """Minimise 1 - cosine between the head's output and the true prompt embeddings.
 
-    AdamW, whose learning rate rises for a twentieth of the steps and then falls as a cosine to
-    zero. The head stays on its device and is left in the mode it was in; features go over batch by
-    batch, so that their number is bounded by memory and not by the device's.
+    The optimiser is AdamW; its learning rate rises for a twentieth of the steps and then falls as a
+    cosine to zero. The head stays on its device and in its mode. Features go to the device batch by
+    batch, so that more of them fit than the device has memory for.
 
     Args:
         head: changed in place; features (batch, width) to (batch, dim).
@@ -41,7 +84,7 @@ def train_head(
         batch_size: rows a step; the number of rows where that is smaller.
         learning_rate: peak.
         weight_decay: of weight matrices; biases and norms have none.
-        noise: standard deviation of the Gaussian noise that each showing of a row gets.
+        noise: standard deviation of Gaussian noise, drawn anew whenever a row is shown.
         seed: of order and noise.
 
     Returns:
@@ -50,13 +93,8 @@ def train_head(
     device = next(head.parameters()).device
     batch_size = min(batch_size, len(features))
     steps = epochs * (len(features) // batch_size)
-    matrices = [p for p in head.parameters() if p.ndim > 1]
-    vectors = [p for p in head.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    groups = by_decay(head.parameters(), learning_rate, weight_decay, "head")
+    optimiser = torch.optim.AdamW(groups, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
     training = head.training
     losses = []
@@ -83,7 +121,7 @@ def train_head(
 
 
 def _share(step: int, steps: int) -> float:
-    """Of the peak learning rate, at a step counted from 0."""
+    """Share of the peak learning rate at a step, counted from 0."""
     warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup

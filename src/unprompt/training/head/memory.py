@@ -1,26 +1,18 @@
-"""The memory of a ``classes`` head, in closed form."""
+"""Fits the memory of a ``classes`` head in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from unprompt.errors import UnpromptError
 from unprompt.models.heads import Memory
+from unprompt.training.head.ridge import HeadWeights
 
 PENALTY = 0.003
 """Of the kernel regression, as a multiple of the kernel's mean variance."""
-
-
-@dataclass(frozen=True)
-class _Projection:
-    """Features to their first principal components: ``features @ weight.T + bias``."""
-
-    weight: np.ndarray
-    bias: np.ndarray
 
 
 def fit_memory(
@@ -32,15 +24,15 @@ def fit_memory(
 ) -> None:
     """Choose a memory's landmarks and fit what they add.
 
-    Landmarks are drawn from the pairs, and the regression weighs pairs, so that a source counts by
-    the square root of its size: between pairs alike and sources alike.
+    A source counts by the square root of its size, both in the choice of landmarks and in the
+    regression: half-way between counting every pair alike and counting every source alike.
 
     Args:
-        memory: whose weights are set.
+        memory: its weights are set.
         features: of the backbone, float32 of shape (n, width).
-        missing: what is to be added to the unit-norm prediction, shape (n, dim).
-        sources: where each pair comes from.
-        seed: of the choice.
+        missing: what the memory should add to the unit-norm prediction, shape (n, dim).
+        sources: source of each pair.
+        seed: of the choice of landmarks.
 
     Raises:
         UnpromptError: there are fewer pairs than landmarks.
@@ -53,10 +45,8 @@ def fit_memory(
     _, which, sizes = np.unique(np.array(sources), return_inverse=True, return_counts=True)
     shares = 1 / np.sqrt(sizes[which])
     shares /= shares.sum()
-    projection = _principal(features, shares, memory.DIM)
+    _principal(features, shares, memory.DIM).copy_to(memory.project)
     with torch.no_grad():
-        memory.project.weight.copy_(torch.from_numpy(projection.weight))
-        memory.project.bias.copy_(torch.from_numpy(projection.bias))
         chosen = np.random.default_rng(seed).choice(len(features), count, False, shares)
         placed = memory.project(torch.from_numpy(features[chosen]))
         memory.landmarks.weight.copy_(torch.nn.functional.normalize(placed, dim=-1))
@@ -68,8 +58,8 @@ def fit_memory(
         memory.answers.weight.copy_(torch.from_numpy(answers.T))
 
 
-def _principal(features: np.ndarray, shares: np.ndarray, dim: int) -> _Projection:
-    """The first ``dim`` principal components of standardised features; zeros beyond their width."""
+def _principal(features: np.ndarray, shares: np.ndarray, dim: int) -> HeadWeights:
+    """Features to their first ``dim`` principal components; zeros beyond the features' width."""
     mean = shares @ features
     away = (features - mean).astype(np.float64)
     deviation = np.sqrt(shares @ away**2) + 1e-6
@@ -78,4 +68,4 @@ def _principal(features: np.ndarray, shares: np.ndarray, dim: int) -> _Projectio
     weight = np.zeros((dim, features.shape[1]))
     first = directions[:, ::-1][:, :dim].T
     weight[: len(first)] = first / deviation
-    return _Projection(weight, -weight @ mean)
+    return HeadWeights(weight, -weight @ mean)

@@ -1,9 +1,9 @@
-"""A head pre-trained from prompts alone, which makes CLIP's image tower a zero-shot embedder.
+"""A head fitted to prompts alone, which makes CLIP's image tower a zero-shot embedder.
 
-CLIP's two towers put an image and the text that describes it near one another. A head that maps
-CLIP's features of a prompt to its prompt embedding therefore maps CLIP's features of the image
-there too, without having seen one: the 7th place of the Kaggle competition started from such a
-head. Prompts cost nothing, so there can be a million of them.
+CLIP maps an image and the text that describes it to nearby points. So a head that maps CLIP's
+features of a prompt to its prompt embedding also maps CLIP's features of the image there, without
+having seen an image: the 7th place of the Kaggle competition started from such a head. Prompts cost
+nothing, so there can be a million of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
@@ -23,20 +22,22 @@ from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.text_towers import create_text_tower
 from unprompt.predicting.public_weights import advice
 from unprompt.training.head.gradient import train_head
-from unprompt.training.head.linear_probe import best_ridge
+from unprompt.training.head.linear_probe import last_layer
+from unprompt.training.head.ridge import best_ridge
 
 HELD_OUT = 0.05
-"""Share of the prompts that the head is scored on and not fitted to."""
+"""Share of the prompts that score the head instead of fitting it."""
 
 
 @dataclass(frozen=True)
-class TextHead:
-    """A head fitted from prompts alone.
+class ZeroShotHead:
+    """A head fitted to prompts alone.
 
     Attributes:
         embedder: the image tower with that head.
-        cosine: mean cosine on the prompts held out, from text to prompt embedding.
-        prompts: how many it was fitted to.
+        cosine: mean cosine on held-out prompts, between the head's output for the text features
+            and the prompt embedding.
+        prompts: number of prompts that it was fitted to.
     """
 
     embedder: Embedder
@@ -44,7 +45,7 @@ class TextHead:
     prompts: int
 
 
-def pretrain(
+def fit_zero_shot_head(
     backbone: str,
     prompts: list[str],
     head: HeadConfig | None = None,
@@ -53,28 +54,29 @@ def pretrain(
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2",
     device: str = "cpu",
     seed: int = 0,
-) -> TextHead:
-    """Fit a head from a text tower's features of prompts to their prompt embeddings.
+) -> ZeroShotHead:
+    """Fit a head that maps a text tower's features of prompts to their prompt embeddings.
 
     Text features and prompt embeddings are kept on disk, so that a second call is quick.
 
     Args:
         backbone: image and text tower: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
-        prompts: distinct prompts are taken once each.
-        head: linear by default, which is fitted in closed form (the ridge penalty by its score on
-            held-out prompts); an ``mlp`` is trained by gradient. Features are brought to unit norm.
+        prompts: a prompt that comes more than once counts once.
+        head: linear by default, which is fitted in closed form with the ridge penalty that scores
+            best on held-out prompts; an ``mlp`` is trained by gradient. Features are brought to
+            unit norm.
         noise: standard deviation, in each dimension, of Gaussian noise on the text features. Texts
-            and images lie in two separate cones of the shared space; noise makes the head less
-            particular about which (CapDec; Nukrai et al. 2022, arXiv 2211.00575).
-        epochs: passes, for an ``mlp``.
+            and images lie in two separate cones of the shared space; noise makes the head depend
+            less on the cone (CapDec; Nukrai et al. 2022, arXiv 2211.00575).
+        epochs: passes over the prompts, for an ``mlp``.
         encoder: the target encoder.
         device: ``cpu`` or ``cuda``.
-        seed: of what is held out, of order and of noise.
+        seed: of the choice of held-out prompts, of order and of noise.
 
     Raises:
-        ModelNotFoundError: the model cannot be had.
-        UnpromptError: it has no text tower, one of another width than the image tower's, or there
-            are fewer than 40 distinct prompts.
+        ModelNotFoundError: the model is not here and cannot be downloaded.
+        UnpromptError: the model has no text tower, its text features are not as wide as its image
+            features, or there are fewer than 40 distinct prompts.
     """
     prompts = list(dict.fromkeys(prompts))
     if len(prompts) < 2 / HELD_OUT:
@@ -94,10 +96,10 @@ def pretrain(
     held_out, known = np.split(order, [round(HELD_OUT * len(order))])
     module = create_head(settings, images.dim, embeddings.shape[1]).to(device)
     if settings.type == "linear":
-        _, _, weight, bias = best_ridge(
+        weights, _, _ = best_ridge(
             features[known], embeddings[known], features[held_out], embeddings[held_out], noise
         )
-        set_linear(module, weight, bias)
+        weights.copy_to(last_layer(module))
     else:
         pairs = features[known], embeddings[known]
         train_head(module, *pairs, epochs, noise=noise, seed=seed)
@@ -108,14 +110,4 @@ def pretrain(
     config = EmbedderConfig(images.config, settings, embeddings.shape[1], encoder)
     embedder = Embedder(config, images)
     embedder.head.load_state_dict(module.state_dict())
-    return TextHead(embedder.eval(), float(cosine), len(known))
-
-
-def set_linear(head: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Set the last layer, which is linear, of a head."""
-    assert isinstance(head, nn.Sequential)  # noqa: S101 - what create_head builds
-    layer = head[-1]
-    assert isinstance(layer, nn.Linear)  # noqa: S101 - likewise
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
+    return ZeroShotHead(embedder.eval(), float(cosine), len(known))

@@ -12,7 +12,7 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.models.heads import HeadConfig
 from unprompt.models.text_towers import create_text_tower
-from unprompt.training.head.text_head import pretrain
+from unprompt.training.head.zero_shot import fit_zero_shot_head
 
 PROMPTS = list(compose(120, style="sketch"))
 
@@ -26,7 +26,7 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("head", [HeadConfig(), HeadConfig("mlp", hidden=64)])
 def test_the_head_maps_texts_to_their_prompt_embeddings(backbone, head, tmp_path):
     """A random text tower keeps some of what a prompt says, so a head learns from it."""
-    fitted = pretrain(backbone, PROMPTS + PROMPTS[:7], head, epochs=300)
+    fitted = fit_zero_shot_head(backbone, PROMPTS + PROMPTS[:7], head, epochs=300)
     assert fitted.prompts == 114
     known = encode(PROMPTS, precision="fp32")
     mean = cosines(np.tile(known.mean(axis=0), (len(known), 1)), known).mean()
@@ -49,7 +49,7 @@ def test_the_head_maps_texts_to_their_prompt_embeddings(backbone, head, tmp_path
 
 def test_the_same_call_gives_the_same_head_and_noise_another(backbone):
     def weights(noise: float) -> torch.Tensor:
-        return pretrain(backbone, PROMPTS, noise=noise).embedder.head[-1].weight.detach()
+        return fit_zero_shot_head(backbone, PROMPTS, noise=noise).embedder.head[-1].weight.detach()
 
     plain = weights(0)
     assert torch.equal(plain, weights(0))
@@ -59,10 +59,10 @@ def test_the_same_call_gives_the_same_head_and_noise_another(backbone):
 
 def test_what_cannot_be_fitted(backbone):
     with pytest.raises(UnpromptError, match="39 distinct prompts are too few"):
-        pretrain(backbone, PROMPTS[:39] * 5)
+        fit_zero_shot_head(backbone, PROMPTS[:39] * 5)
     with pytest.raises(UnpromptError, match="has no text tower"):
-        pretrain("timm/test_resnet", PROMPTS)
+        fit_zero_shot_head("timm/test_resnet", PROMPTS)
     library, _, place = backbone.partition("/")
     if library == "hf_clip":
         with pytest.raises(UnpromptError, match=r"32 wide .* 16, .* name a CLIP as hf_clip"):
-            pretrain(f"hf/{place}", PROMPTS)
+            fit_zero_shot_head(f"hf/{place}", PROMPTS)

@@ -1,0 +1,70 @@
+"""The table of a run: the recipe's pairs or texts with embeddings and splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from unprompt.curating.encode_file import with_embeddings
+from unprompt.curating.split import split_by_group
+from unprompt.encoding import encode
+from unprompt.errors import RecipeError, TableError
+from unprompt.pairs.prompt_file import prompts_of
+from unprompt.pairs.table import Pair, PairsTable, load
+from unprompt.training.recipe import Recipe
+
+
+def prepare_pairs(recipe: Recipe) -> PairsTable:
+    """The recipe's pairs with embeddings, and with groups and splits where they have no splits.
+
+    A table that already has splits keeps them; its rows without a split are not used.
+
+    Raises:
+        RecipeError: ``data.fold`` is not a fold of the table.
+        TableError: the table cannot be read.
+    """
+    data = recipe.data
+    table = with_embeddings(load(data.table), recipe.model.encoder, precision="fp32")
+    if data.fold is not None:
+        return _with_fold_held_out(table, data.fold)
+    if any(table.column("split")):
+        return table
+    return split_by_group(table, data.val, data.test, data.threshold, recipe.seed).table
+
+
+def _with_fold_held_out(table: PairsTable, fold: int) -> PairsTable:
+    """The table with one fold as ``val`` and the others, except ``test``, as ``train``."""
+    if "fold" not in table.data.column_names:
+        raise RecipeError(
+            f"data.fold={fold}: {table.name} has no folds; run: unprompt split --folds"
+        )
+    folds = table.column("fold")
+    if fold not in folds:
+        known = sorted({number for number in folds if number is not None})
+        raise RecipeError(f"data.fold={fold}: {table.name} has the folds {known}")
+    splits = [
+        split if split in (None, "test") else "val" if number == fold else "train"
+        for split, number in zip(table.column("split"), folds, strict=True)
+    ]
+    return table.with_columns({"split": splits})
+
+
+def prepare_texts(recipe: Recipe) -> PairsTable:
+    """The distinct texts of a decoder's recipe, with embeddings and splits, without images.
+
+    Raises:
+        TableError: the texts cannot be read, or are too few.
+    """
+    source = recipe.data.table
+    texts = list(dict.fromkeys(" ".join(text.split()) for text in prompts_of(source)))
+    count = max(1, round(recipe.data.val * len(texts)))
+    if len(texts) - count < 2:
+        raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")
+    held_out = set(np.random.default_rng(recipe.seed).permutation(len(texts))[:count].tolist())
+    rows = [
+        Pair(str(row), "", text, split="val" if row in held_out else "train")
+        for row, text in enumerate(texts)
+    ]
+    table = PairsTable.from_pairs(rows, Path(source).parent, str(source))
+    return table.with_columns({"embedding": encode(texts, recipe.model.encoder)})
