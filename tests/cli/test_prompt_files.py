@@ -114,7 +114,7 @@ def test_train_a_decoder(table, no_prompts, tmp_path):
     }
     OmegaConf.save(OmegaConf.create(recipe), tmp_path / "recipe.yaml")
     call("train", tmp_path / "recipe.yaml")
-    assert prompts_of(tmp_path / "run" / "texts.parquet") == PROMPTS
+    assert prompts_of(tmp_path / "run" / "pairs.parquet") == PROMPTS
     again = (f"output={tmp_path / 'none'}", f"data.table={no_prompts}")
     refuses("train", tmp_path / "recipe.yaml", *again)
 

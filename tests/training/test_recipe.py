@@ -207,9 +207,11 @@ def test_a_value_out_of_range_names_its_key(write, override):
 def test_values_that_exclude_each_other(write):
     message = refused(write(TABLE), ["schedule.linear_probe=true", "model.head.type=mlp"])
     assert "schedule.linear_probe fits a linear or a classes head" in message
-    assert "nothing would be learned" in refused(write(TABLE), ["loss.cosine=0"])
+    assert "nothing is trained" in refused(write(TABLE), ["loss.cosine=0"])
     message = refused(write(TABLE + "captioner: {}\n"), ["optimiser.ema=0.9"])
-    assert "optimiser.ema is of embedders; this recipe has a captioner" in message
+    assert "optimiser.ema is for embedders; this recipe has a captioner" in message
+    message = refused(write(TABLE + "captioner: {}\ndecoder: {}\n"))
+    assert "a recipe has a captioner or a decoder, not both" in message
 
 
 @pytest.mark.parametrize("override", ["epochs", "=5", "", "a=[1,"])
