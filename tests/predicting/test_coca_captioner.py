@@ -63,9 +63,9 @@ def test_captions_are_those_of_the_weights(folder: Path, tmp_path: Path) -> None
     """Saved in the Hugging Face form, the same model says the same."""
     model = load_model(folder, device="cpu")
     assert isinstance(model, CoCaCaptioner)
-    from unprompt.models.coca.open_clip import from_open_clip
+    from unprompt.models.coca import CoCa
 
-    from_open_clip(folder).save_pretrained(tmp_path)
+    CoCa.from_open_clip(folder).save_pretrained(tmp_path)
     model.processor.save_pretrained(tmp_path)
     pixels = np.stack([model.preprocessing(image) for image in IMAGES])
     assert load_model(tmp_path, device="cpu").run(pixels)[2] == model.run(pixels)[2]

@@ -11,7 +11,6 @@ import torch
 from unprompt.devices import choose_device, placed
 from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.models.coca import CoCaForConditionalGeneration, CoCaProcessor
-from unprompt.models.coca.open_clip import from_open_clip
 from unprompt.models.coca.packing import pack
 from unprompt.models.image_towers import normalised
 from unprompt.models.model_names import OpenClipName
@@ -75,7 +74,8 @@ class CoCaCaptioner(Captioner):
         if isinstance(place, OpenClipName):
             tag = place.weights or (MSCOCO_TAG if place.source == "architecture" else None)
             on_disk = place.source in ("local-dir", "file")
-            model = from_open_clip(Path(place.place) if on_disk else place.model, tag)
+            path = Path(place.place) if on_disk else place.model
+            model = CoCaForConditionalGeneration.from_open_clip(path, tag)
             processor = CoCaProcessor.from_config(model.config)
         else:
             model = CoCaForConditionalGeneration.from_pretrained(place)

@@ -15,7 +15,6 @@ from unprompt.evaluating.evaluation import Evaluation, evaluate
 from unprompt.models.coca import CoCaConfig, CoCaForConditionalGeneration, CoCaProcessor
 from unprompt.models.coca.freezing import TOWERS, freeze
 from unprompt.models.coca.losses import IGNORED
-from unprompt.models.coca.open_clip import from_open_clip
 from unprompt.models.model_names import OpenClipName
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.pairs.table import PairsTable
@@ -84,7 +83,8 @@ def build_captioner(settings: Captioner) -> tuple[CoCaForConditionalGeneration, 
             raise RecipeError(f"captioner.arguments: {error}") from error
     elif settings.model.startswith("open_clip/"):
         name = OpenClipName.parse(settings.model)
-        model = from_open_clip(name.model, settings.pretrained or name.weights)
+        weights = settings.pretrained or name.weights
+        model = CoCaForConditionalGeneration.from_open_clip(name.model, weights)
     else:
         model = CoCaForConditionalGeneration.from_pretrained(settings.model)
     model.config.update(

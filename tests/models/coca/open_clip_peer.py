@@ -177,7 +177,7 @@ def our_model(stated: dict[str, Any], seed: int = 0) -> Any:
 
 def our_captions(model: Any, pixels: torch.Tensor, case: Case) -> list[list[int]]:
     """Captions found by open_clip's rules, so that they can be compared with its own."""
-    from unprompt.models.coca.scores import OpenClipScores
+    from unprompt.models.coca.open_clip_scores import OpenClipScores
 
     name, shortest, longest = case
     settings = SEARCHES[name][1] | {"min_length": shortest, "max_length": longest}

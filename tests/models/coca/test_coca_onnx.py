@@ -49,5 +49,5 @@ def test_the_graphs_step_by_step(pixels, tmp_path):
 
 def test_towers_of_different_heads_are_refused(tmp_path):
     other = CoCaConfig(**CONFIG.to_diff_dict() | {"text_heads": 2})
-    with pytest.raises(ValueError, match="heads must be as many"):
+    with pytest.raises(ValueError, match="need the same number of heads"):
         export_onnx(CoCaForConditionalGeneration(other), tmp_path)

@@ -13,7 +13,7 @@ from unprompt.errors import UnpromptError
 from unprompt.models.coca import CoCaCache
 from unprompt.models.coca.layers import CrossAttention, Mlp
 from unprompt.models.coca.open_clip import load_open_clip
-from unprompt.models.coca.packing import pack
+from unprompt.models.coca.packing import PackedLinear, pack
 
 MODEL = our_model().eval()
 torch.manual_seed(0)
@@ -201,7 +201,7 @@ def test_groups_of_beams_that_nothing_drives_apart(model, pixels):
     """open_clip's default search, 6 beams in 3 groups; transformers 5 refuses it."""
     grouped = model.generate(pixels, num_beams=6, num_beam_groups=3, max_length=12)
     assert torch.equal(grouped, model.generate(pixels, num_beams=2, max_length=12))
-    with pytest.raises(ValueError, match="num_beams=5 is no multiple of num_beam_groups=3"):
+    with pytest.raises(ValueError, match="num_beams=5 is not a multiple of num_beam_groups=3"):
         model.generate(pixels, num_beams=5, num_beam_groups=3)
 
 
@@ -303,6 +303,36 @@ def test_a_packed_model_steps_on_from_chunks_and_other_rows(model, pixels):
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
         for _ in range(2):  # there and back: rows of different images do not change places
             cache.reorder_cache(torch.tensor([0, 2, 1]))
+
+
+def test_a_packed_model_is_not_saved_without_its_weights(model, tmp_path):
+    packed = pack(copy.deepcopy(model))
+    for save in (packed.state_dict, lambda: packed.save_pretrained(tmp_path)):
+        with pytest.raises(UnpromptError, match=r"cannot be saved.* before `pack`"):
+            save()
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_packed_layers_take_any_strides(dtype):
+    layer = torch.nn.Linear(48, 64).to(dtype)
+    layer.weight = torch.nn.Parameter(layer.weight.T.contiguous().T)
+    layer.bias = torch.nn.Parameter(torch.randn(64, 2, dtype=dtype)[:, 0])
+    packed = PackedLinear(layer)
+    rows = torch.randn(2, 48, 5, dtype=dtype).transpose(1, 2)
+    for x in (rows, rows[:, ::2], rows[:1].expand(3, -1, -1)):
+        torch.testing.assert_close(packed(x), layer(x), atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("outside", [-1, 94])
+def test_token_ids_outside_the_vocabulary_are_refused(model, pixels, outside):
+    ids = texts([7, 3, 5])
+    ids[1, 1] = outside
+    for one in (model, pack(copy.deepcopy(model))):
+        for call in (one.generate, lambda *given: one(*reversed(given))):  # noqa: B023
+            with pytest.raises(ValueError, match=f"token id {outside} is outside the vocabulary"):
+                call(pixels, ids)
 
 
 def test_only_models_on_a_cpu_are_packed(model):

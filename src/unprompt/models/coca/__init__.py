@@ -1,4 +1,4 @@
-"""CoCa, the captioner: image → prompt text."""
+"""CoCa, the captioner: it reads an image and writes a prompt."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
@@ -9,7 +9,7 @@ from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
 from unprompt.models.coca.processing import CoCaProcessor
 
 CoCa = CoCaForConditionalGeneration
-"""The captioner by its short name: ``CoCa.from_open_clip(...)``, ``CoCa.from_pretrained(...)``."""
+"""Short name of the captioner: ``CoCa.from_open_clip(...)``, ``CoCa.from_pretrained(...)``."""
 
 AutoConfig.register(CoCaConfig.model_type, CoCaConfig)
 AutoModel.register(CoCaConfig, CoCaModel)

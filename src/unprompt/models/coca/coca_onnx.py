@@ -1,6 +1,6 @@
-"""CoCa as two ONNX graphs: one that encodes images, one that foresees the next token.
+"""Export CoCa as two ONNX graphs: one encodes images, one predicts the next token.
 
-The graphs need ONNX Runtime only. The first is run once an image, the second once a token:
+The graphs need only ONNX Runtime. The first runs once an image, the second once a token:
 
 - ``encoder.onnx``: ``pixels`` (images, 3, size, size) → ``image_keys``, ``image_values``
   (layers, images, heads, tokens, width of a head).
@@ -29,8 +29,8 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     """Write both graphs.
 
     Args:
-        model: on a CPU, in fp32, not packed. Its text and decoder heads must be as many.
-        folder: made where it is missing.
+        model: on a CPU, in fp32, not packed, with as many text heads as decoder heads.
+        folder: created if missing.
 
     Raises:
         ValueError: the two text towers have different numbers of heads.
@@ -38,7 +38,9 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     """
     config = model.config
     if config.text_heads != config.decoder_heads:
-        raise ValueError("one tensor of keys holds both text towers: their heads must be as many")
+        raise ValueError(
+            "one tensor holds the keys of both text towers, so they need the same number of heads"
+        )
     width = config.hidden_size // config.decoder_heads
     layers = config.text_layers + config.decoder_layers
     past = torch.zeros(layers, 2, config.decoder_heads, 3, width)
@@ -46,7 +48,7 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     encoder, decoder = _Encoder(model).eval(), _Decoder(model).eval()
     with torch.no_grad():
         image_keys, image_values = encoder(pixels)
-    # The exporter takes one tensor given twice for one input: give copies.
+    # The exporter takes the same tensor given twice for one input, so give copies.
     token = torch.zeros(2, 1, dtype=torch.long)
     images, length = torch.export.Dim("images"), torch.export.Dim("past")
     _export(
@@ -109,7 +111,7 @@ class _Encoder(nn.Module):
 
 
 class _Past:
-    """What a `SelfAttention` asks of a cache, over plain tensors."""
+    """The part of `CoCaCache` that `SelfAttention` uses, on plain tensors."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor):
         self._past = keys, values

@@ -1,4 +1,4 @@
-"""The shape of a CoCa model, and what stands for text in it."""
+"""The configuration of a CoCa model: sizes of its towers, special tokens, weights of its losses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 class CoCaConfig(PreTrainedConfig):
     """Configuration of CoCa (Yu et al. 2022, arXiv 2205.01917); the defaults are ``coca_ViT-B-32``.
 
-    The image tower is as wide as it likes; its pooler brings image tokens to ``hidden_size``, the
-    width of both text towers and of the shared embedding space.
+    The image tower has a width of its own. Its pooler projects image tokens to ``hidden_size``,
+    the width of both text towers and of the shared embedding space.
 
     Attributes:
         image_size: side of the square input in pixels.
@@ -26,19 +26,20 @@ class CoCaConfig(PreTrainedConfig):
         text_heads: its attention heads.
         decoder_layers: pairs of self- and cross-attention blocks of the multimodal decoder.
         decoder_heads: its attention heads.
-        mlp_ratio: width of each MLP over the width of its tower.
+        mlp_ratio: width of each MLP divided by the width of its tower.
         hidden_act: activation of every MLP: ``gelu``, or ``quick_gelu``.
         layer_norm_eps: epsilon of every layer norm.
-        vocab_size: token ids.
-        context_length: tokens of text, start and end included; the class token comes on top.
-        filler_token_id: the token that stands after the end of a text when the class token looks
-            at it (open_clip pads with 0). It is never a target, and never written by `generate`.
-        correct_cls_mask: whether the class token sees itself and no padding. The published weights
-            were trained with open_clip's mask, which is one position off: the class token sees the
-            first position after the text, and itself only where a text fills the context.
+        vocab_size: number of token ids.
+        context_length: tokens of text, start and end included, without the class token.
+        filler_token_id: the token after the end of a text that the class token attends to
+            (open_clip pads with 0). It is never a target, and `generate` never writes it.
+        correct_cls_mask: whether the class token attends to itself and to no padding. The
+            published weights were trained with open_clip's mask, which is one position off: the
+            class token attends to the first position after the text, and to itself only if the
+            text fills the context.
         logit_scale_init_value: logarithm of the initial contrastive scale.
         caption_weight: weight of the captioning loss.
-        contrastive_weight: weight of the contrastive loss; at 0 its branch is not computed.
+        contrastive_weight: weight of the contrastive loss; 0 skips the contrastive branch.
     """
 
     model_type = "coca"

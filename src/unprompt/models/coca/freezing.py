@@ -1,4 +1,4 @@
-"""Which parts of CoCa learn."""
+"""Freeze a tower of CoCa, or its first blocks, for training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TOWERS = ("image", "text", "decoder")
 def freeze(
     model: CoCaModel | CoCaForConditionalGeneration, tower: str, blocks: int | None = None
 ) -> None:
-    """Keep a tower, or its lower part, as it is.
+    """Exclude a tower, or its lower part, from training.
 
     Args:
         model: changed in place.
         tower: ``image``, ``text`` or ``decoder``.
-        blocks: freeze the first so many blocks and what lies below them (embeddings, patches);
-            for the decoder a block is a pair of self- and cross-attention. None freezes the whole
-            tower, pooler and projection included.
+        blocks: freeze this many first blocks and the embeddings below them. In the decoder, a
+            block is a pair of self- and cross-attention. None freezes the whole tower, with its
+            pooler and projection.
 
     Raises:
-        ValueError: there is no such tower, or it has no such number of blocks.
+        ValueError: there is no such tower, or it has fewer blocks.
     """
     if tower not in TOWERS:
         raise ValueError(f"'{tower}': must be one of {', '.join(TOWERS)}")

@@ -1,4 +1,4 @@
-"""How CoCa writes captions: `transformers.GenerationMixin`, with CoCa's cache and images."""
+"""Caption generation: `transformers.GenerationMixin` with CoCa's cache and images."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from transformers.generation.streamers import BaseStreamer
 
 from unprompt.models.coca.kv_cache import CoCaCache
 from unprompt.models.coca.outputs import CoCaImageOutput
-from unprompt.models.coca.texts import to_prompt
-from unprompt.models.coca.top_p import NucleusWarper, draw
+from unprompt.models.coca.text_masks import check_token_ids, to_prompt
+from unprompt.models.coca.token_sampling import NucleusWarper, sample_tokens
 
 
 class CoCaGenerationMixin(GenerationMixin):
-    """What `transformers.GenerationMixin` does, on CoCa's cache and images.
+    """`transformers.GenerationMixin` with CoCa's cache and images.
 
-    Greedy and beam search, sampling, constraints and everything else are its own. Greedy search
-    and sampling run in a shorter loop, and sampling draws with `draw`, so that a seed gives other
-    captions than the library's loop, which serves ``return_dict_in_generate``, would give.
+    Beam search, constraints and all other options are those of transformers. Greedy search and
+    sampling run in a shorter loop. Sampling uses `sample_tokens`, so one seed gives different
+    captions here and in the loop of transformers (which runs for ``return_dict_in_generate``).
     """
 
     @torch.no_grad()
@@ -43,16 +43,21 @@ class CoCaGenerationMixin(GenerationMixin):
 
         Args:
             pixel_values: (images, 3, size, size), normalised.
-            input_ids: beginnings of captions to go on with, (images, length), as the processor
-                makes them: an end token and padding are taken off.
+            input_ids: beginnings of captions to continue, (images, length), as the processor
+                makes them; end tokens and padding are removed.
             attention_mask: of ``input_ids``.
             image_outputs: from ``model.encode_images``, instead of pixels.
-            **arguments: as for `transformers.GenerationMixin.generate`. ``num_beam_groups``
-                without ``diversity_penalty``, open_clip's default, costs one group's search only.
+            **arguments: as for `transformers.GenerationMixin.generate`. With ``num_beam_groups``
+                and no ``diversity_penalty`` (open_clip's default) all groups are the same, so one
+                is searched.
 
         Returns:
             Token ids (images * num_return_sequences, length), start token first; or an output
             object with ``return_dict_in_generate=True``.
+
+        Raises:
+            ValueError: there are no images, a token id is outside the vocabulary, or the
+                captions would be longer than the context.
         """
         if arguments.get("num_beam_groups") and not arguments.get("diversity_penalty"):
             arguments["num_beams"] = _beams_of_a_group(**arguments)
@@ -67,6 +72,7 @@ class CoCaGenerationMixin(GenerationMixin):
             start = network.config.bos_token_id
             input_ids = torch.full((images, 1), start, device=network.device)
         else:
+            check_token_ids(input_ids, network.config)
             input_ids, attention_mask = to_prompt(input_ids, attention_mask, network.config)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -93,9 +99,9 @@ class CoCaGenerationMixin(GenerationMixin):
         streamer: BaseStreamer | None = None,
         **inputs: Any,
     ) -> Any:
-        """Greedy search and sampling: the library's loop without what captions do not need.
+        """Greedy search and sampling in a shorter loop than that of transformers.
 
-        Its own serves who asks for more than tokens, or brings no cache or a used one.
+        The loop of transformers runs when more than tokens are wanted, or without a new cache.
         """
         cache: CoCaCache | None = inputs.get("past_key_values")
         pad = generation_config.pad_token_id
@@ -111,7 +117,7 @@ class CoCaGenerationMixin(GenerationMixin):
                 **inputs,
             )
         network: Any = self
-        choose = draw if generation_config.do_sample else partial(torch.argmax, dim=-1)
+        choose = sample_tokens if generation_config.do_sample else partial(torch.argmax, dim=-1)
         pads = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         unfinished = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
         new, images, mask = input_ids, inputs["image_outputs"], inputs["attention_mask"]
@@ -139,7 +145,7 @@ class CoCaGenerationMixin(GenerationMixin):
 
 
 def _beams_of_a_group(num_beam_groups: int, num_beams: int = 1, **_: Any) -> int:
-    """Beams of each group; nothing drives the groups apart, so that all find the same."""
+    """Beams in one group; without a penalty all groups find the same captions."""
     if num_beams % num_beam_groups:
-        raise ValueError(f"num_beams={num_beams} is no multiple of {num_beam_groups=}")
+        raise ValueError(f"num_beams={num_beams} is not a multiple of {num_beam_groups=}")
     return num_beams // num_beam_groups

@@ -1,4 +1,4 @@
-"""What cached generation keeps between steps."""
+"""The cache of keys and values that generation keeps between steps."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from unprompt.models.coca.configuration import CoCaConfig
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
-# Positions by which buffers grow at least; beyond, they double.
+# Buffers grow by at least this many positions; larger ones double.
 _GROWTH = 16
 
 
 class CoCaCache(Cache):
     """Keys and values of both text towers, and of the image.
 
-    Each self-attention layer (the text tower's first, then the decoder's) has a buffer to which a
-    step adds its positions. The image's keys and values of each cross-attention are computed once
-    and kept once per image: all beams and samples of an image attend to the same copy.
+    Each self-attention layer (those of the text tower first, then those of the decoder) has a
+    buffer, and each step adds its positions. The keys and values of an image are computed once for
+    each cross-attention; all beams and samples of the image attend to the same copy.
 
-    Beam search moves rows at every step. Here nothing moves: the beams of an image stay side by
-    side in one buffer, each row remembers which beam wrote each of its positions, and a mask shows
-    it just those. A step thus writes one position and copies none. No gradient flows through.
+    Beam search reorders rows at every step, but no keys are moved: the beams of an image share one
+    buffer, each row records which beam wrote each of its positions, and a mask hides the others.
+    So a step writes one position and copies none. Gradients do not flow through the cache.
 
     Attributes:
-        beams: rows that belong together: beams of one image, among which `reorder_cache` chooses.
+        beams: rows in a group: the beams of one image, which `reorder_cache` reorders.
         image: for each cross-attention, keys and values of shape (images, heads, tokens, width of
             a head); empty before the first step.
     """
@@ -36,23 +36,23 @@ class CoCaCache(Cache):
         self.reset()
 
     def reset(self) -> None:
-        """Forget texts and images."""
+        """Remove all texts and images."""
         self.image: list[KeysValues] = []
         # Keys and values of the layers of each tower, text first: (layers, 2, groups, heads,
         # capacity, beams, width of a head).
         self._buffers: list[torch.Tensor] = []
         self._length = 0
-        # For each layer of the step under way: where it writes, and all its keys and values.
+        # For each layer of the current step: where it writes, and all its keys and values.
         self._layers: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         # The beam that wrote each position of each row, (rows, length).
         self._writers: torch.Tensor | None = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions held, the same in every layer."""
+        """Number of positions in the cache, the same in every layer."""
         return self._length
 
     def extend(self, config: CoCaConfig, rows: int, length: int, device: torch.device) -> None:
-        """Announce a step of ``length`` positions in each row; `append` to every layer follows."""
+        """Begin a step of ``length`` positions in each row, before `append` to every layer."""
         self._towers = (
             (config.text_layers, config.text_heads),
             (config.decoder_layers, config.decoder_heads),
@@ -64,14 +64,14 @@ class CoCaCache(Cache):
         self._writers = own if known is None else torch.cat([known, own], dim=1)
 
     def spread(self, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Turn a mask over a row's own positions into one over all that its group wrote.
+        """Turn a mask over the positions of a row into one over all positions of its group.
 
         Args:
-            mask: bool, (rows or 1, 1, new positions, positions), or None where the new positions,
-                one a row, see all.
+            mask: bool, (rows or 1, 1, new positions, positions); None if each row has one new
+                position, which attends to all.
 
         Returns:
-            bool, (groups, 1, beams * new positions, positions * beams); as given for one beam.
+            bool, (groups, 1, beams * new positions, positions * beams); ``mask`` if beams is 1.
         """
         if self.beams == 1 or self._writers is None:
             return mask
@@ -102,7 +102,7 @@ class CoCaCache(Cache):
         return keys, values
 
     def _cut(self, rows: int, length: int, width: int, like: torch.Tensor) -> None:
-        """Cut the buffers for a step, all layers at once: a layer is left with one copy to do."""
+        """Slice the buffers for a step of all layers at once, so that each layer only copies."""
         start, end = self._length, self._length + length
         if not self._buffers:
             groups = rows // self.beams
@@ -120,7 +120,7 @@ class CoCaCache(Cache):
             self._layers += zip(new.unbind(0), keys.unbind(0), values.unbind(0), strict=True)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Go on with other rows: row r with what row ``beam_idx[r]``, of the same image, holds."""
+        """Continue row r from the texts of row ``beam_idx[r]``, which has the same image."""
         order = beam_idx.long()
         if self._writers is not None:
             self._writers = self._writers[order]
@@ -128,7 +128,7 @@ class CoCaCache(Cache):
         self._buffers = [buffer[:, :, order] for buffer in self._buffers]
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last ``-tokens_to_remove`` positions."""
+        """Remove the last ``-tokens_to_remove`` positions (a negative number)."""
         self._length += tokens_to_remove
         if self._writers is not None:
             self._writers = self._writers[:, : self._length]
@@ -143,7 +143,7 @@ class CoCaCache(Cache):
 
     @property
     def is_compileable(self) -> bool:
-        """Whether its shapes stay the same from step to step."""
+        """Whether shapes stay the same from step to step."""
         return False
 
 

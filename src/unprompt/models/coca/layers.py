@@ -1,4 +1,4 @@
-"""The building blocks of CoCa's towers: pre-norm transformer blocks and the attentional pooler.
+"""The blocks of CoCa's towers: pre-norm transformer blocks and the attentional pooler.
 
 Shapes are written (rows, length, width): a row is a text or an image.
 """
@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.kv_cache import CoCaCache, KeysValues
-from unprompt.models.coca.texts import Ragged
+from unprompt.models.coca.text_masks import Ragged
 
 
 class Mlp(nn.Module):
@@ -35,11 +35,11 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself; the projections are its block's to apply.
+    """Multi-head attention of a sequence to itself; `Block` applies the projections.
 
     Args:
         width: of the sequence.
-        heads: that share the width.
+        heads: number of attention heads.
         layer: index of this layer's keys and values in a cache.
     """
 
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
 
     @property
     def projection(self) -> nn.Linear:
-        """Gives what `attend` takes first."""
+        """The layer whose output `attend` takes first."""
         return self.qkv
 
     def attend(
@@ -63,19 +63,19 @@ class SelfAttention(nn.Module):
         cache: CoCaCache | None = None,
         ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """Attention itself, between the projections.
+        """Compute attention, between the input and the output projection.
 
         Args:
             qkv: queries, keys and values (rows, length, 3 * width), or (tokens, 3 * width) with
                 ``ragged``.
-            mask: True where a query (second last axis) may see a key (last axis).
-            causal: without a mask, let each position see itself and the ones before.
-            cache: keys and values of earlier positions, extended by those of ``qkv``; the mask is
-                then as `CoCaCache.spread` gives it.
-            ragged: where the tokens belong, if they are laid end to end.
+            mask: True where a query (second last axis) may attend to a key (last axis).
+            causal: without a mask, let each position attend to itself and to earlier ones.
+            cache: keys and values of earlier positions, extended by those of ``qkv``. The mask
+                must then come from `CoCaCache.spread`.
+            ragged: positions of the tokens, if texts are concatenated.
 
         Returns:
-            What each position gathers, (rows, length, width) or (tokens, width).
+            The attended values, (rows, length, width) or (tokens, width).
         """
         if ragged is not None:
             qkv = ragged.spread(qkv)
@@ -86,9 +86,9 @@ class SelfAttention(nn.Module):
             key, value = pair.permute(2, 0, 3, 1, 4).unbind(0)
         else:
             key, value = cache.append(pair, self.layer)
-        # The rows of a group, beams of one image, look at one set of keys: see `CoCaCache`.
+        # The rows of a group, beams of one image, share one set of keys: see `CoCaCache`.
         query = parts.select(2, 0).reshape(key.shape[0], -1, *parts.shape[3:]).transpose(1, 2)
-        # A single new position sees every key: `is_causal` would show it the first one only.
+        # A single new position attends to every key; `is_causal` would leave it only the first.
         causal = causal and mask is None and length > 1
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal
@@ -109,7 +109,7 @@ class CrossAttention(nn.Module):
 
     @property
     def projection(self) -> nn.Linear:
-        """Gives what `attend` takes first."""
+        """The layer whose output `attend` takes first."""
         return self.query
 
     def keys_values(self, context: torch.Tensor) -> KeysValues:
@@ -122,17 +122,17 @@ class CrossAttention(nn.Module):
     def attend(
         self, query: torch.Tensor, keys_values: KeysValues, ragged: Ragged | None = None
     ) -> torch.Tensor:
-        """Attention itself, between the projections.
+        """Compute attention, between the input and the output projection.
 
         Args:
             query: (rows, length, width), or (tokens, width) with ``ragged``. Rows r * n to
-                (r + 1) * n - 1 look at image r, where n is rows over images; no copy of the
-                image's keys and values is made for them.
+                (r + 1) * n - 1 attend to image r, where n is rows divided by images. They share
+                one copy of the image's keys and values.
             keys_values: from `keys_values`.
-            ragged: where the tokens belong, if they are laid end to end.
+            ragged: positions of the tokens, if texts are concatenated.
 
         Returns:
-            What each position gathers, as ``query``.
+            The attended values, of the shape of ``query``.
         """
         key, value = keys_values
         images, heads, _, head_width = key.shape
@@ -145,7 +145,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(GradientCheckpointingLayer):
-    """Pre-norm transformer block, in the parts before and after attention itself."""
+    """Pre-norm transformer block, split before and after attention."""
 
     def __init__(self, width: int, attention: SelfAttention | CrossAttention, config: CoCaConfig):
         super().__init__()
@@ -155,19 +155,19 @@ class Block(GradientCheckpointingLayer):
         self.mlp = Mlp(width, config)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The first norm, and the projection to what attention takes."""
+        """Apply the first norm and the input projection of attention."""
         result: torch.Tensor = self.attention.projection(self.norm_1(x))
         return result
 
     def finish(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """What follows attention, given the block's input and what attention gathered."""
+        """Apply everything after attention, given the block's input and the attended values."""
         x = x + self.attention.out(attended)
         result: torch.Tensor = x + self.mlp(self.norm_2(x))
         return result
 
 
 class SelfBlock(Block):
-    """A block whose sequence attends to itself."""
+    """A block of self-attention."""
 
     def __init__(self, width: int, heads: int, config: CoCaConfig, layer: int = 0):
         super().__init__(width, SelfAttention(width, heads, layer), config)
@@ -186,28 +186,28 @@ class SelfBlock(Block):
 
 
 class CrossBlock(Block):
-    """A block whose sequence attends to image tokens."""
+    """A block of cross-attention to image tokens."""
 
     def __init__(self, width: int, heads: int, config: CoCaConfig):
         super().__init__(width, CrossAttention(width, heads), config)
         self.norm_image = nn.LayerNorm(width, config.layer_norm_eps)
 
     def keys_values(self, image_states: torch.Tensor) -> KeysValues:
-        """What this block needs to know of images; see `CrossAttention.keys_values`."""
+        """Keys and values of images; see `CrossAttention.keys_values`."""
         result: KeysValues = self.attention.keys_values(self.norm_image(image_states))
         return result
 
     def forward(
         self, x: torch.Tensor, images: torch.Tensor | KeysValues, ragged: Ragged | None = None
     ) -> torch.Tensor:
-        """As `CrossAttention.attend`, given image tokens or their keys and values."""
+        """See `CrossAttention.attend`; ``images`` are image tokens, or their keys and values."""
         if isinstance(images, torch.Tensor):
             images = self.keys_values(images)
         return self.finish(x, self.attention.attend(self.project(x), images, ragged))
 
 
 class AttentionalPooler(nn.Module):
-    """Learned queries that look at the image tower's tokens (section 3.2 of the paper)."""
+    """Learned queries that attend to the image tower's tokens (section 3.2 of the paper)."""
 
     def __init__(self, config: CoCaConfig):
         super().__init__()
@@ -221,7 +221,7 @@ class AttentionalPooler(nn.Module):
         """Tokens (images, tokens, width of the image tower) to (images, queries, hidden size)."""
         attention = self.attention
         key, value = attention.keys_values(self.norm_image(tokens))
-        # The queries are the same for every image: projected once, not once per image.
+        # The queries are the same for every image, so they are projected once.
         query = attention.query(self.norm_query(self.query))
         query = query.view(self.query.shape[0], attention.heads, -1).transpose(0, 1)
         attended = F.scaled_dot_product_attention(

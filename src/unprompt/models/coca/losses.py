@@ -10,22 +10,22 @@ IGNORED = -100
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
-    """What each position is to foresee: the labels shifted by one, (rows, length)."""
+    """The target of each position: the labels shifted by one, (rows, length)."""
     return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def caption_loss(states: torch.Tensor, head: nn.Module, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each next token, averaged over the tokens that count.
+    """Cross-entropy of the next token, averaged over all targets that are not `IGNORED`.
 
-    The vocabulary projection, the widest of the model, is computed only where a target counts.
+    The projection to the vocabulary, the widest of the model, is computed only for these targets.
 
     Args:
         states: decoder states, (…, width).
         head: projection to the vocabulary.
-        targets: the token that each state is to foresee, (…); `IGNORED` does not count.
+        targets: the next token of each state, (…), or `IGNORED`.
 
     Returns:
-        A scalar; 0 where no target counts.
+        A scalar; 0 if there is no target.
     """
     counted = targets != IGNORED
     logits = head(states[counted])
@@ -42,8 +42,8 @@ def contrastive_loss(
 
     Args:
         image_embeds: unit-norm (rows, width).
-        text_embeds: unit-norm (rows, width), row by row the images' own texts.
-        scale: factor of the similarities (exponentiated).
+        text_embeds: unit-norm (rows, width); row r is the text of image r.
+        scale: factor of the similarities, already exponentiated.
     """
     logits = scale * image_embeds @ text_embeds.T
     own = torch.arange(len(logits), device=logits.device)

@@ -1,4 +1,4 @@
-"""CoCa as Hugging Face models: `CoCaModel`, and `CoCaForConditionalGeneration` with a caption head.
+"""The CoCa models: `CoCaModel`, and `CoCaForConditionalGeneration` with a caption head.
 
 Written from the paper (Yu et al. 2022, arXiv 2205.01917), weight-compatible with open_clip's
 ``coca_ViT-B-32`` and ``coca_ViT-L-14``; see `unprompt.models.coca.open_clip`.
@@ -14,14 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.initialization import no_init_weights
 
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.generation import CoCaGenerationMixin
 from unprompt.models.coca.kv_cache import CoCaCache
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
 from unprompt.models.coca.losses import IGNORED, caption_loss, contrastive_loss, next_tokens
+from unprompt.models.coca.open_clip import load_open_clip, read_open_clip
 from unprompt.models.coca.outputs import CoCaImageOutput, CoCaOutput
-from unprompt.models.coca.texts import (
+from unprompt.models.coca.text_masks import (
     Ragged,
     causal_mask,
     lengths_of,
@@ -32,7 +34,7 @@ from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
 
 
 class CoCaPreTrainedModel(PreTrainedModel):
-    """What both models share: configuration, initialisation, and what libraries ask of them."""
+    """Configuration and initialisation of both models, and what transformers needs to know."""
 
     config_class = CoCaConfig
     config: CoCaConfig
@@ -93,12 +95,12 @@ class CoCaModel(CoCaPreTrainedModel):
         self.text.token_embedding = value  # type: ignore[assignment]
 
     def encode_images(self, pixel_values: torch.Tensor) -> CoCaImageOutput:
-        """Normalised pixels (images, 3, size, size) to what the decoder looks at."""
+        """Encode normalised pixels (images, 3, size, size) for the decoder."""
         pooled, states = self.image(pixel_values)
         return CoCaImageOutput(states=states, pooled=pooled)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Unit-norm embeddings of images, (images, width), comparable with those of texts."""
+        """Unit-norm embeddings of images, (images, width), in the same space as those of texts."""
         return self._embed_images(self.encode_images(pixel_values))
 
     def get_text_features(
@@ -125,11 +127,11 @@ class CoCaModel(CoCaPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_outputs: CoCaImageOutput | None = None,
     ) -> CoCaOutput:
-        """Read texts beside images at no cost for padding; for training.
+        """Run the text tower and the decoder without padding, for training.
 
         Args:
-            ragged: which tokens of ``input_ids`` to read.
-            input_ids: (rows, length), padded on the right, a text an image.
+            ragged: which tokens of ``input_ids`` are read.
+            input_ids: (rows, length), padded on the right, one text an image.
             pixel_values: see `forward`.
             image_outputs: see `forward`.
 
@@ -166,17 +168,17 @@ class CoCaModel(CoCaPreTrainedModel):
         use_cache: bool = False,
         contrastive: bool = False,
     ) -> CoCaOutput:
-        """Encode images and read texts beside them.
+        """Run the three towers.
 
         Args:
             input_ids: (rows, length); with a cache only the new tokens. Rows may be a multiple n
-                of the images: rows r * n to (r + 1) * n - 1 then look at image r.
+                of the images: rows r * n to (r + 1) * n - 1 then attend to image r.
             pixel_values: (images, 3, size, size), normalised.
             attention_mask: (rows, cached + length), 0 on padding.
             position_ids: (rows, length); by default counted from the mask.
             image_outputs: from `encode_images`, instead of pixels.
-            past_key_values: the cache; after its first step it also stands in for the images.
-            use_cache: make a cache where none is given.
+            past_key_values: the cache; after its first step images are not needed.
+            use_cache: make a cache if none is given.
             contrastive: also compute the contrastive branch (no cache, padding on the right).
         """
         if past_key_values is None and use_cache:
@@ -219,8 +221,7 @@ class CoCaModel(CoCaPreTrainedModel):
 class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
     """CoCa with its caption head: training on images and texts, and cached generation.
 
-    See `CoCaGenerationMixin.generate`. Images are encoded once, and shared by all their beams and
-    samples.
+    See `CoCaGenerationMixin.generate`. Each image is encoded once for all its beams and samples.
     """
 
     def __init__(self, config: CoCaConfig):
@@ -239,10 +240,16 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
     def from_open_clip(
         cls, name_or_path: str | Path, pretrained: str | Path | None = None
     ) -> CoCaForConditionalGeneration:
-        """See `unprompt.models.coca.open_clip.from_open_clip`."""
-        from unprompt.models.coca.open_clip import from_open_clip
+        """Load a CoCa of open_clip; arguments and errors are those of `read_open_clip`.
 
-        return from_open_clip(name_or_path, pretrained)
+        Raises:
+            UnpromptError: also if a weight is missing, unknown or of a wrong shape.
+        """
+        config, state = read_open_clip(name_or_path, pretrained)
+        with no_init_weights():  # every weight is loaded
+            model = cls(config)
+        load_open_clip(model, state)
+        return model.eval()
 
     def get_output_embeddings(self) -> nn.Module:
         """The projection to the vocabulary."""
@@ -265,7 +272,7 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
         logits_to_keep: int = 0,
         return_dict: bool | None = None,
     ) -> CoCaOutput:
-        """Losses where labels are given, logits of the next token otherwise.
+        """Compute losses if labels are given, else logits of the next token.
 
         Args:
             input_ids: see `CoCaModel.forward`, as for every argument not named here.
@@ -275,10 +282,10 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
             image_outputs: likewise.
             past_key_values: likewise.
             use_cache: likewise.
-            labels: ``input_ids`` again, unshifted (the shift is done here, once); -100 does not
-                count, and neither does padding.
+            labels: ``input_ids`` again, not shifted (the shift is done here); -100 and padding
+                are ignored.
             logits_to_keep: compute logits for this many last positions; 0 for all.
-            return_dict: accepted for the library's sake; the output is always a `CoCaOutput`.
+            return_dict: transformers passes it; the output is always a `CoCaOutput`.
         """
         output: CoCaOutput
         if labels is None:
@@ -310,7 +317,7 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
                 output.image_embeds, output.text_embeds, self.model.logit_scale.exp()
             )
         else:
-            # Tokens after the last target foresee nothing and are seen by nothing that does.
+            # Tokens after the last target are not needed: no token with a target attends to them.
             index = torch.arange(1, targets.shape[1] + 1, device=targets.device)
             lengths = torch.where(targets != IGNORED, index, 0).amax(dim=1)
             ragged = Ragged.of(lengths, targets.shape[1])

@@ -1,4 +1,4 @@
-"""CoCa's weights from open_clip and back: exact, and every key accounted for."""
+"""CoCa models of open_clip: find them, read their configuration, convert weights both ways."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedModel
 
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.coca.configuration import CoCaConfig
-from unprompt.models.coca.modeling import CoCaForConditionalGeneration
 from unprompt.models.coca.weight_names import groups
 from unprompt.models.model_folder import OPEN_CLIP_CONFIG_FILE, OPEN_CLIP_WEIGHT_FILES
 
 State = dict[str, torch.Tensor]
 
-# Settings of open_clip's towers that CoCa here has too, each with its key in `CoCaConfig`.
+# Settings of open_clip's towers and their keys in `CoCaConfig`.
 _VISION = {
     "image_size": "image_size",
     "patch_size": "patch_size",
@@ -37,13 +36,13 @@ _TEXT = {
     "pad_id": "filler_token_id",
 }
 _DECODER = {"layers": "decoder_layers", "heads": "decoder_heads"}
-# Settings that must have these values, which are open_clip's own for both CoCa models.
+# Settings that must have these values, as in both CoCa models of open_clip.
 _REQUIRED: dict[str, dict[str, Any]] = {
     "vision_cfg": {"attentional_pool": True, "output_tokens": True, "mlp_ratio": 4.0},
     "text_cfg": {"embed_cls": True, "output_tokens": True, "hf_model_name": None, "mlp_ratio": 4.0},
     "multimodal_cfg": {"mlp_ratio": 4.0},
 }
-# Settings without effect on a model of this kind, or read on their own.
+# Settings that do not change these models, or that are read separately.
 _NO_EFFECT: dict[str, set[str]] = {
     "vision_cfg": {"head_width"},
     "text_cfg": {"eos_id", "tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode"},
@@ -51,48 +50,41 @@ _NO_EFFECT: dict[str, set[str]] = {
         "context_length", "vocab_size", "width", "attn_pooler_heads", "n_queries", "dim_head",
     },
 }  # fmt: skip
-# Buffers that older versions of open_clip saved with the weights: causal masks.
+# Causal masks that older versions of open_clip saved with the weights.
 _MASKS = ("text.attn_mask", "text_decoder.attn_mask")
 
 
-def from_open_clip(
+def read_open_clip(
     name_or_path: str | Path, pretrained: str | Path | None = None
-) -> CoCaForConditionalGeneration:
-    """Load a CoCa of open_clip.
+) -> tuple[CoCaConfig, State]:
+    """Find a CoCa of open_clip and read its configuration and weights.
 
     Args:
         name_or_path: an architecture (``coca_ViT-L-14``), a hub repository (``hf-hub:ORG/NAME`` or
-            ``ORG/NAME``), a folder with `OPEN_CLIP_CONFIG_FILE`, or a file of weights
-            (``.safetensors``, or ``.pt`` and ``.bin``, read with ``weights_only=True``; a
-            training checkpoint of open_clip will do). The architecture of a bare file is read off
-            its shapes.
+            ``ORG/NAME``), a folder with `OPEN_CLIP_CONFIG_FILE`, or a file of weights:
+            ``.safetensors``, or ``.pt`` and ``.bin`` (read with ``weights_only=True``; training
+            checkpoints of open_clip too). The architecture of a single file is read from its
+            shapes.
         pretrained: with an architecture, open_clip's tag of the weights, or a file of weights.
 
     Raises:
-        ModelNotFoundError: there is no such model, or its weights cannot be had.
-        UnpromptError: not a CoCa of a known kind; a key is missing, unknown or of a wrong shape.
+        ModelNotFoundError: there is no such model, or its weights cannot be downloaded.
+        UnpromptError: it is not a CoCa that this package supports.
     """
     path = Path(name_or_path)
     if path.is_file():
         state = read_weights(path)
-        config = config_from_weights(state)
-    elif path.is_dir():
-        stated, file = _of_folder(path)
-        config, state = config_from_open_clip(stated), read_weights(file)
-    else:
-        stated, file = _of_name(str(name_or_path), pretrained)
-        config, state = config_from_open_clip(stated), read_weights(file)
-    with no_init_weights():  # every weight is loaded
-        model = CoCaForConditionalGeneration(config)
-    load_open_clip(model, state)
-    return model.eval()
+        return config_from_weights(state), state
+    is_folder = path.is_dir()
+    stated, file = _of_folder(path) if is_folder else _of_name(str(name_or_path), pretrained)
+    return config_from_open_clip(stated), read_weights(file)
 
 
-def load_open_clip(model: CoCaForConditionalGeneration, state: Mapping[str, torch.Tensor]) -> None:
-    """Copy an open_clip state dict into a model, every key accounted for.
+def load_open_clip(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
+    """Copy all weights of an open_clip state dict into a CoCa model.
 
     Raises:
-        UnpromptError: a key is missing, unknown or of a wrong shape; all are named.
+        UnpromptError: keys are missing, unknown or of a wrong shape; the error names them all.
     """
     given = _without_masks(state)
     expected = {key: tensor.shape for key, tensor in to_open_clip(model).items()}
@@ -106,17 +98,17 @@ def load_open_clip(model: CoCaForConditionalGeneration, state: Mapping[str, torc
     if problems:
         raise UnpromptError("not the weights of this CoCa: " + "; ".join(problems))
     own = model.state_dict()
-    for theirs, ours, transposed in groups(model.config):
+    for theirs, ours, transposed in groups(cast("CoCaConfig", model.config)):
         stack = _stack([given[key].T if transposed else given[key] for key in theirs])
         for key, part in zip(ours, _unstack(stack, [own[key] for key in ours]), strict=True):
             own[key].copy_(part)
 
 
-def to_open_clip(model: CoCaForConditionalGeneration) -> State:
+def to_open_clip(model: PreTrainedModel) -> State:
     """The model's weights as a state dict that open_clip's CoCa loads with ``strict=True``."""
     own = model.state_dict()
     state = {}
-    for theirs, ours, transposed in groups(model.config):
+    for theirs, ours, transposed in groups(cast("CoCaConfig", model.config)):
         stack = _stack([own[key] for key in ours])
         parts = [stack] if len(theirs) == 1 else stack.chunk(len(theirs))
         for key, part in zip(theirs, parts, strict=True):
@@ -128,7 +120,7 @@ def config_from_open_clip(stated: Mapping[str, Any]) -> CoCaConfig:
     """Translate ``model_cfg`` of open_clip.
 
     Raises:
-        UnpromptError: a setting has no counterpart here.
+        UnpromptError: a setting is not supported.
     """
     fields: dict[str, Any] = {}
     if "multimodal_cfg" not in stated:
@@ -159,10 +151,10 @@ def config_from_open_clip(stated: Mapping[str, Any]) -> CoCaConfig:
 
 
 def config_from_weights(state: Mapping[str, torch.Tensor]) -> CoCaConfig:
-    """Read the architecture off the shapes of an open_clip state dict.
+    """Read the architecture from the shapes of an open_clip state dict.
 
-    Heads cannot be read off: they are 64 wide in the towers and 8 in the pooler, as in every CoCa
-    of open_clip.
+    Shapes do not tell the number of heads: heads are 64 wide in the towers, and the pooler has 8,
+    as in every CoCa of open_clip.
 
     Raises:
         UnpromptError: the weights are not a CoCa's.
@@ -191,10 +183,10 @@ def config_from_weights(state: Mapping[str, torch.Tensor]) -> CoCaConfig:
 
 
 def read_weights(path: Path) -> State:
-    """Read a state dict: safetensors, or ``torch.save``'s format without running any code.
+    """Read a state dict from safetensors, or from ``torch.save``'s format without running code.
 
     Raises:
-        UnpromptError: the file is damaged, or holds more than tensors.
+        UnpromptError: the file is damaged, or contains more than tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -209,7 +201,7 @@ def read_weights(path: Path) -> State:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UnpromptError(f"{path}: holds no state dict")
+        raise UnpromptError(f"{path}: contains no state dict")
     return state
 
 
@@ -222,13 +214,13 @@ def _unstack(stack: torch.Tensor, like: list[torch.Tensor]) -> Sequence[torch.Te
 
 
 def _without_masks(state: Mapping[str, torch.Tensor]) -> State:
-    """Leave out the causal masks that older versions saved, once they prove to be just that."""
+    """Leave out the causal masks that older versions saved, after checking them."""
     kept = dict(state)
     for key in _MASKS:
         if (mask := kept.pop(key, None)) is not None:
             causal = torch.full_like(mask, float("-inf")).triu(1)
             if not torch.equal(mask, causal):
-                raise UnpromptError(f"{key} is not a causal mask: not a CoCa of a known kind")
+                raise UnpromptError(f"{key} is not a causal mask: this is not a CoCa of open_clip")
     return kept
 
 
@@ -240,11 +232,11 @@ def _of_folder(folder: Path) -> tuple[Mapping[str, Any], Path]:
     for name in OPEN_CLIP_WEIGHT_FILES:
         if (folder / name).is_file():
             return stated, folder / name
-    raise ModelNotFoundError(f"{folder}: holds none of {', '.join(OPEN_CLIP_WEIGHT_FILES)}")
+    raise ModelNotFoundError(f"{folder}: contains none of {', '.join(OPEN_CLIP_WEIGHT_FILES)}")
 
 
 def _of_name(name: str, pretrained: str | Path | None) -> tuple[Mapping[str, Any], Path]:
-    """Configuration and weights of an architecture of open_clip or a hub repository."""
+    """Configuration and weights file of an architecture of open_clip or a hub repository."""
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
@@ -284,15 +276,15 @@ def _download(repository: str) -> Path:
 
 def _not_downloaded(name: str, error: Exception) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"'{name}': no such folder or file, and not to be had from the hub ({type(error).__name__})"
+        f"'{name}': no such folder or file, and it cannot be downloaded ({type(error).__name__})"
     )
 
 
 def _unsupported(section: str, key: str, value: object) -> UnpromptError:
-    return UnpromptError(f"{section}.{key}={value}: CoCa here has no such variant")
+    return UnpromptError(f"{section}.{key}={value}: this setting of open_clip is not supported")
 
 
 def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    """Blocks whose keys begin with a prefix and a number."""
+    """Number of blocks whose keys begin with a prefix and a number."""
     numbers = {key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)}
     return len(numbers)

@@ -1,4 +1,4 @@
-"""What the models return."""
+"""The output objects of the CoCa models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CoCaImageOutput(ModelOutput):
     """Encoded images.
 
     Attributes:
-        states: what the decoder looks at, (images, tokens, width).
+        states: image tokens for the decoder, (images, tokens, width).
         pooled: the contrastive token before its projection, (images, width).
     """
 
@@ -25,19 +25,19 @@ class CoCaImageOutput(ModelOutput):
 
 @dataclass
 class CoCaOutput(ModelOutput):
-    """What the models return; absent is what was not computed.
+    """Output of the models; a field that was not computed is None.
 
     Attributes:
-        loss: weighted sum of the two losses, where labels were given.
+        loss: weighted sum of the two losses, if labels were given.
         caption_loss: the captioning loss, unweighted.
-        contrastive_loss: the contrastive loss, unweighted; only where its weight is not 0.
-        logits: of the next token, (rows, length, vocabulary); only where no labels were given.
-        last_hidden_state: of the decoder, (rows, length, width); with labels and no contrastive
-            branch only of the tokens that foresee one, (tokens, width).
+        contrastive_loss: the contrastive loss, unweighted, if its weight is not 0.
+        logits: of the next token, (rows, length, vocabulary), if no labels were given.
+        last_hidden_state: of the decoder, (rows, length, width). With labels and without the
+            contrastive branch, only of tokens that have a next token, (tokens, width).
         image_embeds: unit-norm (images, width); with the contrastive branch.
         text_embeds: unit-norm (rows, width); with the contrastive branch.
         past_key_values: the cache, extended.
-        image_outputs: the encoded images, to be given again in the next call.
+        image_outputs: the encoded images, for the next call.
     """
 
     loss: torch.Tensor | None = None

@@ -9,7 +9,7 @@ within the products (benchmarks/coca.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import nn
@@ -32,7 +32,14 @@ class PackedLinear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        # oneDNN reads a bias with strides as if it were contiguous.
+        self.bias = None if linear.bias is None else linear.bias.detach().contiguous()
+
+    def _save_to_state_dict(self, *_: Any) -> NoReturn:
+        raise UnpromptError(
+            "a packed model cannot be saved, its weights are in oneDNN's layout: save it before "
+            "`pack`"
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As `nn.Linear`."""

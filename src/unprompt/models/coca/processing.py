@@ -1,4 +1,4 @@
-"""From images and prompts to CoCa's input, and from token ids back to prompts."""
+"""CoCa's processor: images and prompts to model input, and token ids to prompts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.preprocessing import Preprocessing
 
-# Tokens beside the merged byte pairs: single bytes, within and at the end of words, and two
-# special ones.
+# Tokens that are not merged byte pairs: 256 bytes inside words, 256 at the end of words, and two
+# special tokens.
 _UNMERGED = 512 + 2
 
 
@@ -23,8 +23,8 @@ class CoCaProcessor(ProcessorMixin):
     """CLIP's image processing and tokenizer, as CoCa was trained with.
 
     ``processor(images=…, text=…, return_tensors="pt", padding=True)`` gives ``pixel_values``,
-    ``input_ids`` and ``attention_mask``; texts are cut to the model's context, their end token
-    kept. ``batch_decode(ids, skip_special_tokens=True)`` gives prompts.
+    ``input_ids`` and ``attention_mask``. Texts are truncated to the model's context and keep their
+    end token. ``batch_decode(ids, skip_special_tokens=True)`` gives prompts.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class CoCaProcessor(ProcessorMixin):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The same images as uint8 pixels, for pipelines that normalise on the device."""
+        """The same resizing to uint8 pixels, for pipelines that normalise on the device."""
         images = self.image_processor
         return Preprocessing(
             size=images.crop_size["height"],
@@ -48,9 +48,10 @@ class CoCaProcessor(ProcessorMixin):
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
     ) -> BatchFeature:
-        """Images, texts or both to model input; ``arguments`` as for any processor.
+        """Turn images, texts or both into model input; ``arguments`` as for any processor.
 
-        With ``padding=True`` texts are padded to the longest, and always cut to the context.
+        With ``padding=True`` texts are padded to the longest. They are always truncated to the
+        context.
         """
         if text is not None:
             arguments.setdefault("truncation", True)
@@ -59,14 +60,14 @@ class CoCaProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
-        """Load; images are resized by Pillow, to the bit as in open_clip, unless told otherwise."""
+        """Load. Pillow resizes images, bit by bit as in open_clip, unless ``backend`` is given."""
         arguments.setdefault("backend", "pil")
         loaded: CoCaProcessor = super().from_pretrained(name_or_folder, **arguments)
         return loaded
 
     @classmethod
     def from_config(cls, config: CoCaConfig) -> CoCaProcessor:
-        """The processor of open_clip's CoCa models, for the model's image and vocabulary size."""
+        """Make the processor of open_clip's CoCa for a model's image and vocabulary size."""
         size = config.image_size
         images = CLIPImageProcessorPil(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}
@@ -75,17 +76,17 @@ class CoCaProcessor(ProcessorMixin):
 
 
 def clean_text(text: str) -> str:
-    """Mend text as CLIP's own tokenizer does: broken encodings, curled quotes, HTML entities."""
+    """Repair text as CLIP's own tokenizer does: wrong encodings, curly quotes, HTML entities."""
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
 
 
 def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenizer:
-    """CLIP's tokenizer from the byte pairs that open_clip brings along, without a download.
+    """Make CLIP's tokenizer from the byte pairs in the open_clip package, without a download.
 
     Args:
-        context_length: tokens to which texts are cut when truncation is asked for.
-        vocab_size: CLIP's own, or a smaller one for small models: then only its most frequent
-            byte pairs are merged.
+        context_length: truncation keeps this many tokens.
+        vocab_size: CLIP's own size, or a smaller one for small models, with only the most
+            frequent byte pairs.
     """
     import open_clip
 

@@ -1,4 +1,4 @@
-"""CoCa's three towers: image, unimodal text, multimodal decoder."""
+"""The three towers of CoCa: image tower, unimodal text tower, multimodal decoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from unprompt.models.coca.configuration import CoCaConfig
 from unprompt.models.coca.kv_cache import CoCaCache, KeysValues
 from unprompt.models.coca.layers import AttentionalPooler, CrossBlock, SelfBlock
-from unprompt.models.coca.texts import Ragged
+from unprompt.models.coca.text_masks import Ragged, check_token_ids
 
 
 class ImageTower(nn.Module):
@@ -38,8 +38,8 @@ class ImageTower(nn.Module):
             pixels: (images, 3, size, size), normalised.
 
         Returns:
-            The pooled contrastive token (images, width), to be projected, and the image tokens
-            (images, queries - 1, width) that the decoder looks at.
+            The pooled contrastive token (images, width) before its projection, and the image
+            tokens (images, queries - 1, width) for the decoder.
         """
         patches = self.patches(pixels.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         start = self.class_embedding.expand(pixels.shape[0], 1, -1)
@@ -75,16 +75,16 @@ class TextTower(nn.Module):
         cache: CoCaCache | None = None,
         ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """Token states for the decoder; the class token, which they never see, is left out.
+        """Compute token states for the decoder, without the class token, which they never see.
 
         Args:
             input_ids: (rows, length), or (tokens,) with ``ragged``.
-            positions: of the tokens in their texts, as ``input_ids``, or (1, length).
+            positions: of the tokens in their texts, of the shape of ``input_ids`` or (1, length).
             mask: as in `SelfAttention.attend`; causal by default.
             cache: of earlier positions.
-            ragged: where the tokens belong, if they are laid end to end.
+            ragged: positions of the tokens, if texts are concatenated.
         """
-        x = self.token_embedding(input_ids) + self.position_embedding[positions]
+        x = self._embed(input_ids) + self.position_embedding[positions]
         for block in self.blocks:
             x = block(x, mask, True, ragged, past_key_values=cache)
         return x
@@ -92,26 +92,26 @@ class TextTower(nn.Module):
     def with_class(
         self, input_ids: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token states, and the class token's.
+        """Compute the states of the tokens and of the class token.
 
-        The class token has the last position of the context whatever the texts' lengths, so that
-        texts padded to the batch's longest give what texts padded to the context give.
+        The class token always has the last position of the context, so padding to the longest text
+        of a batch gives the same result as padding to the context.
 
         Args:
-            input_ids: (rows, length); what stands after the end of a text does not matter.
+            input_ids: (rows, length); tokens after the end of a text are ignored.
             lengths: of the texts, (rows,).
 
         Returns:
-            Token states (rows, length, width), and the normalised class token (rows, width), to
-            be projected.
+            Token states (rows, length, width), and the normalised class token (rows, width) before
+            its projection.
         """
         config, length = self.config, input_ids.shape[1]
-        # open_clip's mask shows the class token one position beyond the text: keep a filler there.
+        # With open_clip's mask the class token sees one position after the text: a filler.
         padded = min(length + (not config.correct_cls_mask), config.context_length)
         index = torch.arange(padded, device=input_ids.device)
         ids = nn.functional.pad(input_ids, (0, padded - length))
         ids = torch.where(index < lengths[:, None], ids, config.filler_token_id)
-        tokens = self.token_embedding(ids) + self.position_embedding[:padded]
+        tokens = self._embed(ids) + self.position_embedding[:padded]
         last = (self.class_embedding + self.position_embedding[-1]).expand(ids.shape[0], 1, -1)
         x = torch.cat([tokens, last], dim=1)
         mask = self._class_mask(lengths, padded)
@@ -119,8 +119,16 @@ class TextTower(nn.Module):
             x = block(x, mask)
         return x[:, :length], self.norm(x[:, -1])
 
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        try:
+            embedded: torch.Tensor = self.token_embedding(ids)
+        except IndexError:
+            check_token_ids(ids, self.config)
+            raise
+        return embedded
+
     def _class_mask(self, lengths: torch.Tensor, padded: int) -> torch.Tensor:
-        """Causal, with the class token (the last position) blind to padding."""
+        """A causal mask in which the class token (the last position) does not see padding."""
         index = torch.arange(padded + 1, device=lengths.device)
         mask = (index <= index[:, None]).repeat(len(lengths), 1, 1, 1)
         if self.config.correct_cls_mask:
@@ -150,15 +158,15 @@ class MultimodalDecoder(nn.Module):
         cache: CoCaCache | None = None,
         ragged: Ragged | None = None,
     ) -> torch.Tensor:
-        """Token states to the same shape, each informed by its image.
+        """Add information of the images to token states; the shape stays the same.
 
         Args:
             x: from the text tower, (rows, length, width), or (tokens, width) with ``ragged``.
-            image_states: (images, tokens, width), rows a multiple of images; not read where the
-                cache already holds what the blocks need of it.
+            image_states: (images, tokens, width); rows are a multiple of images. Not needed if
+                the cache has the images.
             mask: as in `SelfAttention.attend`; causal by default.
             cache: of earlier positions and of the images.
-            ragged: where the tokens belong, if they are laid end to end.
+            ragged: positions of the tokens, if texts are concatenated.
         """
         known: list[Any] = [image_states] * len(self.cross_blocks)
         if cache is not None:
@@ -166,7 +174,7 @@ class MultimodalDecoder(nn.Module):
                 if image_states is None:
                     raise ValueError("the first step of a cache needs image_states")
                 blocks: Any = self.cross_blocks
-                cache.image = [_kept(block.keys_values(image_states)) for block in blocks]
+                cache.image = [_contiguous(block.keys_values(image_states)) for block in blocks]
             known = cache.image
         for self_block, cross_block, images in zip(
             self.self_blocks, self.cross_blocks, known, strict=True
@@ -177,7 +185,7 @@ class MultimodalDecoder(nn.Module):
         return result
 
 
-def _kept(keys_values: KeysValues) -> KeysValues:
-    """The same numbers laid out for the many reads to come."""
+def _contiguous(keys_values: KeysValues) -> KeysValues:
+    """Contiguous copies, because every step reads them."""
     keys, values = keys_values
     return keys.contiguous(), values.contiguous()

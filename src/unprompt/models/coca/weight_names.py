@@ -1,4 +1,4 @@
-"""Which weights of open_clip's CoCa are which of ours."""
+"""Names of CoCa's weights in open_clip and here, in pairs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from unprompt.models.coca.configuration import CoCaConfig
 
 
 class Group(NamedTuple):
-    """Weights that hold the same numbers in both layouts, once stacked along their first axis.
+    """Weights of open_clip and of this model that are equal when stacked along the first axis.
 
     Attributes:
         theirs: keys of open_clip, equal parts of the stack.
-        ours: our keys.
+        ours: keys of this model.
         transposed: open_clip keeps the matrix as (in, out), a linear layer as (out, in).
     """
 
@@ -23,7 +23,7 @@ class Group(NamedTuple):
 
 
 def groups(config: CoCaConfig) -> Iterator[Group]:
-    """Every weight of the model, group by group."""
+    """Yield every weight of the model, group by group."""
     yield Group(("logit_scale",), ("model.logit_scale",))
     yield from _image_tower(config)
     yield from _text_tower(config)
@@ -84,7 +84,7 @@ def _cross_block(theirs: str, ours: str) -> Iterator[Group]:
 
 
 def _cross_attention(theirs: str, ours: str, fused: bool) -> Iterator[Group]:
-    """PyTorch's attention fuses its input matrices only where queries and keys are as wide."""
+    """PyTorch's attention fuses its input matrices only if queries and keys have one width."""
     yield Group((f"{theirs}.in_proj_bias",), (f"{ours}.query.bias", f"{ours}.key_value.bias"))
     query, key_value = (f"{ours}.query.weight",), (f"{ours}.key_value.weight",)
     if fused:

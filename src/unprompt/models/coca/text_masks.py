@@ -1,4 +1,4 @@
-"""Where texts begin and end in a batch of token ids, and who may see whom."""
+"""Lengths, positions and attention masks of texts in a batch of token ids."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from unprompt.models.coca.configuration import CoCaConfig
 
 
 class Ragged(NamedTuple):
-    """Texts of different lengths laid end to end, so that padding costs nothing.
+    """Texts of different lengths in one concatenated sequence, so that padding costs nothing.
 
-    Everything but attention works token by token; attention spreads the tokens out and gathers
-    them again.
+    All layers but attention work token by token. Attention pads the tokens with `spread` and
+    removes the padding with `gather`.
 
     Attributes:
-        places: of the tokens in the padded batch, flattened: row * length + position.
-        rows: texts.
-        length: of the padded batch.
+        places: index of each token in the flattened padded batch: row * length + position.
+        rows: number of texts.
+        length: length of the padded batch.
     """
 
     places: torch.Tensor
@@ -27,12 +27,12 @@ class Ragged(NamedTuple):
 
     @classmethod
     def of(cls, lengths: torch.Tensor, length: int) -> Ragged:
-        """The first ``lengths[r]`` tokens of each row of a batch ``length`` wide."""
+        """Take the first ``lengths[r]`` tokens of each row r of a batch that is ``length`` wide."""
         held = torch.arange(length, device=lengths.device) < lengths[:, None]
         return cls(held.flatten().nonzero()[:, 0], len(lengths), length)
 
     def spread(self, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, …) to (rows, length, …), zeros where there is no token."""
+        """(tokens, …) to (rows, length, …), with zeros for padding."""
         padded = x.new_zeros(self.rows * self.length, *x.shape[1:])
         return padded.index_copy(0, self.places, x).unflatten(0, (self.rows, self.length))
 
@@ -44,16 +44,16 @@ class Ragged(NamedTuple):
 def lengths_of(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CoCaConfig
 ) -> torch.Tensor:
-    """Lengths of texts padded on the right.
+    """Lengths of texts that are padded on the right.
 
-    Without a mask, a text ends with its first end token, whatever stands behind; one without end
-    token (cut off) ends before its trailing fillers. The filler's id is a token of real texts
-    too (0 is a '!' inside a word), so that it does not count as padding anywhere else.
+    Without a mask, a text ends with its first end token. A truncated text, which has no end token,
+    ends before its trailing filler tokens. The filler's id also occurs inside real texts (0 is a
+    '!' inside a word), so it counts as padding only there.
 
     Args:
         input_ids: (rows, length).
         attention_mask: 0 on padding, or None.
-        config: says which tokens end and fill.
+        config: has the ids of the end and the filler token.
 
     Returns:
         int64 (rows,).
@@ -68,9 +68,9 @@ def lengths_of(
 
 
 def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> torch.Tensor | None:
-    """Who may see whom, where plain causality does not do.
+    """The attention mask of a step, if a plain causal mask is not enough.
 
-    Padding on the right needs no mask: no token of a text sees what comes later.
+    Padding on the right needs no mask, because no token attends to later ones.
 
     Args:
         attention_mask: (rows, past + length), 0 on padding, or None.
@@ -78,10 +78,10 @@ def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> to
         past: cached positions.
 
     Returns:
-        bool (rows or 1, 1, length, past + length); None for plain causality.
+        bool (rows or 1, 1, length, past + length); None for a plain causal mask.
     """
     if attention_mask is not None and bool((attention_mask[:, :-1] < attention_mask[:, 1:]).any()):
-        # A padded position sees itself, so that no row of the softmax is empty.
+        # A padded position attends to itself, so that no row of the softmax is empty.
         itself = torch.eye(past + length, dtype=torch.bool, device=attention_mask.device)[past:]
         seen = attention_mask[:, None, :].bool() | itself
         return (causal_mask(length, past, seen.device) & seen)[:, None]
@@ -91,7 +91,7 @@ def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> to
 
 
 def causal_mask(length: int, past: int = 0, device: torch.device | None = None) -> torch.Tensor:
-    """Each of ``length`` new positions sees itself and all before, bool (length, past + length)."""
+    """Mask where each new position attends to itself and all before, (length, past + length)."""
     index = torch.arange(past + length, device=device)
     return index <= index[past:, None]
 
@@ -105,15 +105,29 @@ def step_positions(
     return (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
 
 
+def check_token_ids(input_ids: torch.Tensor, config: CoCaConfig) -> None:
+    """Check that token ids are in the vocabulary.
+
+    Raises:
+        ValueError: an id is negative or too large; it is named.
+    """
+    outside = input_ids[(input_ids < 0) | (input_ids >= config.vocab_size)]
+    if len(outside):
+        raise ValueError(
+            f"token id {int(outside[0])} is outside the vocabulary of {config.vocab_size}; use the "
+            "tokenizer of this model"
+        )
+
+
 def to_prompt(
     input_ids: torch.Tensor, attention_mask: torch.Tensor | None, config: CoCaConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole texts as beginnings to go on with: the end token goes, padding moves to the left.
+    """Turn whole texts into beginnings to continue: remove the end token, pad on the left.
 
     Args:
         input_ids: (rows, length), padded on the right or not at all.
         attention_mask: of ``input_ids``, or None.
-        config: says which token ends.
+        config: has the id of the end token.
 
     Returns:
         Token ids and mask, (rows, longest).

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
-from unprompt.models.coca.top_p import NucleusWarper, draw
+from unprompt.models.coca.token_sampling import NucleusWarper, sample_tokens
 
 
 @settings(max_examples=150)
@@ -85,7 +85,7 @@ def test_draws_are_as_frequent_as_the_softmax_says(vocabulary, spread, top_p, se
     scores = NucleusWarper(top_p)(None, scores)
     chances, draws = scores[0].softmax(0).double(), 20_000
     torch.manual_seed(seed)
-    counts = draw(scores.expand(draws, -1)).bincount(minlength=vocabulary)
+    counts = sample_tokens(scores.expand(draws, -1)).bincount(minlength=vocabulary)
     assert not counts[chances == 0].any()
     deviation = (draws * chances * (1 - chances)).sqrt()
     assert ((counts - draws * chances).abs() <= 6 * deviation + 1).all()
@@ -94,17 +94,17 @@ def test_draws_are_as_frequent_as_the_softmax_says(vocabulary, spread, top_p, se
 def test_rows_are_drawn_for_themselves_and_by_the_seed():
     scores = torch.full((3, 5), -torch.inf)
     scores[[0, 1, 2], [4, 0, 2]] = torch.tensor([-900.0, 0.0, 900.0])
-    assert draw(scores).tolist() == [4, 0, 2]
+    assert sample_tokens(scores).tolist() == [4, 0, 2]
     scores = torch.zeros(2, 1000)
     torch.manual_seed(1)
-    first, second = draw(scores), draw(scores)
+    first, second = sample_tokens(scores), sample_tokens(scores)
     assert first[0] != first[1]
     assert not torch.equal(first, second)
     torch.manual_seed(1)
-    assert torch.equal(draw(scores), first)
+    assert torch.equal(sample_tokens(scores), first)
 
 
 def test_where_nothing_can_follow_is_said():
     for nothing in (-torch.inf, torch.nan):
         with pytest.raises(ValueError, match="no token can follow"):
-            draw(torch.tensor([[0.0, 1.0], [nothing, nothing]]))
+            sample_tokens(torch.tensor([[0.0, 1.0], [nothing, nothing]]))
