@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.reading.containers_made import made_files
 from tests.reading.mutations import SIGNATURE, mutate_bytes, mutate_chunks, mutate_text
 from unprompt.errors import UnreadableImageError
 from unprompt.reading import read, read_fields
@@ -32,13 +33,13 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after these")
-    parser.add_argument("--files", type=Path, default=Path("../shared/metadata/files"))
+    parser.add_argument("--files", type=Path, default=Path("../shared/metadata"))
     options = parser.parse_args()
     paths = sorted(path for path in options.files.rglob("*") if path.is_file())
     if not paths:
         print(f"no samples under {options.files}", file=sys.stderr)
         return 2
-    samples = [path.read_bytes()[:MAX_SAMPLE] for path in paths]
+    samples = [path.read_bytes()[:MAX_SAMPLE] for path in paths] + made_files() * 3
     pngs = [sample for sample in samples if sample.startswith(SIGNATURE)]
     texts = [[(f.name, f.text) for f in read_fields(path)] for path in paths]
     texts = [found for found in texts if found]

@@ -17,9 +17,11 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
-)
+).union((".jxl", ".jfif", ".jpe", ".apng"))
 """File name endings that a folder search takes for images; a file named outright may have any."""
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
+VIDEO_SUFFIXES = frozenset((".mp4", ".webm", ".mov"))
+"""Endings of videos, which a folder search yields too: their prompts can be read."""
+_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 _HELD_NAMES = 1 << 14
 """Names of a folder that are held at once; one with more is listed again for the next."""
@@ -192,10 +194,32 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
             f"{name}: more pixels than the limit of {MAX_PIXELS:,}; scale the image down first"
         ) from None
     except Image.UnidentifiedImageError:
+        if _is_video(source):
+            raise UnreadableImageError(
+                f"{name}: a video; prompts are read from videos, not predicted for them"
+            ) from None
         raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
     # Pillow's decoders raise many kinds of exception on damaged data.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError) as e:
         raise UnreadableImageError(f"{name}: cannot be decoded ({e})") from e
+
+
+def _is_video(source: ImageSource) -> bool:
+    """Whether a file that no decoder of images knows starts like MP4, MOV, WebM or Matroska."""
+    try:
+        if isinstance(source, str | Path):
+            with Path(source).open("rb") as file:
+                head = file.read(12)
+        elif isinstance(source, bytes):
+            head = source[:12]
+        elif isinstance(source, Image.Image):
+            return False
+        else:
+            source.seek(0)
+            head = source.read(12)
+    except (OSError, ValueError):
+        return False
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide") or head[:4] == b"\x1a\x45\xdf\xa3"
 
 
 def image_name(source: ImageSource) -> str:

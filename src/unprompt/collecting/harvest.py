@@ -16,7 +16,7 @@ from PIL import Image
 
 from unprompt.collecting import journal
 from unprompt.errors import UnreadableImageError
-from unprompt.images import find_images
+from unprompt.images import VIDEO_SUFFIXES, find_images
 from unprompt.pairs.table import Pair, PairsWriter
 from unprompt.parallel import by_processes
 from unprompt.progress import track
@@ -96,7 +96,8 @@ def harvest(
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return find_images([folder], recursive=True)
+    found = find_images([folder], recursive=True)
+    return (path for path in found if path.suffix.lower() not in VIDEO_SUFFIXES)
 
 
 def _read_all(folder: Path, log: Path, captions: bool, workers: int | None) -> int:

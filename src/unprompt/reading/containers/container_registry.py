@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from unprompt.reading.containers import jpeg, png
+from unprompt.reading.containers import gif, jpeg, matroska, png
 from unprompt.reading.containers.charset import decode, decode_guessed
-from unprompt.reading.containers.exif import read_exif
+from unprompt.reading.containers.exif import read_exif, read_tiff
 from unprompt.reading.containers.file_window import Window
 from unprompt.reading.containers.isobmff import read_isobmff
+from unprompt.reading.containers.mp4 import read_mp4
+from unprompt.reading.containers.svg import is_svg, read_svg
 from unprompt.reading.containers.webp import read_webp
 from unprompt.reading.containers.xmp import read_xmp
 from unprompt.reading.limits import Limits
@@ -27,6 +29,7 @@ DECODING_ERRORS = (
 )
 """What the parsers and decoders of Pillow raise on damaged data."""
 
+_JXL_STREAM = b"\xff\x0a"
 _JXL = b"\0\0\0\x0cJXL \r\n\x87\n"
 _BRANDS = frozenset((b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"))
 
@@ -39,10 +42,24 @@ def find_reader(head: bytes) -> tuple[str, Reader] | None:
         return "JPEG", jpeg.read_jpeg
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP", read_webp
-    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
-        return "AVIF" if head[8:11] == b"avi" else "HEIC", read_isobmff
+    if head[4:8] == b"ftyp":
+        if head[8:12] in _BRANDS:
+            return "AVIF" if head[8:11] == b"avi" else "HEIC", read_isobmff
+        return "MOV" if head[8:10] == b"qt" else "MP4", read_mp4
     if head.startswith(_JXL):
         return "JPEG XL", read_isobmff
+    if head.startswith(_JXL_STREAM):
+        return "JPEG XL", lambda *_: iter(())  # pixels only
+    if head.startswith(gif.SIGNATURES):
+        return "GIF", gif.read_gif
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF", read_tiff
+    if head.startswith(matroska.SIGNATURE):
+        return "WebM", matroska.read_matroska
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return "MOV", read_mp4
+    if is_svg(head):
+        return "SVG", read_svg
     return None
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from unprompt.reading.containers.charset import decode, decode_guessed, decode_user_comment
-from unprompt.reading.limits import Limits
+from unprompt.reading.containers.file_window import Window
+from unprompt.reading.containers.xmp import read_xmp
+from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
 _EXIF_IFD = 0x8769
 _XMP = 0x02BC
 _NAMES = {
+    _XMP: "XMP",
     0x010D: "DocumentName",
     0x010E: "ImageDescription",
     0x010F: "Make",
@@ -46,31 +49,56 @@ def read_exif(block: bytes, limits: Limits, place: str = "EXIF") -> Iterator[Fie
         place: the place to name in the fields.
     """
     block = block.removeprefix(b"Exif\0\0")
-    order = _ORDERS.get(block[:2])
-    if order is None or len(block) < 8:
+
+    def at(start: int, length: int) -> bytes:
+        return block[start : start + length]
+
+    return _read_directories(at, len(block), limits, place, pages=False)
+
+
+def read_tiff(file: Window, limits: Limits) -> Iterator[Field]:
+    """Yield the text tags of a TIFF file, each once, the first page first."""
+    return _read_directories(file.at, file.size(), limits, "TIFF", pages=True)
+
+
+def _read_directories(
+    at: Callable[[int, int], bytes], size: int, limits: Limits, place: str, pages: bool
+) -> Iterator[Field]:
+    header = at(0, 8)
+    order = _ORDERS.get(header[:2])
+    if order is None or len(header) < 8:
         limits.note(f"{place}: no TIFF header")
         return
     offset_form, count_form, entry_form = order
-    big_endian = block[:2] == b"MM"
-    pending = [offset_form.unpack_from(block, 4)[0]]
+    big_endian = header[:2] == b"MM"
+    pending = [offset_form.unpack_from(header, 4)[0]]
     seen_directories: set[int] = set()
     seen_tags: set[int] = set()
     while pending and len(seen_directories) < 16:
         start = pending.pop(0)
-        if start in seen_directories or start + 2 > len(block):
+        count_bytes = at(start, 2)
+        if start in seen_directories or len(count_bytes) < 2:
             continue
         seen_directories.add(start)
-        (count,) = count_form.unpack_from(block, start)
-        for entry in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-            tag, type_code, length, offset = entry_form.unpack_from(block, entry)
+        (count,) = count_form.unpack(count_bytes)
+        entries = at(start + 2, 12 * count + 4)
+        if pages and len(entries) == 12 * count + 4:
+            pending.append(offset_form.unpack_from(entries, 12 * count)[0])
+        for entry in range(0, min(12 * count, len(entries) - 11), 12):
+            tag, type_code, length, offset = entry_form.unpack_from(entries, entry)
             if tag == _EXIF_IFD:
-                pending.append(offset)
+                pending.insert(0, offset)
             if tag in seen_tags or type_code not in _SIZES or tag not in _NAMES:
                 continue
             seen_tags.add(tag)
-            at = entry + 8 if length <= 4 else offset
-            value = block[at : at + length]
-            if limits.allows(len(value), place, _NAMES[tag]):
+            inline = length <= 4
+            if not inline and length > MAX_TEXT:
+                limits.allows(length, place, _NAMES[tag])
+                continue
+            value = entries[entry + 8 : entry + 8 + length] if inline else at(offset, length)
+            if tag == _XMP:
+                yield from read_xmp(value, limits)
+            elif limits.allows(len(value), place, _NAMES[tag]):
                 text = _decode(tag, value, big_endian)
                 yield Field(place, _NAMES[tag], text, whole=len(value) == length)
 

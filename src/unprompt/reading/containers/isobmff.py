@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from unprompt.reading.containers.brotli_box import decompress
 from unprompt.reading.containers.c2pa import read_c2pa
 from unprompt.reading.containers.exif import read_exif
 from unprompt.reading.containers.file_window import Window
@@ -16,7 +17,7 @@ from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
 _C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
-_WITH_TEXT = (b"meta", b"uuid", b"Exif", b"xml ")
+_WITH_TEXT = (b"meta", b"uuid", b"Exif", b"xml ", b"brob", b"jumb")
 _MAX_BOXES = 1000
 _MAX_ITEMS = 10_000
 
@@ -24,7 +25,7 @@ _MAX_ITEMS = 10_000
 def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
     """Yield the texts of an AVIF, HEIC or JPEG XL file."""
     size = file.size()
-    for box_type, start, end in _boxes(file, 0, size):
+    for box_type, start, end in read_boxes(file, 0, size, limits):
         length = end - start
         if length > MAX_TEXT:
             if box_type in _WITH_TEXT:
@@ -39,9 +40,24 @@ def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
             yield from read_exif(file.at(start, length)[4:], limits)
         elif box_type == b"xml ":
             yield from read_xmp(file.at(start, length), limits)
+        elif box_type == b"jumb":
+            yield from read_c2pa(_jumbf(file.at(start, length)), limits)
+        elif box_type == b"brob" and (data := decompress(file.at(start + 4, length - 4), limits)):
+            inner = file.at(start, 4)
+            if inner == b"Exif":
+                yield from read_exif(data[4:], limits)
+            elif inner == b"xml ":
+                yield from read_xmp(data, limits)
+            elif inner == b"jumb":
+                yield from read_c2pa(_jumbf(data), limits)
 
 
-def _boxes(file: Window, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _jumbf(content: bytes) -> bytes:
+    """A manifest with the header of its box."""
+    return struct.pack(">I4s", len(content) + 8, b"jumb") + content
+
+
+def read_boxes(file: Window, at: int, end: int, limits: Limits) -> Iterator[tuple[bytes, int, int]]:
     """Yield type, content start and content end of each box."""
     for _ in range(_MAX_BOXES):
         header = file.at(at, 16)
@@ -56,6 +72,7 @@ def _boxes(file: Window, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
             return
         yield box_type, start, stop
         at = stop
+    limits.note(f"more than {_MAX_BOXES:,} boxes; the rest is skipped")
 
 
 def _read_items(file: Window, meta: bytes, file_size: int, limits: Limits) -> Iterator[Field]:
