@@ -110,61 +110,6 @@ def test_sampling_that_makes_no_sense(wrong: dict[str, int]) -> None:
         Sampling(**wrong)
 
 
-class _StopError(Exception):
-    pass
-
-
-class _Shouting:
-    """Completes by three words; stops after some chunks where it is told to."""
-
-    def __init__(self, chunks: int | None = None):
-        self.chunks = chunks
-        self.asked: list[str] = []
-
-    def complete(self, prompts: list[str], seed: int) -> list[str]:
-        if self.chunks is not None and self.chunks <= 0:
-            raise _StopError
-        if self.chunks is not None:
-            self.chunks -= 1
-        self.asked += prompts
-        return [f"{prompt[:12]} and so on {seed}" for prompt in prompts]
-
-
-def test_completed_prompts_are_distinct_and_resumed(tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole.txt", tmp_path / "cut.txt"
-    compose_file(100, whole, completer=_Shouting(), chunk=16)
-    lines = whole.read_text(encoding="utf-8").splitlines()
-    assert len(set(lines)) == len(lines) == 100
-    with pytest.raises(_StopError):
-        compose_file(100, cut, completer=_Shouting(3), chunk=16)
-    assert not cut.exists()
-    notes = tmp_path / ".cut.txt.partial"
-    with notes.open("a", encoding="utf-8") as file:
-        file.write('{"beginnings": 16, "pro')
-    rest = _Shouting()
-    compose_file(100, cut, completer=rest, chunk=16)
-    assert cut.read_bytes() == whole.read_bytes()
-    assert rest.asked[0] == list(compose(49))[48]
-    assert not notes.exists()
-
-
-def test_work_of_other_arguments_is_discarded(tmp_path: Path) -> None:
-    with pytest.raises(_StopError):
-        compose_file(50, tmp_path / "a.txt", 1, completer=_Shouting(1), chunk=16)
-    compose_file(50, tmp_path / "a.txt", 2, completer=_Shouting(), chunk=16)
-    compose_file(50, tmp_path / "b.txt", 2, completer=_Shouting(), chunk=16)
-    assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
-
-
-def test_completions_that_only_repeat_end_in_an_error(tmp_path: Path) -> None:
-    class Same:
-        def complete(self, prompts: list[str], seed: int) -> list[str]:
-            return ["always this"] * len(prompts)
-
-    with pytest.raises(UnpromptError, match="repeat earlier ones"):
-        compose_file(2, tmp_path / "a.txt", completer=Same(), chunk=8)
-
-
 _KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path

@@ -277,15 +277,13 @@ def _tells_of_no_cut(record: logging.LogRecord) -> bool:
 def _device(options: Diffusion) -> str:
     import torch
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UnpromptError(f"torch finds no GPU for the device '{device}'; use cpu")
+    has_gpu = torch.cuda.is_available()
+    if options.device:
+        if options.device.startswith("cuda") and not has_gpu:
+            raise UnpromptError(f"torch finds no GPU for the device '{options.device}'; use cpu")
+        return options.device
     # torchrun and accelerate launch start one process for each GPU.
-    return (
-        f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        if options.device is None and device == "cuda"
-        else device
-    )
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu"
 
 
 def _precision(options: Diffusion) -> torch.dtype:
