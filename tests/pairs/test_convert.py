@@ -304,8 +304,10 @@ def test_rows_that_a_format_cannot_hold_are_told(tmp_path):
         Pair("a", "part-000001/a.png", "x", sampler="brand new", seed=1),
         Pair("b", "elsewhere/b.png", "x"),
         Pair("c", "part-000001/c.png", "x", seed=2**40),
-        Pair("..", "part-000001/c.png", "x"),
+        Pair("..", "part-000001/d.png", "x"),
     ]
+    (tmp_path / "part-000001").mkdir()
+    (tmp_path / "part-000001" / "d.png").write_bytes(b"an image")
     save(PairsTable.from_pairs(pairs, tmp_path), tmp_path / "t.parquet")
     done = convert(tmp_path / "t.parquet", tmp_path / "m.parquet", "diffusiondb")
     assert [line.split(": ")[0][-5:] for line in done.failed] == ["row 2", "row 3"]
@@ -347,7 +349,7 @@ def test_what_a_killed_run_left_is_cleared_away(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "path,title\nx,y\n", "of no known format"),
+        ("a.csv", "path,title\nx,y\n", "unknown format"),
         ("a.csv", "filepath,title\nx\n", "row 2: not 2 values"),
         ("a.csv", 'filepath,title\nx,"y\n', "no CSV"),
         ("a.csv", "filepath,title\n/x,y\nz,y\n", "row 3: relative and absolute paths"),
@@ -358,7 +360,7 @@ def test_what_a_killed_run_left_is_cleared_away(table, tmp_path):
         ("f/metadata.jsonl", "no json\n", "row 1: not an object with"),
         ("f/prompts.csv", "imgId,text\n", "column 'prompt' is missing; it holds imgId, text"),
         ("s/a.tar", "no tar at all", "not a readable tar"),
-        ("a.xyz", "", "of no known format"),
+        ("a.xyz", "", "unknown format"),
     ],
 )
 def test_a_damaged_source_is_named(tmp_path, name, content, message):
@@ -382,5 +384,5 @@ def test_wrong_calls_are_refused(table, tmp_path):
         convert(tmp_path / "gone", tmp_path / "a.csv")
     with pytest.raises(UnpromptError, match="no format 'coco'; there are"):
         convert(table, tmp_path / "x", "coco")
-    with pytest.raises(UnpromptError, match="say which with --to"):
+    with pytest.raises(UnpromptError, match="name one with --to"):
         convert(table, tmp_path / "folder")

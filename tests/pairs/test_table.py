@@ -225,7 +225,7 @@ def test_each_thing_that_the_schema_cannot_see_is_a_problem(tmp_path):
         ("row 6: file 'C:\\x.png' must be relative to the table's folder; refused"),
         ("row 7: file '' is empty"),
         ("row 8: file '.' is empty"),
-        ("row 9: id 'p0' stands in row 1 too"),
+        ("row 9: id 'p0' is also in row 1"),
         ("row 10: the id is empty"),
         ("row 11: the prompt is empty"),
         ("row 12: split 'training' is not one of train, val, test"),

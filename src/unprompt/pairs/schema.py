@@ -1,4 +1,4 @@
-"""Columns of the pairs table, and the way of any data into them."""
+"""Columns of the pairs table, and the conversion of data to them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SCHEMA = pa.schema(
         pa.field("embedding", pa.list_(pa.float16(), EMBEDDING_DIM)),
     ]
 )
-"""Columns of a pairs table. ``embedding`` may have another width, that of another encoder."""
+"""Columns of a pairs table. The width of ``embedding`` is that of the encoder, here MiniLM's."""
 
 REQUIRED = ("id", "file", "prompt")
 SPLITS = ("train", "val", "test")
 
 
 def conform(data: pa.Table, name: str, first_row: int) -> pa.Table:
-    """Bring ``data`` to the columns, order and types of `SCHEMA`; further columns come last.
+    """Give ``data`` the columns, order and types of `SCHEMA`; other columns come last.
 
     Raises:
         TableError: names the table, the column and the row, counted from ``first_row``.
@@ -98,7 +98,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -
 
 
 def _width(column: pa.ChunkedArray) -> int | None:
-    """Width of the first embedding of a column of lists, None where there is none."""
+    """Width of the first embedding of a column of lists, None if there is none."""
     if pa.types.is_fixed_size_list(column.type):
         return int(column.type.list_size)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
@@ -107,19 +107,18 @@ def _width(column: pa.ChunkedArray) -> int | None:
     return None
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+def _is_text(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    types = pa.types
+    return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
 
 
 def to_arrow(columns: Mapping[str, Any]) -> dict[str, pa.Array | pa.ChunkedArray]:
-    """Turn columns of Python values or numpy arrays into Arrow arrays of the schema's types.
+    """Arrow arrays of the schema's types from columns of Python values or numpy arrays.
 
     Raises:
-        TableError: values do not fit the type of their column.
+        TableError: a column holds values of another type.
     """
     arrays = {}
     for name, values in columns.items():
@@ -129,15 +128,15 @@ def to_arrow(columns: Mapping[str, Any]) -> dict[str, pa.Array | pa.ChunkedArray
             flat = pa.array(values.astype(np.float16).ravel())
             arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
         elif name in SCHEMA.names:
-            kind = SCHEMA.field(name).type
+            type_ = SCHEMA.field(name).type
             if name == "embedding":
                 width = next((len(v) for v in values if v is not None), EMBEDDING_DIM)
-                kind = pa.list_(pa.float16(), width)
+                type_ = pa.list_(pa.float16(), width)
                 values = [None if v is None else np.asarray(v, dtype=np.float16) for v in values]
             try:
-                arrays[name] = pa.array(values, kind)
+                arrays[name] = pa.array(values, type_)
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-                raise TableError(f"column '{name}' is not of type {kind} ({error})") from error
+                raise TableError(f"column '{name}' is not of type {type_} ({error})") from error
         else:
             arrays[name] = pa.array(values)
     return arrays

@@ -1,11 +1,9 @@
-"""The pairs table: schema, reading, streaming and atomic writing.
+"""The pairs table in memory, its reading, streaming and writing.
 
-A pairs table is a Parquet file (or, to read from, JSON lines of the same columns) beside its
-images. The ``file`` of a row is relative to the table's root: the folder of the table, or the
-folder that the Parquet file names under the metadata key ``unprompt.root`` when the table was
-saved away from its images. ``shard.tar/key.ext`` names a member of a tar shard (WebDataset).
-
-Everything else in the project takes and returns `PairsTable`; nothing else knows columns by hand.
+A pairs table is a Parquet file; JSON lines of the same columns can be read too. The ``file`` of a
+row is relative to the table's root: the folder of the table, or the folder that the Parquet
+metadata names under ``unprompt.root`` if the table was saved away from its images.
+``shard.tar/key.ext`` is a member of a tar shard (WebDataset).
 """
 
 from __future__ import annotations
@@ -63,18 +61,18 @@ class Pair:
 
 
 class PairsTable:
-    """Pairs in memory: an Arrow table with the columns of `SCHEMA`, and where its images are.
+    """Pairs in memory: an Arrow table with the columns of `SCHEMA`, and the folder of its images.
 
     Args:
-        data: columns as in `SCHEMA`; absent nullable ones are filled with null, an absent
-            ``exact`` with true, further columns are kept.
+        data: columns as in `SCHEMA`; missing nullable ones are filled with null, a missing
+            ``exact`` with true; other columns are kept.
         root: the folder that ``file`` is relative to.
-        name: what errors call this table; the path it came from.
-        first_row: number of the first row in that file, counted from 1, for errors.
+        name: the table's name in errors: the path it came from.
+        first_row: number in errors of the first row, counted from 1 in that file.
 
     Raises:
-        TableError: a required column is missing, or a value is of the wrong type or null where
-            it must not be; the message names column and row.
+        TableError: a required column is missing, or a value has the wrong type or is null; names
+            column and row.
     """
 
     def __init__(
@@ -114,7 +112,7 @@ class PairsTable:
         return self.column("prompt")
 
     def has(self, name: str) -> bool:
-        """Whether column ``name`` is there with no null in it (and at least one row)."""
+        """Whether there are rows, and column ``name`` has a value in each of them."""
         return (
             name in self.data.column_names
             and len(self) > 0
@@ -151,7 +149,7 @@ class PairsTable:
         """The rows of one split.
 
         Raises:
-            TableError: the table was never split, or holds no row of this split.
+            TableError: the table has no row of this split.
         """
         rows = self.where(pc.fill_null(pc.equal(self.data.column("split"), split), False))
         if not len(rows):
@@ -179,7 +177,7 @@ class PairsTable:
         """Encoded bytes of the image of one row, counted from 0.
 
         Raises:
-            TableError: the file is not there, or its path leaves the table's folder.
+            TableError: the file does not exist, or its path leaves the table's folder.
         """
         file = self.data.column("file")[row].as_py()
         where = f"{self.name}, row {self.first_row + row}"
@@ -196,7 +194,7 @@ class PairsTable:
         """Decode the image of one row, counted from 0, to RGB; ``at_least`` as in `open_rgb`.
 
         Raises:
-            TableError: the file is not there, cannot be decoded, or its path leaves the folder.
+            TableError: as `read_bytes`, or the image cannot be decoded.
         """
         content = self.read_bytes(row)
         try:
@@ -209,9 +207,9 @@ class PairsTable:
 
     @property
     def _stated(self) -> pa.Table:
-        """The data without columns of nothing but null, for `conform` to put back at no cost.
+        """The data without columns that are all null, which `conform` adds again.
 
-        Arrow copies those like any other, and 65,536 absent embeddings are 50 MB.
+        Arrow would copy them, and 65,536 null embeddings take 50 MB.
         """
         absent = [
             field.name
@@ -231,10 +229,11 @@ def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
 
     Args:
         path: the table.
-        columns: read only these (``id``, ``file`` and ``prompt`` always come too).
+        columns: read only these and ``id``, ``file``, ``prompt`` and ``exact``.
 
     Raises:
-        TableError: not there, not readable, or against the schema; with column and row.
+        TableError: the file does not exist, is damaged, or does not have the schema; names column
+            and row.
     """
     batches = list(stream(path, columns, batch_size=65_536))
     if not batches:
@@ -261,7 +260,7 @@ def stream(
         path: the table.
         columns: as in `load`.
         batch_size: rows in a batch, at most.
-        blank_prompts: a prompt that is null comes as an empty one instead of being refused.
+        blank_prompts: read prompts that are null as empty ones instead of refusing them.
 
     Raises:
         TableError: as `load`.
@@ -279,17 +278,17 @@ def stream(
 
 
 def save(table: PairsTable, path: str | Path) -> None:
-    """Write a table as Parquet, whole or not at all; the images stay where they are.
+    """Write a table as Parquet; the images stay where they are.
 
     Raises:
-        OutputError: the place cannot be written or the disk is full; the old file is intact.
+        OutputError: the file cannot be written; an old one is intact.
     """
     with PairsWriter(path, table.root) as writer:
         writer.write(table)
 
 
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
-"""Endings that a reader would not take for Parquet."""
+"""Endings of other formats."""
 
 
 class PairsWriter:
@@ -300,7 +299,7 @@ class PairsWriter:
         root: folder of the images; the folder of ``path`` by default.
 
     Raises:
-        OutputError: the file's name ends as those of another format do.
+        OutputError: the file's ending is that of another format.
     """
 
     def __init__(self, path: str | Path, root: str | Path | None = None):
@@ -320,10 +319,10 @@ class PairsWriter:
         return self
 
     def write(self, pairs: PairsTable | Iterable[Pair]) -> None:
-        """Append a batch. The first batch decides the columns and the embedding's width.
+        """Append a batch with the columns, types and embedding width of the first batch.
 
         Raises:
-            TableError: a later batch lacks a column, or has it in another type or width.
+            TableError: a later batch differs.
         """
         if not isinstance(pairs, PairsTable):
             pairs = PairsTable.from_pairs(pairs, self.root, str(self.path))
@@ -364,15 +363,15 @@ class PairsWriter:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        raised: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if self._writer is None and kind is None:
+            if self._writer is None and raised is None:
                 self._open(SCHEMA)
             if self._writer is not None:
                 self._writer.close()
         except OSError as failure:
-            kind, error, traceback = type(failure), failure, failure.__traceback__
-        self._pending.__exit__(kind, error, traceback)
+            raised, error, traceback = type(failure), failure, failure.__traceback__
+        self._pending.__exit__(raised, error, traceback)

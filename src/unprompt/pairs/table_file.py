@@ -1,4 +1,4 @@
-"""A pairs table as it lies on disk, in Parquet or JSON lines, before the schema is applied."""
+"""The file of a pairs table, Parquet or JSON lines, read before the schema is applied."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ROOT_KEY = b"unprompt.root"
 
 
 def existing(path: str | Path) -> Path:
-    """Path of the table's file; a folder is its ``pairs.parquet``.
+    """Path of the table's file; in a folder it is ``pairs.parquet``.
 
     Raises:
-        TableError: there is none.
+        TableError: it does not exist.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,7 +44,7 @@ def root_of(path: Path) -> Path:
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether the name of a file says that it holds JSON lines."""
+    """Whether the name of a file is that of JSON lines."""
     return path.suffix.lower() == ".jsonl"
 
 
@@ -73,10 +73,10 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 
 def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Iterator[pa.Table]:
-    """Yield batches of at most ``batch_size`` rows, of the columns that are there.
+    """Yield batches of at most ``batch_size`` rows, with those of ``columns`` that exist.
 
     Raises:
-        TableError: the file is damaged; for JSON lines with the row.
+        TableError: the file is damaged; for JSON lines it names the row.
     """
     if is_json_lines(path):
         yield from _json_batches(path, columns, batch_size)
@@ -125,24 +125,25 @@ def _from_rows(
         values = [row.get(name) for row in rows]
         if not any(name in row for row in rows):
             continue
-        kind = SCHEMA.field(name).type if name in SCHEMA.names and name != "embedding" else None
+        known = name in SCHEMA.names and name != "embedding"
+        type_ = SCHEMA.field(name).type if known else None
         try:
-            arrays[name] = pa.array(values, kind)
+            arrays[name] = pa.array(values, type_)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             for number, value in enumerate(values, start):
                 try:
-                    pa.scalar(value, kind)
+                    pa.scalar(value, type_)
                 except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
                     raise TableError(
                         f"{path}, row {number}: column '{name}' holds {value!r}, "
-                        f"which is not of type {kind or 'the rows before'}"
+                        f"which is not of type {type_ or 'the rows before'}"
                     ) from None
             raise
     return pa.table(arrays)
 
 
 def without_null_prompts(data: pa.Table) -> pa.Table:
-    """The same rows, with empty prompts for those that are null."""
+    """The same rows, with empty prompts instead of null."""
     prompts = data.column("prompt")
     filled = pc.fill_null(prompts.cast(pa.string()), "") if prompts.null_count else prompts
     return data.set_column(data.schema.get_field_index("prompt"), "prompt", filled)

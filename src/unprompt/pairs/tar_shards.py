@@ -1,4 +1,4 @@
-"""Paths of images as tables state them; images inside tar shards, read by offset."""
+"""Image paths of tables, and images inside tar shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def split_member(file: str) -> tuple[str, str] | None:
 
 
 def refusal(file: str) -> str | None:
-    """Why the path of an image must not be followed, or None where it stays in its folder."""
+    """Why the path of an image must not be opened, or None if it stays in its folder."""
     path = PurePosixPath(file.replace("\\", "/"))
     if not file or path == PurePosixPath("."):
         return "is empty"
@@ -28,13 +28,12 @@ def refusal(file: str) -> str | None:
 
 
 def read_member(shard: Path, member: str) -> bytes:
-    """Bytes of one member of a tar shard.
+    """Bytes of one member of a tar shard, read by its offset.
 
-    The shard's index is built on first use by walking its headers, and kept for the 64 shards
-    used last.
+    The first use of a shard reads all its headers; the offsets of the last 64 shards are kept.
 
     Raises:
-        OSError: the shard is not there, or is cut off inside the member.
+        OSError: the shard does not exist, or is cut off inside the member.
         KeyError: the shard has no such member, or is no tar file.
     """
     status = shard.stat()
@@ -48,7 +47,7 @@ def read_member(shard: Path, member: str) -> bytes:
 
 
 def member_names(shard: Path) -> Set[str]:
-    """Names of the members of a tar shard; none where it is not there or no tar file."""
+    """Names of the members of a tar shard; none if it does not exist or is no tar file."""
     try:
         status = shard.stat()
         return _index(shard, status.st_mtime_ns, status.st_size).keys()
@@ -57,7 +56,7 @@ def member_names(shard: Path) -> Set[str]:
 
 
 def add_sample(tar: tarfile.TarFile, key: str, files: Mapping[str, bytes]) -> None:
-    """Append one sample of WebDataset: files of one key, by suffix. The same bytes every time."""
+    """Append a sample of WebDataset, its files by suffix; equal samples give equal bytes."""
     for suffix, content in files.items():
         info = tarfile.TarInfo(key + suffix)
         info.size = len(content)

@@ -1,4 +1,4 @@
-"""What the schema cannot demand of a table: identity, prompts, splits, images that are there."""
+"""Checks beyond the schema: ids are unique, prompts not empty, splits known, images there."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _MAX_REPORTED = 20
 
 
 def validate(table: PairsTable, images: str = "exist") -> None:
-    """Check what the schema cannot: identity, prompts, paths, splits and images.
+    """Check ids, prompts, paths, splits and images of a table.
 
     Args:
         table: the table to check.
-        images: ``none``, ``exist`` (each image is there) or ``decode`` (and can be decoded).
+        images: ``none``, ``exist`` (each image exists) or ``decode`` (and can be decoded).
 
     Raises:
-        TableError: names the first 20 problems with their rows, and how many there are.
+        TableError: names the number of problems and the first 20 with their rows.
     """
     if problems := list(find_problems(table, images)):
         raise TableError("\n".join(reported(table.name, problems)))
 
 
 def reported(name: str, problems: list[str]) -> list[str]:
-    """Lines that tell the first 20 problems of the table ``name``, and how many there are."""
+    """Lines with the number of problems of the table ``name`` and the first 20."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
     lines = [f"{name}: {count}"]
     lines += [f"  {problem}" for problem in problems[:_MAX_REPORTED]]
@@ -46,7 +46,7 @@ def find_problems(table: PairsTable, images: str = "exist") -> Iterator[str]:
     for row, (name, prompt, split) in enumerate(columns):
         where = f"row {table.first_row + row}"
         if name in repeated and name in first_of:
-            yield f"{where}: id '{name}' stands in row {table.first_row + first_of[name]} too"
+            yield f"{where}: id '{name}' is also in row {table.first_row + first_of[name]}"
         first_of.setdefault(name, row)
         if not name:
             yield f"{where}: the id is empty"

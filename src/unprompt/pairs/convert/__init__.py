@@ -1,4 +1,4 @@
-"""Pairs in and out of the formats of others."""
+"""Pairs read from and written to the formats of other tools; each format is one module."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from unprompt.pairs.convert import (
     webdataset,
 )
 from unprompt.pairs.convert.format import Format
+from unprompt.pairs.schema import SCHEMA
 from unprompt.pairs.table import PairsTable
 from unprompt.progress import track
 
@@ -40,7 +41,7 @@ FORMATS: dict[str, Format] = {
         pairs_table.FORMAT,
     )
 }
-"""Formats by name; a source is of the first that it looks like."""
+"""Formats by name; the first that matches a source is its format."""
 
 
 @dataclass
@@ -51,8 +52,8 @@ class Conversion:
         source_format: name of the format that was read.
         target_format: name of the format that was written.
         rows: rows read.
-        lost: for each column that the target cannot hold, the rows that had a value in it.
-        failed: for each row that could not be written, which and why.
+        lost: for each column that the target format lacks, the number of rows with a value in it.
+        failed: for each row that could not be written, the reason.
     """
 
     source_format: str
@@ -82,23 +83,23 @@ def convert(
 
     Args:
         source: file or folder.
-        target: file or folder to write, whole or not at all; a folder must be new or empty.
-        to: a name of `FORMATS`; by default what the target's ending says: ``.parquet`` pairs,
+        target: file or folder to write; a folder must be new or empty.
+        to: a name of `FORMATS`; by default the target's ending decides: ``.parquet`` pairs,
             ``.csv`` or ``.tsv`` openclip-csv, ``submission.csv`` kaggle-submission.
-        source_format: a name of `FORMATS`; by default what the source looks like.
+        source_format: a name of `FORMATS`; by default the source's content decides.
 
     Raises:
-        UnpromptError: a format is not known, or cannot be told.
-        TableError: the source is not there or damaged; names the row.
+        UnpromptError: a format is unknown.
+        TableError: the source does not exist or is damaged; names the row.
         OutputError: the target cannot be written.
     """
     source, target = Path(source), Path(target)
     reading = _known(source_format) if source_format else recognise(source)
     writing = _known(to) if to else _by_ending(target)
     done = Conversion(reading.name, writing.name)
-    # Formats with images inside have them spread out: to stay, where the target points at them.
-    points = writing.name in ("pairs", "openclip-csv", "diffusiondb")
-    spool = None if points else Path(tempfile.mkdtemp(prefix="unprompt-"))
+    # Images inside a source are written to a folder, which stays if the target names its files.
+    names_files = writing.name in ("pairs", "openclip-csv", "diffusiondb")
+    spool = None if names_files else Path(tempfile.mkdtemp(prefix="unprompt-"))
     try:
         batches = reading.read(source, spool or target.parent / f"{target.stem}_images")
         writing.write(_watched(batches, writing, done), target, done.failed)
@@ -111,15 +112,13 @@ def convert(
 def read_pairs(source: str | Path, source_format: str | None = None) -> PairsTable:
     """All pairs of a file or folder of any format, as one table.
 
-    A Hugging Face dataset keeps its images inside; convert it first.
-
     Args:
         source: file or folder.
-        source_format: a name of `FORMATS`; by default what the source looks like.
+        source_format: as in `convert`.
 
     Raises:
-        TableError: the source is not there, damaged, or empty; names the row.
-        UnpromptError: the images are inside, or the format is not known.
+        TableError: the source does not exist, is damaged or empty; names the row.
+        UnpromptError: the format is unknown, or has its images inside (Hugging Face datasets).
     """
     source = Path(source)
     reading = _known(source_format) if source_format else recognise(source)
@@ -139,7 +138,7 @@ def _watched(
         done.rows += len(table)
         for name in table.data.column_names:
             column = table.data.column(name)
-            held = name in writing.holds or (name not in _schema_names() and "*" in writing.holds)
+            held = name in writing.holds or (name not in SCHEMA.names and "*" in writing.holds)
             if held or name == "file":
                 continue
             values = column.to_pylist() if name == "exact" else None
@@ -149,24 +148,18 @@ def _watched(
         yield table
 
 
-def _schema_names() -> list[str]:
-    from unprompt.pairs.schema import SCHEMA
-
-    return list(SCHEMA.names)
-
-
 def recognise(source: Path) -> Format:
     """The format of a file or folder.
 
     Raises:
-        TableError: it is not there, or of no known format.
+        TableError: it does not exist, or no format matches.
     """
     if not source.exists():
         raise TableError(f"{source}: no such file or folder")
     for known in FORMATS.values():
         if known.matches(source):
             return known
-    raise TableError(f"{source}: of no known format; say which with --from: {', '.join(FORMATS)}")
+    raise TableError(f"{source}: unknown format; name it with --from: {', '.join(FORMATS)}")
 
 
 def _known(name: str) -> Format:
@@ -181,6 +174,6 @@ def _by_ending(target: Path) -> Format:
         name = "kaggle-submission"
     if name is None:
         raise UnpromptError(
-            f"{target}: its ending names no format; say which with --to: {', '.join(FORMATS)}"
+            f"{target}: its ending names no format; name one with --to: {', '.join(FORMATS)}"
         )
     return FORMATS[name]

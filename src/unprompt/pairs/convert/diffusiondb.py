@@ -25,7 +25,7 @@ SAMPLERS = (
     "k_lms",
     "others",
 )
-"""Samplers in the order of DiffusionDB's numbers, which begin at 1 (its README on the hub)."""
+"""Samplers in the order of DiffusionDB's numbers, from 1 (its README on the hub)."""
 
 _SCHEMA = pa.schema(
     [
@@ -56,7 +56,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of the metadata; the folders of images lie beside it, or in ``images`` beside it."""
+    """Pairs of the metadata; folders of images are beside it, or in ``images`` beside it."""
     root = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
     yield from batches_of(_rows(path), root, str(path))
 
@@ -85,7 +85,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write metadata; rows whose file is no ``part-NNNNNN/name``, or too large numbers, fail."""
+    """Write metadata; rows with too large numbers, or a file not ``part-NNNNNN/name``, fail."""
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
         for table in batches:
             rows = []
@@ -94,7 +94,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
                     rows.append(_row(row))
                 except (ValueError, TableError, pa.ArrowException, OverflowError) as error:
                     failed.append(
-                        f"{table.name}, row {number}: DiffusionDB cannot hold it ({error})"
+                        f"{table.name}, row {number}: DiffusionDB cannot store it ({error})"
                     )
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
 

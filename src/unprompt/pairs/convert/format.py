@@ -1,4 +1,4 @@
-"""What a format is, and the parts that several formats share."""
+"""What a format is, and functions that several formats share."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from unprompt.pairs.tar_shards import split_member
 BATCH_SIZE = 1024
 
 Read = Callable[[Path, Path], Iterator[PairsTable]]
-"""Source, and a folder for images that the source holds inside itself, to batches of pairs."""
+"""Source, and a folder for images inside the source, to batches of pairs."""
 
 Write = Callable[[Iterator[PairsTable], Path, list[str]], None]
-"""Batches and target; the rows that could not be written are added to the list, each told."""
+"""Batches and target; one line for each row that could not be written is added to the list."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to keep pairs on disk.
+    """A format of pairs on disk.
 
     Attributes:
-        name: as ``--to`` takes it.
-        holds: columns of a pairs table that survive a round trip; ``*`` is every further column.
-        matches: whether a path on disk is of this format.
+        name: the name for ``--to`` and ``--from``.
+        holds: columns of a pairs table that it can store; ``*`` is every column beyond the schema.
+        matches: whether a path on disk has this format.
         read: see `Read`.
         write: see `Write`.
     """
@@ -46,7 +46,7 @@ class Format:
 def batches_of(
     rows: Iterable[dict[str, Any]], root: Path, name: str, first_row: int = 1
 ) -> Iterator[PairsTable]:
-    """Rows as dictionaries to batches of pairs; keys beyond the schema become further columns."""
+    """Batches of pairs from rows as dictionaries; keys beyond the schema become columns too."""
     remaining = iter(rows)
     names: list[str] | None = None
     while batch := list(islice(remaining, BATCH_SIZE)):
@@ -70,8 +70,19 @@ def rows_of(table: PairsTable, columns: Iterable[str]) -> Iterator[dict[str, Any
         yield from batch.to_pylist()
 
 
+def rows_with_images(
+    table: PairsTable, columns: Iterable[str], failed: list[str]
+) -> Iterator[tuple[int, dict[str, Any], bytes]]:
+    """Number from 0, columns and image of each row; rows whose image cannot be read fail."""
+    for number, row in enumerate(rows_of(table, columns)):
+        try:
+            yield number, row, table.read_bytes(number)
+        except TableError as error:
+            failed.append(str(error))
+
+
 def plain_path(file: str) -> str:
-    """``shard.tar/key.ext`` as ``shard/key.ext``, so that it can be a path of its own."""
+    """``shard.tar/key.ext`` as ``shard/key.ext``, a path outside the shard."""
     shard = split_member(file)
     return f"{shard[0].removesuffix('.tar')}/{shard[1]}" if shard else file
 

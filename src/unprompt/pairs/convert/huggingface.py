@@ -1,10 +1,11 @@
-"""A dataset of Hugging Face's ``datasets``, saved to disk, with the images inside."""
+"""Hugging Face ``datasets`` saved to disk, with the images inside."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from unprompt.errors import MissingExtraError, TableError
 from unprompt.files import atomic_folder
-from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
+from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_with_images
 from unprompt.pairs.table import PairsTable
 from unprompt.pairs.tar_shards import refusal
 
@@ -41,7 +42,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
     """
     datasets = _datasets()
     data = datasets.load_from_disk(str(path))
-    image = next((n for n, kind in data.features.items() if isinstance(kind, datasets.Image)), None)
+    image = next((n for n, one in data.features.items() if isinstance(one, datasets.Image)), None)
     text = next((name for name in _NAMES if name in data.features), None)
     if image is None or text is None:
         raise TableError(
@@ -57,7 +58,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
             if stored is None or prompt is None:
                 raise TableError(f"{where}: has no image or no text; filter the dataset first")
             file = plain_path(row.pop("file", None) or stored["path"] or f"{number:09}.png")
-            # The path of an image that lies elsewhere, or one that would write outside.
+            # Names an image elsewhere, or would be written outside the folder.
             if refusal(file):
                 file = f"{number:09}-{PurePosixPath(file).name or 'image'}"
             place = images / file
@@ -80,17 +81,10 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     schema = first.data.schema
 
     def rows() -> Iterator[dict[str, Any]]:
-        table: PairsTable | None = first
-        while table is not None:
-            for number, row in enumerate(rows_of(table, schema.names)):
-                try:
-                    content = table.read_bytes(number)
-                except TableError as error:
-                    failed.append(str(error))
-                    continue
+        for table in chain([first], batches):
+            for _, row, content in rows_with_images(table, schema.names, failed):
                 image = {"bytes": content, "path": None}
                 yield {"image": image, "text": row.pop("prompt"), **row}
-            table = next(batches, None)
 
     plain = datasets.Features.from_arrow_schema(
         pa.schema([field for field in schema if field.name != "prompt"])
@@ -108,7 +102,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
 
 
 def _written(datasets: Any, rows: Iterator[dict[str, Any]], features: Any, spool: Path) -> Any:
-    """Rows to an Arrow file on disk, so that memory does not grow with their number."""
+    """Write rows to an Arrow file, so that memory does not grow with their number."""
     from datasets.arrow_writer import ArrowWriter
 
     file = spool / "rows.arrow"

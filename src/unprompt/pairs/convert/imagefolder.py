@@ -9,7 +9,7 @@ from typing import Any
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_folder
-from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_of
+from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_with_images
 from unprompt.pairs.table import PairsTable
 
 METADATA = "metadata.jsonl"
@@ -21,7 +21,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of an image folder; a row without an ``id`` has its file name as one."""
+    """Pairs of an image folder; the default ``id`` of a row is its file name."""
     yield from batches_of(_rows(path / METADATA), path, str(path / METADATA))
 
 
@@ -39,18 +39,13 @@ def _rows(metadata: Path) -> Iterator[dict[str, Any]]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Copy the images into a folder, with their metadata; rows whose image is not there fail."""
+    """Copy the images into a folder with their metadata; rows whose image cannot be read fail."""
     with (
         atomic_folder(path) as folder,
         (folder / METADATA).open("w", encoding="utf-8") as metadata,
     ):
         for table in batches:
-            for number, row in enumerate(rows_of(table, table.data.column_names)):
-                try:
-                    content = table.read_bytes(number)
-                except TableError as error:
-                    failed.append(str(error))
-                    continue
+            for _, row, content in rows_with_images(table, table.data.column_names, failed):
                 file = plain_path(row.pop("file"))
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(content)

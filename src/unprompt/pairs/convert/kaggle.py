@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_folder, atomic_open
-from unprompt.pairs.convert.format import Format, batches_of, rows_of
+from unprompt.pairs.convert.format import Format, batches_of, rows_of, rows_with_images
 from unprompt.pairs.csv_file import has_columns, read_csv
 from unprompt.pairs.table import PairsTable
 
@@ -20,7 +20,7 @@ SUBMISSION = ["imgId_eId", "val"]
 
 
 def _name_of(identity: str) -> str:
-    """An id as a file's name can hold it: ``/`` and ``%`` percent-encoded."""
+    """An id as the name of a file: ``/`` and ``%`` are percent-encoded."""
     return identity.replace("%", "%25").replace("/", "%2F")
 
 
@@ -44,9 +44,9 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Copy images to ``images/imgId.ext``; rows without an image, or whose id is no name, fail.
+    """Copy images to ``images/imgId.ext``; rows without a readable image fail.
 
-    An id with a slash, as ours often are, is percent-encoded, and decoded by `read`.
+    A slash in an id is percent-encoded, and decoded by `read`.
     """
     with atomic_folder(path) as folder:
         (folder / "images").mkdir()
@@ -54,16 +54,12 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             writer = csv.writer(file)
             writer.writerow(PROMPTS)
             for table in batches:
-                for number, row in enumerate(rows_of(table, ["id", "file", "prompt"])):
-                    where = f"{table.name}, row {table.first_row + number}"
+                columns = ["id", "file", "prompt"]
+                for number, row, content in rows_with_images(table, columns, failed):
                     name = _name_of(row["id"])
                     if name in ("", ".", ".."):
+                        where = f"{table.name}, row {table.first_row + number}"
                         failed.append(f"{where}: the id '{row['id']}' cannot be a file's name")
-                        continue
-                    try:
-                        content = table.read_bytes(number)
-                    except TableError as error:
-                        failed.append(str(error))
                         continue
                     suffix = PurePosixPath(row["file"]).suffix
                     (folder / "images" / f"{name}{suffix}").write_bytes(content)
@@ -76,7 +72,7 @@ def matches_submission(path: Path) -> bool:
 
 
 def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Embeddings of a submission; it states no prompt, so prompts are empty and not exact."""
+    """Embeddings of a submission; prompts are empty, and marked as not exact."""
     numbered = read_csv(path, SUBMISSION)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -108,7 +104,7 @@ def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write_submission(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write a line for each value of each embedding; rows without one fail."""
+    """Write a line for each value of each embedding; rows without an embedding fail."""
     with atomic_open(path) as file:
         writer = csv.writer(file)
         writer.writerow(SUBMISSION)

@@ -1,4 +1,4 @@
-"""open_clip's CSV and TSV: the path of an image and its caption."""
+"""open_clip's CSV and TSV files: the path of an image and its caption."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from unprompt.pairs.tar_shards import split_member
 
 COLUMNS = ["filepath", "title"]
 _DELIMITERS = "\t,"
-"""The tab is open_clip's default."""
+"""open_clip's default is the tab."""
 _HOLDS = frozenset({"file", "prompt"})
 
 
 def matches(path: Path) -> bool:
-    """A file whose header has ``filepath`` and ``title``, between tabs or commas."""
+    """A file whose header has ``filepath`` and ``title``, separated by tabs or commas."""
     return has_columns(path, COLUMNS, _DELIMITERS)
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of a CSV; relative paths are relative to its folder, and the path is the id.
+    """Pairs of a CSV file; the path is the id, and relative to the file's folder.
 
     Raises:
-        TableError: no such CSV, or relative and absolute paths are mixed.
+        TableError: not such a file, or relative and absolute paths are mixed.
     """
     absolute: bool | None = None
 
@@ -42,7 +42,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
                 absolute = Path(file).is_absolute()
             if absolute != Path(file).is_absolute():
                 raise TableError(
-                    f"{path}, row {number}: relative and absolute paths are mixed; use one kind"
+                    f"{path}, row {number}: relative and absolute paths are mixed; use only one"
                 )
             yield {"id": file, "file": file.lstrip("/"), "prompt": row["title"]}
 
@@ -52,10 +52,10 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write paths relative to the CSV's folder where they lie below it, else absolute ones.
+    """Write paths relative to the CSV's folder if the images are below it, else absolute paths.
 
-    Tabs part the columns of a ``.tsv``, commas those of any other file. Images inside tar shards
-    have no path; their rows fail.
+    Tabs separate the columns of a ``.tsv`` file, commas those of other files. Rows whose image is
+    inside a tar shard fail, because it has no path.
     """
     folder = path.parent.resolve()
     with atomic_open(path) as file:
@@ -67,8 +67,8 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             for number, row in enumerate(rows_of(table, _HOLDS), table.first_row):
                 if split_member(row["file"]):
                     failed.append(
-                        f"{table.name}, row {number}: '{row['file']}' is inside a tar shard, which "
-                        "a CSV cannot name; convert to imagefolder first"
+                        f"{table.name}, row {number}: '{row['file']}' is inside a tar shard, "
+                        "without a path; convert to imagefolder first"
                     )
                     continue
                 place = root / row["file"]

@@ -1,4 +1,4 @@
-"""WebDataset tar shards as img2dataset lays them out: ``key.jpg``, ``key.txt``, ``key.json``."""
+"""WebDataset tar shards as img2dataset writes them: ``key.jpg``, ``key.txt``, ``key.json``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from unprompt.errors import TableError
 from unprompt.files import atomic_folder
 from unprompt.images import IMAGE_SUFFIXES
-from unprompt.pairs.convert.format import ALL, Format, batches_of, rows_of
+from unprompt.pairs.convert.format import ALL, Format, batches_of, rows_with_images
 from unprompt.pairs.table import PairsTable
 from unprompt.pairs.tar_shards import add_sample
 
@@ -27,9 +27,9 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of a folder of shards, or of one; the images stay in the shards.
+    """Pairs of one shard or a folder of shards; the images stay inside.
 
-    The prompt is the ``.txt`` of a sample, else ``caption`` or ``prompt`` of its ``.json``.
+    The prompt is the ``.txt`` of a sample, else ``prompt`` or ``caption`` of its ``.json``.
     """
     folder, shards = (path, sorted(path.glob("*.tar"))) if path.is_dir() else (path.parent, [path])
     rows = (row for shard in shards for row in _samples(shard))
@@ -37,7 +37,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def _samples(shard: Path) -> Iterator[dict[str, Any]]:
-    key, parts = "", dict[str, Any]()
+    key, sample = "", dict[str, Any]()
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
@@ -47,23 +47,23 @@ def _samples(shard: Path) -> Iterator[dict[str, Any]]:
                 path = PurePosixPath(member.name)
                 stem, _, suffix = path.name.partition(".")
                 if (found := str(path.parent / stem)) != key:
-                    if "file" in parts:
-                        yield _pair(key, parts, shard)
-                    key, parts = found, {}
+                    if "file" in sample:
+                        yield _pair(key, sample, shard)
+                    key, sample = found, {}
                 if f".{suffix}".lower() in IMAGE_SUFFIXES:
-                    parts["file"] = f"{shard.name}/{member.name}"
+                    sample["file"] = f"{shard.name}/{member.name}"
                 elif suffix in ("txt", "json") and (content := tar.extractfile(member)):
-                    parts[suffix] = content.read()
+                    sample[suffix] = content.read()
     except tarfile.TarError as error:
         raise TableError(f"{shard}: not a readable tar file ({error})") from error
-    if "file" in parts:
-        yield _pair(key, parts, shard)
+    if "file" in sample:
+        yield _pair(key, sample, shard)
 
 
-def _pair(key: str, parts: dict[str, Any], shard: Path) -> dict[str, Any]:
+def _pair(key: str, sample: dict[str, Any], shard: Path) -> dict[str, Any]:
     try:
-        stated = json.loads(parts.get("json", b"{}"))
-        prompt = parts["txt"].decode("utf-8") if "txt" in parts else None
+        stated = json.loads(sample.get("json", b"{}"))
+        prompt = sample["txt"].decode("utf-8") if "txt" in sample else None
     except ValueError as error:
         raise TableError(f"{shard}, sample {key}: {error}") from error
     if prompt is None:
@@ -71,15 +71,15 @@ def _pair(key: str, parts: dict[str, Any], shard: Path) -> dict[str, Any]:
     held = {name: stated[name] for name in ALL - {"*", "embedding"} if name in stated}
     sides = {name: stated.get(name) for name in ("width", "height")}
     further = stated.get("unprompt", {})
-    return {"id": key, **sides, **held, **further, "file": parts["file"], "prompt": prompt}
+    return {"id": key, **sides, **held, **further, "file": sample["file"], "prompt": prompt}
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     """Write a folder of shards of 10,000 samples; rows whose image cannot be read fail."""
-    samples = (sample for table in batches for sample in _readable(table, failed))
+    samples = (sample for table in batches for sample in _samples_of(table, failed))
     with atomic_folder(path) as folder:
         shard, tar = -1, None
-        for number, (row, content) in enumerate(samples):
+        for number, (_, row, content) in enumerate(samples):
             if number // SAMPLES_PER_SHARD != shard:
                 if tar is not None:
                     tar.close()
@@ -101,13 +101,11 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
             tar.close()
 
 
-def _readable(table: PairsTable, failed: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _samples_of(
+    table: PairsTable, failed: list[str]
+) -> Iterator[tuple[int, dict[str, Any], bytes]]:
     columns = [name for name in table.data.column_names if name != "embedding"]
-    for number, row in enumerate(rows_of(table, columns)):
-        try:
-            yield row, table.read_bytes(number)
-        except TableError as error:
-            failed.append(str(error))
+    return rows_with_images(table, columns, failed)
 
 
 FORMAT = Format("webdataset", _HOLDS, matches, read, write)
