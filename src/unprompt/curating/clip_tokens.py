@@ -1,4 +1,4 @@
-"""How many tokens CLIP's text encoder makes of a prompt; it reads 77 and cuts off the rest.
+"""Number of CLIP tokens of a prompt; CLIP reads the first 77.
 
 The tokenizer is CLIP's byte-level BPE (Radford et al., 2021, section 2.4; the merges are those of
 openai/CLIP, MIT licence, which open_clip carries), run by the tokenizers library.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CONTEXT = 77
-"""Tokens that CLIP reads, start and end token included."""
+"""Tokens that CLIP reads, with start and end token."""
 
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"
 _MERGE_COUNT = 49_152 - 256 - 2
@@ -30,7 +30,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def count_tokens(prompts: Sequence[str]) -> np.ndarray:
-    """CLIP tokens of each prompt, start and end token included: int64 of shape (n,).
+    """CLIP tokens of each prompt, with start and end token: int64 of shape (n,).
 
     Raises:
         MissingExtraError: open_clip, whose merges are used, is not installed.
@@ -41,7 +41,7 @@ def count_tokens(prompts: Sequence[str]) -> np.ndarray:
 
 
 def _clean(prompt: str) -> str:
-    """What CLIP does to a text first: mend wrong encodings, and undo HTML's escapes twice."""
+    """CLIP's cleaning of a text: repair wrong encodings, and unescape HTML twice."""
     from ftfy import fix_text
 
     return html.unescape(html.unescape(fix_text(prompt)))

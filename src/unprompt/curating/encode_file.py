@@ -13,7 +13,7 @@ from unprompt.pairs.prompt_file import is_table, prompts_of
 from unprompt.pairs.table import PairsTable, PairsWriter, stream
 
 _ROWS = 65_536
-"""Rows in memory at a time; as many prompts as `PromptEncoder.stream` sorts by length at once."""
+"""Rows in memory at a time."""
 
 
 def with_embeddings(
@@ -21,15 +21,15 @@ def with_embeddings(
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
 ) -> PairsTable:
-    """The table with an embedding in every row: itself where it has them all already.
+    """The table with an embedding in every row; the same table if it has them all.
 
     Args:
         table: the pairs.
         encoder: hub id or path.
-        precision: as `unprompt.encoding.load_encoder`.
+        precision: as in `unprompt.encoding.load_encoder`.
 
     Raises:
-        UnpromptError: the encoder is not there.
+        UnpromptError: the encoder cannot be loaded.
     """
     if table.has("embedding") or not len(table):
         return table
@@ -46,25 +46,24 @@ def encode_file(
 ) -> int:
     """Encode every prompt of a file, and write the embeddings.
 
-    The embeddings pass through the cache of `unprompt.encoding.encode`, so a killed call that is
-    made again goes on where it stopped.
+    `unprompt.encoding.encode` caches embeddings, so the same call continues a killed one.
 
     Args:
         source: a pairs table, or any file of `unprompt.pairs.prompt_file.prompts_of`.
-        output: ``.npy`` for an array, float32 of shape (n, dim), in the order of the rows or of
-            the lines that are not blank; ``.parquet`` for the pairs table with its column
-            ``embedding`` (float16) set, replaced where it was there.
+        output: ``.npy`` for an array, float32 of shape (n, dim), in the order of the prompts;
+            ``.parquet`` for the pairs table with a new column ``embedding`` (float16).
         encoder: hub id or path.
         backend: as in `unprompt.encoding.load_encoder`.
-        precision: likewise.
+        precision: as in `unprompt.encoding.load_encoder`.
 
     Returns:
-        How many prompts there were.
+        The number of prompts.
 
     Raises:
-        OutputError: ``output`` is of no such kind, cannot be made of ``source``, or written.
+        OutputError: ``output`` has another ending, is ``.parquet`` though the source is no table,
+            or cannot be written.
         TableError: the source cannot be read.
-        UnpromptError: the encoder cannot be had.
+        UnpromptError: the encoder cannot be loaded.
     """
     source, output = Path(source), Path(output)
     wanted = (".npy", ".parquet") if is_table(source) else (".npy",)

@@ -1,4 +1,4 @@
-"""Filters: pairs that are not worth training on, dropped and counted."""
+"""Filters that drop pairs not worth training on, and count them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NSFW_WORDS = tuple(
     bdsm lewd upskirt gore gory decapitated beheaded dismembered
     """.split()  # noqa: SIM905 - a list of so many quotes is no pleasure to read
 )
-"""Words whose presence drops a prompt where that is asked for; compiled for this project."""
+"""Words that drop a prompt with ``--no-nsfw``; compiled for this project."""
 
 LANGUAGES = tuple(
     """
@@ -40,35 +40,35 @@ LANGUAGES = tuple(
     sv th tl tr uk vi zh
     """.split()  # noqa: SIM905
 )
-"""Languages that the detector tells apart: few, since names and short prompts mislead it."""
+"""Languages that the detector distinguishes; with more, names and short prompts mislead it."""
 
 SURE = 0.9
-"""Share of the probability from which another language is believed: measured on prompts, where
-less drops artists' names and short English phrases."""
+"""Probability from which a prompt counts as of another language. On real prompts a lower one drops
+names of artists and short English phrases."""
 
 _NOTHING = r"(?i)^[\s\p{P}]*(null|nan|none|n/a|undefined)?[\s\p{P}]*$"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a pair must fulfil to be kept; a bound that is None is not checked.
+    """Conditions to keep a pair; a bound that is None is not checked.
 
     Attributes:
-        blank: drop prompts that are empty, or say NULL, NaN, None, N/A or nothing but punctuation.
-        min_words: least number of words, divided by white space.
+        blank: drop prompts that are empty, punctuation only, or NULL, NaN, None or N/A.
+        min_words: least number of words, separated by white space.
         max_words: most words.
         min_chars: least number of characters.
         max_chars: most characters.
-        max_tokens: most CLIP tokens, start and end token included; CLIP reads 77.
-        ascii_only: drop prompts with any character beyond ASCII.
-        language: ISO 639-1 code, as ``en``; drops a prompt that the detector (py3langid) is sure
-            to be of another language. It is never sure of names and of a few words.
-        match: regular expression that must be found in the prompt (Rust syntax).
-        no_match: regular expression that must not be found.
-        nsfw_words: drop prompts with one of these words, whatever their case.
+        max_tokens: most CLIP tokens, with start and end token; CLIP reads 77.
+        ascii_only: drop prompts with characters beyond ASCII.
+        language: ISO 639-1 code such as ``en``; drops prompts that the detector (py3langid) is
+            sure are in another language. It is never sure about names or a few words.
+        match: regular expression that the prompt must contain (Rust syntax).
+        no_match: regular expression that the prompt must not contain.
+        nsfw_words: drop prompts with one of these words, in capitals or not.
         min_side: least pixels of the image's shorter side.
-        max_aspect: most that the longer side may be of the shorter.
-        images: decode every image; drop those that cannot be, and those of one colour.
+        max_aspect: largest ratio of the longer to the shorter side.
+        images: decode every image; drop unreadable ones and those of one colour.
     """
 
     blank: bool = True
@@ -89,7 +89,7 @@ class Rules:
 
 @dataclass
 class Dropped:
-    """What one filter dropped: how many rows, and the first few as (row from 1, what it held)."""
+    """Rows that one filter dropped: their number and the first few as (row from 1, content)."""
 
     count: int = 0
     samples: list[tuple[int, str]] = field(default_factory=list)
@@ -97,12 +97,12 @@ class Dropped:
 
 @dataclass
 class FilterReport:
-    """What was read and kept, and what each filter dropped; a row counts for the first that does.
+    """Rows kept, and rows dropped by each filter; a row counts for the first that drops it.
 
     Attributes:
         rows: rows read.
         kept: rows that passed every filter.
-        dropped: by filter, in the order in which they were asked.
+        dropped: by filter, in their order.
     """
 
     rows: int = 0
@@ -118,23 +118,23 @@ class FilterReport:
 
 
 Filter = Callable[[PairsTable, np.ndarray, "pl.Series"], np.ndarray]
-"""Table, the rows of it to look at, int64 of shape (n,), and their prompts, to a mask of those that
-are to be dropped, bool of shape (n,)."""
+"""From a table, n of its rows (int64 of shape (n,)) and their prompts to a mask of those to drop,
+bool of shape (n,)."""
 
 
 def filter_pairs(source: str | Path, output: str | Path | None, rules: Rules) -> FilterReport:
-    """Copy the rows of a table that fulfil the rules; the table streams, whatever its size.
+    """Copy the rows of a table that fulfil the rules, batch by batch.
 
     Args:
-        source: a pairs table; a prompt that is null counts as blank.
-        output: the table to write, or None for a report alone.
-        rules: what is kept.
+        source: a pairs table; a null prompt counts as blank.
+        output: the table to write, or None to count only.
+        rules: the conditions.
 
     Raises:
-        UnpromptError: a rule that makes no sense, such as a broken regular expression.
+        UnpromptError: a wrong rule, such as a broken regular expression.
         TableError: as `stream`.
-        OutputError: the output cannot be written; the old file is intact.
-        MissingExtraError: polars, or what a rule needs, is not installed.
+        OutputError: the output cannot be written; an old file is intact.
+        MissingExtraError: polars, or a package that a rule needs, is not installed.
     """
     filters = make_filters(rules)
     report = FilterReport(dropped={name: Dropped() for name in filters})
@@ -152,7 +152,7 @@ def filter_pairs(source: str | Path, output: str | Path | None, rules: Rules) ->
 
 
 def make_filters(rules: Rules) -> dict[str, Filter]:
-    """The filters that the rules ask for, by name, cheap ones first."""
+    """The filters of the rules by name, fast ones first."""
     return dict(_filters(rules))
 
 
@@ -204,18 +204,18 @@ def _image_filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
         aspect = rules.max_aspect
         if not aspect >= 1:
             raise UnpromptError(
-                f"max_aspect is longer side by shorter, so at least 1, not {aspect}"
+                f"max_aspect is the longer side by the shorter, so at least 1, not {aspect}"
             )
 
-        def long_drawn(table: PairsTable, rows: np.ndarray, prompts: pl.Series) -> np.ndarray:
+        def too_long(table: PairsTable, rows: np.ndarray, prompts: pl.Series) -> np.ndarray:
             sides = image_sides(table, rows)
             return sides.max(1) > aspect * sides.min(1)
 
-        yield f"image sides further apart than {aspect}:1", long_drawn
+        yield f"image sides further apart than {aspect}:1", too_long
 
 
 def _apply(filters: dict[str, Filter], table: PairsTable, report: FilterReport) -> np.ndarray:
-    """Ask each filter about the rows that are left; bool of shape (n,), true for the kept."""
+    """Apply each filter to the rows that are left: bool of shape (n,), true for kept rows."""
     import polars as pl
 
     left = np.arange(len(table))
@@ -259,9 +259,7 @@ def _language(code: str) -> Filter:
     except ImportError as error:
         raise MissingExtraError("py3langid", "data") from error
     if code not in LANGUAGES:
-        raise UnpromptError(
-            f"language '{code}' is not one of those told apart: {', '.join(LANGUAGES)}"
-        )
+        raise UnpromptError(f"unknown language '{code}'; choose one of {', '.join(LANGUAGES)}")
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     detector.set_languages(list(LANGUAGES))
 
@@ -274,7 +272,7 @@ def _language(code: str) -> Filter:
 
 
 def _prompts(test: Callable[[pl.Series], pl.Series]) -> Filter:
-    """A filter that looks at the prompts alone."""
+    """A filter of prompts only."""
     return lambda table, rows, prompts: test(prompts).to_numpy()
 
 
@@ -295,4 +293,4 @@ def _check_pattern(pattern: str) -> None:
     try:
         pl.Series([""]).str.contains(pattern)
     except pl.exceptions.ComputeError as error:
-        raise UnpromptError(f"'{pattern}' is no regular expression: {error}") from error
+        raise UnpromptError(f"'{pattern}' is not a regular expression: {error}") from error

@@ -1,4 +1,4 @@
-"""The images of a table, looked at: their size, whether they show anything, near-duplicates."""
+"""Checks of the images of a table: size, one colour, near-duplicates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unprompt.progress import track
 
 HASH_BITS = 64
 MAX_DISTANCE = 8
-"""Bits of 64 in which the hashes of near-duplicate images may differ: copies that were scaled,
-compressed again or slightly cropped differ in 0 to 8, unrelated images in 32 on average."""
+"""Bits of 64 in which the hashes of near-duplicate images may differ. Scaled, recompressed or
+slightly cropped copies differ in 0 to 8 bits, unrelated images in 32 on average."""
 
 _SIDE = 32
 _LOW = 8
@@ -24,13 +24,13 @@ _FLAT = 2.0
 
 
 def image_sides(table: PairsTable, rows: np.ndarray) -> np.ndarray:
-    """Width and height of images, int64 of shape (n, 2): from the table, else from the file.
+    """Width and height of images, from the table or else from the file: int64 of shape (n, 2).
 
-    An image whose size cannot be found counts as 0 x 0.
+    Unknown sizes are 0 x 0.
 
     Args:
-        table: pairs.
-        rows: whose images, counted from 0, int64 of shape (n,).
+        table: the pairs.
+        rows: rows of the images, counted from 0, int64 of shape (n,).
     """
     columns = [table.data.column(name).fill_null(0) for name in ("width", "height")]
     sides = np.stack([column.to_numpy() for column in columns], axis=1).astype(np.int64)[rows]
@@ -48,7 +48,7 @@ def _stored_size(table: PairsTable, row: int) -> tuple[int, int]:
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether an image is of one colour: no channel strays from its mean by more than 2 of 255."""
+    """Whether an image has one colour: each channel has a standard deviation below 2 of 255."""
     values = np.asarray(image.convert("RGB"), np.float32).reshape(-1, 3)
     return bool(values.std(0).max() < _FLAT)
 
@@ -56,9 +56,9 @@ def is_blank(image: Image.Image) -> bool:
 def perceptual_hash(image: Image.Image) -> np.ndarray:
     """The 64-bit perceptual hash (pHash) of an image, as bool of shape (64,).
 
-    The image is scaled to 32 x 32 in grey; of its cosine transform the 8 x 8 lowest frequencies
-    are compared with their median (Zauner, Implementation and Benchmarking of Perceptual Image
-    Hash Functions, 2010, section 3.2.1).
+    The image is scaled to 32 x 32 grey pixels; a bit says whether one of the 8 x 8 lowest
+    frequencies of its cosine transform is above their median (Zauner, Implementation and
+    Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1).
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     place = np.arange(_SIDE)
@@ -72,10 +72,10 @@ class ImageDuplicates:
     """Near-duplicate images of a table.
 
     Attributes:
-        found: the near-duplicates among the images that could be read; as `Deduplication` of
-            prompts, but counted in places of ``rows``. A cosine c means 32·(1 - c) bits.
-        rows: rows of the table whose images could be read, int64, ascending.
-        failed: for each row that could not, why.
+        found: the near-duplicates among the readable images; its rows are indices of ``rows``. A
+            cosine c means a distance of 32·(1 - c) bits.
+        rows: rows of the table with readable images, int64, ascending.
+        failed: the reason for each other row.
     """
 
     found: Deduplication
@@ -84,7 +84,7 @@ class ImageDuplicates:
 
     @property
     def kept(self) -> np.ndarray:
-        """Rows to keep, int64, ascending; of the images that could not be read none."""
+        """Rows to keep, int64, ascending, without unreadable images."""
         return self.rows[self.found.kept]
 
     @property
@@ -98,10 +98,10 @@ def deduplicate_images(
     max_distance: int = MAX_DISTANCE,
     keep: str = "first",
 ) -> ImageDuplicates:
-    """Find near-duplicate images, exactly: those whose hashes differ in few bits.
+    """Find near-duplicate images: all whose perceptual hashes differ in few bits.
 
     Args:
-        table: pairs whose images are there.
+        table: pairs with their images.
         max_distance: most bits of 64 that may differ, 0 to 31.
         keep: ``first`` or ``central``, as in `deduplicate`.
 

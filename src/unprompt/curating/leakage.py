@@ -1,4 +1,4 @@
-"""Leakage: prompts of one set that are near-duplicate to prompts of another."""
+"""Leakage: prompts of one set that are near-duplicates of prompts in another set."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unprompt.pairs.table import PairsTable
 
 @dataclass(frozen=True)
 class SplitLeak:
-    """How near two splits come to each other.
+    """Leakage between two splits.
 
     Attributes:
-        splits: the two, as ``("train", "val")``.
-        highest: highest cosine between a prompt of one and a prompt of the other; 1 where both
-            hold a prompt with the same letters; NaN where one is empty.
-        rows: the two rows, counted from 0, that have it; (-1, -1) where one is empty.
-        pairs: pairs of distinct prompts, one of each split, whose cosine reaches the threshold.
+        splits: the two, such as ``("train", "val")``.
+        highest: highest cosine between a prompt of one and a prompt of the other; 1 if both have a
+            prompt with the same letters; NaN if one is empty.
+        rows: the two rows with that cosine, counted from 0; (-1, -1) if one is empty.
+        pairs: pairs of distinct prompts, one of each split, whose cosine is at least the threshold.
         leaking: rows of the second split with such a near-duplicate in the first.
     """
 
@@ -47,13 +47,13 @@ def split_leaks(
 
     Args:
         embeddings: float array of shape (n, dim).
-        splits: the split of each row; rows of no split are left out.
+        splits: the split of each row; rows without one are ignored.
         threshold: cosine from which two prompts are near-duplicates.
         prompts: n prompts; rows with the same letters count as one prompt.
         block_size: as in `deduplicate`.
 
     Raises:
-        TableError: counts differ, or an embedding is zero or not finite.
+        TableError: lengths differ, or an embedding is zero or not finite.
     """
     if len(splits) != len(embeddings):
         raise TableError(f"{len(splits)} splits but {len(embeddings)} embeddings")
@@ -80,7 +80,7 @@ def _leak(
     )
     found = collect(exact_search(vectors[held], threshold, vectors[seen], block_size))
     if len(found):
-        # An item in both splits is one prompt, however its own cosine was rounded.
+        # The cosine of an item in both splits is exactly 1, whatever rounding gave.
         cosine = np.where(held[found.first] == seen[found.second], np.float32(1), found.cosine)
         best = int(cosine.argmax())
         i, j, value = int(found.first[best]), int(found.second[best]), float(cosine[best])
@@ -98,7 +98,7 @@ def _leak(
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows of one set that are near-duplicate to another set.
+    """Rows of one set with and without near-duplicates in another set.
 
     Attributes:
         kept: rows without a near-duplicate in the other set, int64, ascending.
@@ -123,14 +123,14 @@ def find_overlap(
     block_size: int = BLOCK_SIZE,
     device: str = "auto",
 ) -> Overlap:
-    """Find the rows of one set that are near-duplicate to any row of another, exactly.
+    """Find the rows of one set that are near-duplicates of any row of another, exactly.
 
     Args:
         items: a pairs table with embeddings, or a float array of shape (n, dim).
-        against: the other set, likewise, of the same width.
+        against: the other set, a table or an array of the same width.
         threshold: cosine from which two prompts are near-duplicates.
-        prompts: n prompts where ``items`` is an array.
-        against_prompts: the other set's prompts where ``against`` is an array.
+        prompts: n prompts, if ``items`` is an array.
+        against_prompts: the other set's prompts, if ``against`` is an array.
         block_size: as in `deduplicate`.
         device: as in `deduplicate`.
 
@@ -145,7 +145,7 @@ def find_overlap(
     if items.shape[1:] != against.shape[1:]:
         raise TableError(
             f"{name} has embeddings of width {items.shape[1]}, {other_name} of width "
-            f"{against.shape[1]}; embed both by the same encoder"
+            f"{against.shape[1]}; encode both with the same encoder"
         )
     ours = fold(items, prompts, name=name)
     theirs = fold(against, against_prompts, name=other_name)
@@ -168,7 +168,7 @@ def find_overlap(
 
 
 def _keep_best(match: np.ndarray, cosine: np.ndarray, found: NeighbourPairs) -> None:
-    # Sorted by row, then by falling cosine, then by the other row: the first of each row is best.
+    # By row, falling cosine and other row: the first of each row is the best.
     order = np.lexsort((found.second, -found.cosine, found.first))
     rows, first = np.unique(found.first[order], return_index=True)
     match[rows] = found.second[order][first]

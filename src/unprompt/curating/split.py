@@ -18,18 +18,18 @@ from unprompt.pairs.table import PairsTable
 
 @dataclass(frozen=True)
 class GroupSplit:
-    """A table split by group, and what is worth knowing about it.
+    """A table split by group, with figures of the split.
 
     Attributes:
-        table: the table with the columns ``group`` and ``split``, and ``fold`` where folds were
-            asked for (null for rows of no fold: those of test, and those always in train).
-        threshold: cosine from which two prompts are of one group.
+        table: the table with the columns ``group`` and ``split``, and with folds also ``fold``
+            (null in test, and in groups that are always in train).
+        threshold: cosine from which two prompts belong to one group.
         rows: rows of each split.
         rows_by_source: for each source the rows of each split.
         groups: number of groups.
         largest: rows of the largest group.
         always_train: number of groups too large for val, test or a fold, and their rows.
-        leaks: the highest cosine between each two splits; below the threshold, always.
+        leaks: the highest cosine between each two splits, always below the threshold.
     """
 
     table: PairsTable
@@ -49,8 +49,8 @@ class GroupSplit:
         ]
         if self.always_train[0]:
             lines.append(
-                f"{self.always_train[0]} groups are larger than what is held out and stay in "
-                f"train ({self.always_train[1]:,} rows)"
+                f"{self.always_train[0]} groups are too large to be held out and stay in train "
+                f"({self.always_train[1]:,} rows)"
             )
         for source, held in self.rows_by_source.items():
             missing = [name for name in self.rows if not held.get(name)]
@@ -74,34 +74,32 @@ def split_by_group(
     *,
     block_size: int = BLOCK_SIZE,
 ) -> GroupSplit:
-    """Split a table so that near-duplicate prompts are never on both sides.
+    """Split a table so that near-duplicate prompts are never in two splits.
 
-    A group is a connected component of the prompts under 'same letters, or cosine ≥ threshold';
-    it goes to one split whole. Val and test take their share of every source: groups are visited
-    in an order drawn from the seed and the ids (so the order of rows does not matter), small ones
-    before those of more than a tenth of the share, and one is taken when it exceeds no source's
-    share. Should that give less than half of what was asked, up to twice a source's share and one
-    row more are taken until it is half. Groups that fit nowhere stay in train. Templates ('a photo
-    of X') chain into components of half a table; such a component is in train, whole, val measures
-    the rest, and val and test divide fairly what their sources leave.
+    A group is a connected component of prompts with the same letters or a cosine of at least
+    ``threshold``. A group is never divided. Val and test take their share of each source: groups
+    are visited in an order that depends on seed and ids only, and those of more than a tenth of the
+    share last. A group is taken if it exceeds no source's share. If that gives less than half of a
+    split, groups of up to twice a source's share and one row more are taken until it is half full.
+    All other groups stay in train, such as those of templates ('a photo of X'), which can be half
+    of a table; val and test then divide what remains.
 
-    Folds differ in this: a group goes to the fold that is emptiest in its sources, and stays in
-    train in all of them when it holds more than twice a fold's share (or half) of a source.
+    With folds, a group goes to the fold that is emptiest in its sources. It stays in train in every
+    fold if it has more than twice a fold's share, or more than half, of a source.
 
     Args:
         table: a pairs table with embeddings.
-        val: share of the rows for val, at least 0 and below 1.
-        test: share of the rows for test, likewise; with val below 1.
-        threshold: cosine from which two prompts are of one group.
+        val: share of the rows for val, from 0; val and test together are below 1.
+        test: share of the rows for test.
+        threshold: cosine from which two prompts belong to one group.
         seed: another seed gives another split.
-        folds: number of cross-validation folds, at least 2; ``val`` is then not used, all rows
-            but those of test get a ``fold``, and ``split`` is that of fold 0.
+        folds: number of cross-validation folds, at least 2; all rows outside test get a ``fold``,
+            ``split`` is that of fold 0, and ``val`` is ignored.
         block_size: as in `deduplicate`.
 
     Raises:
         TableError: the table has no embeddings, or one is zero or not finite.
-        UnpromptError: shares, threshold or folds make no sense, or there are too few groups to
-            fill a split at all.
+        UnpromptError: wrong shares, threshold or folds, or too few groups to fill a split.
     """
     check_threshold(threshold)
     _check_shares(val, test, folds)
@@ -118,7 +116,7 @@ def split_by_group(
     visits = _visiting_order(group, table.column("id"), seed)
     split_of = np.full(len(counts), "train", dtype=object)
     fold_of = np.full(len(counts), -1)
-    # Test is drawn first, so that val and test do not trade places when folds are asked for.
+    # Test comes first, with and without folds.
     held_out = test + (0.0 if folds else val)
     for name, share in (("test", test), ("val", held_out - test)):
         if share:
@@ -177,40 +175,40 @@ def _count(group: np.ndarray, sources: Sequence[str]) -> np.ndarray:
 
 
 def _visiting_order(group: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
-    """Groups in an order drawn by hashing the seed with the smallest id of each."""
+    """Groups in a random order: by the hash of the seed and the smallest id of each."""
     smallest: dict[int, str] = {}
     for number, name in zip(group.tolist(), ids, strict=True):
         smallest[number] = min(name, smallest.get(number, name))
-    drawn = {
+    order = {
         number: hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest()
         for number, name in smallest.items()
     }
-    return np.array(sorted(drawn, key=lambda number: (drawn[number], number)))
+    return np.array(sorted(order, key=lambda number: (order[number], number)))
 
 
 def _take_share(
     counts: np.ndarray, visits: np.ndarray, free: np.ndarray, share: float, held_out: float
 ) -> np.ndarray:
-    """Groups that make up a share of the rows, of every source alike where they can.
+    """Groups that make up a share of the rows, if possible the same share of every source.
 
-    ``held_out`` is the share of all splits that are yet to be taken, this one included: where the
-    groups that can be held out at all are fewer, the splits divide them fairly.
+    ``held_out`` is the share of this and all later splits: if too few groups can be held out, the
+    splits divide them in proportion.
     """
     size = counts.sum(1)
     wanted = max(1, round(share * size.sum()))
     even = share * counts.sum(0)
     possible = free & (size <= wanted) & (counts <= even + 0.5).all(1)
-    # Half a row more, so that rounding never forbids the last row of a source.
+    # Half a row more, so that rounding does not exclude the last row of a source.
     strict = np.minimum(even, counts[possible].sum(0) * share / held_out) + 0.5
     small_first = visits[np.argsort(size[visits] > max(1, 0.1 * wanted), kind="stable")]
     taken: list[int] = []
     held = np.zeros_like(even)
-    for room, enough in ((strict, wanted), (2 * even + 1, wanted / 2)):
+    for space, enough in ((strict, wanted), (2 * even + 1, wanted / 2)):
         for number in small_first:
             rows = held.sum()
             if rows >= enough:
                 break
-            fits = rows + size[number] <= wanted and (held + counts[number] <= room).all()
+            fits = rows + size[number] <= wanted and (held + counts[number] <= space).all()
             if free[number] and fits:
                 taken.append(int(number))
                 free[number] = False
@@ -221,7 +219,7 @@ def _take_share(
 def _assign_folds(
     counts: np.ndarray, visits: np.ndarray, free: np.ndarray, folds: int
 ) -> np.ndarray:
-    """Fold of each group, -1 for none: large first, each to the fold emptiest in its sources."""
+    """Fold of each group, -1 for none; large groups come first, see `split_by_group`."""
     size = counts.sum(1)
     share = counts[free].sum(0).clip(1)
     limit = min(2 / folds, 0.5) * share

@@ -138,6 +138,6 @@ def test_every_stroke_is_of_a_known_kind() -> None:
     kinds = {"polygon", "ellipse", "line", "arc"}
     for name, more in (("things", set()), ("settings", {"fade", "scatter", "streaks"})):
         for heading, drawing in scenes.strokes(name).items():
-            assert {stroke.kind for stroke in drawing} <= kinds | more, heading
+            assert {stroke.shape for stroke in drawing} <= kinds | more, heading
             for stroke in drawing:
                 assert len(stroke.points) >= 2, heading

@@ -141,7 +141,7 @@ def test_convert_names_rows_that_failed(table, tmp_path):
         (("dedup", "in.txt", "--images"), "no images"),
         (("split", "in.parquet", "-o", "o.parquet", "--val", "1"), "shares"),
         (("filter", "gone.parquet", "--dry-run"), "no such pairs table"),
-        (("filter", "in.parquet", "--dry-run", "--match", "("), "no regular expression"),
+        (("filter", "in.parquet", "--dry-run", "--match", "("), "not a regular expression"),
     ],
 )
 def test_wrong_calls_are_refused(table, tmp_path, monkeypatch, arguments, message):

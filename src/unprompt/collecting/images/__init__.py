@@ -1,1 +1,4 @@
-"""Images generated for prompts."""
+"""Images of prompts for `unprompt generate`: its backends, and the folder that it writes.
+
+`backends` names them, `diffusion` runs pipelines of diffusers, `image_folder` keeps the images.
+"""

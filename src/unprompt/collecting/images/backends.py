@@ -1,4 +1,4 @@
-"""Backends of `unprompt.collecting.generate.generate` by name."""
+"""The backends of `unprompt generate` by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def make_backend(name: str, *, size: int | None = None, **options: Any) -> Backe
     Args:
         name: one of `BACKENDS`.
         size: side of the images in pixels; 128 for sketches, the model's own for diffusers.
-        options: for diffusers the fields of `unprompt.collecting.images.diffusion.Diffusion`.
+        options: for diffusers, fields of `unprompt.collecting.images.diffusion.Diffusion`.
 
     Raises:
-        UnpromptError: no such backend, or it cannot make this size.
+        UnpromptError: an unknown backend, or a size that it cannot make.
     """
     if name == "sketch":
         return SketchBackend(128 if size is None else size)

@@ -27,28 +27,28 @@ _SOLVER = "DPMSolverMultistepScheduler"
 
 @dataclass(frozen=True)
 class Diffusion:
-    """What images are made with.
+    """Options of a diffusion pipeline.
 
-    The defaults make images four times as fast as diffusers' own, without visible loss: 25 steps
-    of DPM-Solver++ (https://arxiv.org/abs/2211.01095) in half precision.
+    The defaults make images four times as fast as those of diffusers, without visible loss: 25
+    steps of DPM-Solver++ (https://arxiv.org/abs/2211.01095) in half precision.
 
     Attributes:
         model: hub id or folder of a text-to-image pipeline.
         size: side of the images in pixels; the pipeline's own by default.
         steps: denoising steps.
         guidance: weight of classifier-free guidance; 1 or less switches it off.
-        negative_prompt: what is to be avoided.
-        sampler: ``dpm++`` (kept out where the pipeline's schedulers do not allow it, as with
-            FLUX), or ``default``: the pipeline's own.
+        negative_prompt: what the images should not show.
+        sampler: ``dpm++`` (ignored if the pipeline cannot use it, such as FLUX), or ``default``:
+            the pipeline's own.
         precision: ``auto`` (fp16 on a GPU, fp32 elsewhere), ``fp16``, ``bf16`` or ``fp32``.
-        attention: ``sdpa``, PyTorch's own, or ``xformers`` where it is installed.
-        compile: compile the denoiser; pays off after some hundred images.
-        channels_last: lay convolutions out so that tensor cores like them.
-        vae_slicing: decode one image of a batch at a time, for less memory.
+        attention: ``sdpa``, PyTorch's own, or ``xformers``.
+        compile: compile the denoiser; saves time after some hundred images.
+        channels_last: use the memory format that suits tensor cores.
+        vae_slicing: decode one image of a batch at a time, to save memory.
         vae_tiling: decode in tiles, for large images.
         safety_checker: keep the pipeline's checker, if it has one, and fail flagged images.
-        batch_size: images at a time; found from the free memory by default.
-        device: as torch names it; a GPU where there is one by default.
+        batch_size: images at a time; by default estimated from the free memory.
+        device: as torch names it; by default a GPU if there is one.
     """
 
     model: str = DEFAULT_MODEL
@@ -87,12 +87,12 @@ class Diffusion:
 class DiffusionBackend:
     """Makes images with a pipeline of diffusers.
 
-    Every image has a generator of its own, on the CPU, so its noise depends on its seed alone. A
-    batch that does not fit into the memory is made in halves.
+    Every image has its own random generator on the CPU, so its noise depends on its seed only. A
+    batch that does not fit into memory is made in halves.
 
     Args:
-        pipeline: a text-to-image pipeline; it is changed.
-        options: what images are made with.
+        pipeline: a text-to-image pipeline, changed in place.
+        options: its options.
     """
 
     licence = None
@@ -111,7 +111,7 @@ class DiffusionBackend:
 
         Raises:
             MissingExtraError: diffusers is not installed.
-            ModelNotFoundError: no such pipeline, or it cannot be loaded.
+            ModelNotFoundError: the pipeline cannot be loaded.
         """
         try:
             from diffusers import AutoPipelineForText2Image
@@ -130,7 +130,7 @@ class DiffusionBackend:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the images depend on, apart from prompt and seed."""
+        """What the images depend on beside prompt and seed."""
         chosen = self.options
         return {
             "size": chosen.size,
@@ -143,13 +143,13 @@ class DiffusionBackend:
 
     @cached_property
     def batch_size(self) -> int:
-        """As stated, or what is likely to fit."""
+        """As stated, or an estimate of what fits."""
         return self.options.batch_size or _likely_batch(self.pipeline, self.options)
 
     def note(self, prompt: str) -> str | None:
-        """What the pipeline will not see of a prompt: CLIP reads 77 tokens at most."""
+        """A warning if the prompt is longer than the pipeline reads: CLIP reads 77 tokens."""
         tokenizer = getattr(self.pipeline, "tokenizer", None)
-        # T5's tokenizers state no limit, or one that no prompt reaches.
+        # T5's tokenizers state no limit, or a very high one.
         limit = getattr(tokenizer, "model_max_length", None)
         if tokenizer is None or limit is None or limit > 1_000 or _has_long_encoder(self.pipeline):
             return None
@@ -159,10 +159,10 @@ class DiffusionBackend:
         return f"{count} tokens, of which the model reads the first {limit}"
 
     def draw(self, jobs: Sequence[Job]) -> list[Image.Image | UnpromptError]:
-        """One image for each job; halves the batch as long as it does not fit.
+        """One image for each job; a batch that does not fit into memory is halved.
 
         Raises:
-            UnpromptError: not even one image fits.
+            UnpromptError: one image does not fit.
         """
         import torch
 
@@ -177,10 +177,10 @@ class DiffusionBackend:
                         f"one image does not fit into the memory ({str(error)[:200]}); try a "
                         "smaller --size, --precision fp16, --vae-slicing or --vae-tiling"
                     ) from error
-            # Outside of the handler nothing holds the failed batch's tensors any more.
+            # Outside the handler the failed batch's tensors are free.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            # Later batches are cut alike, without trying again.
+            # Later batches of this size are halved at once.
             self._too_many = len(jobs)
         half = -(-len(jobs) // 2)
         return [*self.draw(jobs[:half]), *self.draw(jobs[half:])]
@@ -196,7 +196,7 @@ class DiffusionBackend:
             "guidance_scale": options.guidance,
             "height": options.size,
             "width": options.size,
-            # PixArt would make images of a size that it knows, and scale them.
+            # PixArt would make another size, and scale the images.
             "use_resolution_binning": False,
             "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             "output_type": "np",
@@ -204,7 +204,7 @@ class DiffusionBackend:
         if options.guidance <= 1:
             del wanted["negative_prompt"]
         given = {name: value for name, value in wanted.items() if name in self._accepted}
-        with torch.inference_mode(), _cuts_unsaid(self.pipeline):
+        with torch.inference_mode(), _no_cut_warnings(self.pipeline):
             output = self.pipeline(**given)
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(jobs)
         return [_image(*each) for each in zip(output.images, flagged, strict=True)]
@@ -215,7 +215,7 @@ def _image(values: np.ndarray, flagged: bool) -> Image.Image | UnpromptError:
     if flagged:
         return UnpromptError("flagged by the safety checker")
     if not np.isfinite(values).all():
-        return UnpromptError("the model gave numbers that are not finite; try --precision bf16")
+        return UnpromptError("the model returned values that are not finite; try --precision bf16")
     return Image.fromarray((values * 255).round().astype(np.uint8))
 
 
@@ -258,19 +258,19 @@ def _has_long_encoder(pipeline: Any) -> bool:
 
 
 @contextmanager
-def _cuts_unsaid(pipeline: Any) -> Iterator[None]:
-    """Keep diffusers from warning of cut prompts where `DiffusionBackend.note` tells of them."""
+def _no_cut_warnings(pipeline: Any) -> Iterator[None]:
+    """Stop warnings of diffusers about cut prompts if `DiffusionBackend.note` gives them."""
     handlers = [] if _has_long_encoder(pipeline) else [*logging.getLogger("diffusers").handlers]
     for handler in handlers:
-        handler.addFilter(_tells_of_no_cut)
+        handler.addFilter(_is_no_cut_warning)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(_tells_of_no_cut)
+            handler.removeFilter(_is_no_cut_warning)
 
 
-def _tells_of_no_cut(record: logging.LogRecord) -> bool:
+def _is_no_cut_warning(record: logging.LogRecord) -> bool:
     return "part of your input was truncated" not in record.getMessage()
 
 
@@ -296,10 +296,10 @@ def _precision(options: Diffusion) -> torch.dtype:
 
 
 def _likely_batch(pipeline: Any, options: Diffusion) -> int:
-    """A power of two that should fit; `DiffusionBackend.draw` halves it where it does not.
+    """A power of two that should fit; `DiffusionBackend.draw` halves it if it does not.
 
     A 512-pixel image of Stable Diffusion 2 with guidance takes about 1.2 GiB in fp16 beside the
-    weights, most of it in the VAE; memory grows with the area and the width of the numbers.
+    weights, most of it in the VAE; memory grows with the area and the bytes of a number.
     """
     import torch
 

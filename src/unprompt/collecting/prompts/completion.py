@@ -1,4 +1,4 @@
-"""Prompts completed by a causal language model, in batches."""
+"""Completion of prompts by a causal language model, in batches."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the continuation of a prompt is drawn.
+    """How the continuation of a prompt is sampled.
 
     The defaults are those of the model card of FredZhang7/distilgpt2-stable-diffusion-v2 as
-    mddunlap924/StableDiffusion2-Image-to-Text uses them: a length of 40 to 77 tokens, drawn for
+    mddunlap924/StableDiffusion2-Image-to-Text uses them: a random length of 40 to 77 tokens for
     each prompt, top-k 8, repetition penalty 1.2, no token twice.
 
     Attributes:
-        min_length: least length of the whole prompt in tokens, where the model does not end it.
+        min_length: least length of the whole prompt in tokens, if the model does not end it.
         max_length: greatest length of the whole prompt in tokens.
-        top_k: only this many of the likeliest tokens can be drawn.
-        temperature: above 1 evens the likelihoods out, below 1 sharpens them.
-        repetition_penalty: logits of tokens that stand in the prompt are divided by it (multiplied
-            where negative); section 4.1 of https://arxiv.org/abs/1909.05858.
-        repeat_tokens: whether a token may come twice in a prompt.
+        top_k: number of likeliest tokens to sample from.
+        temperature: above 1 flattens the distribution, below 1 sharpens it.
+        repetition_penalty: logits of tokens already in the prompt are divided by it (multiplied if
+            negative); section 4.1 of https://arxiv.org/abs/1909.05858.
+        repeat_tokens: whether a token may occur twice in a prompt.
     """
 
     min_length: int = 40
@@ -50,14 +50,14 @@ class Sampling:
 class Completer:
     """A causal language model that completes prompts.
 
-    Prompts are sorted by how much is missing, padded on the left, and generated with a key-value
-    cache; in half precision on a GPU.
+    Prompts are sorted by the number of missing tokens, padded on the left, and continued with a
+    key-value cache; in half precision on a GPU.
 
     Args:
         model: a causal model of transformers.
         tokenizer: its tokenizer.
-        sampling: how continuations are drawn.
-        batch_size: prompts at a time; the answers depend on it, since a batch shares its lot.
+        sampling: how continuations are sampled.
+        batch_size: prompts at a time; the result depends on it, since a batch has one seed.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Completer:
         """Load a model by hub id or folder.
 
         Args:
-            name: as `FredZhang7/distilgpt2-stable-diffusion-v2`.
-            sampling: how continuations are drawn.
+            name: such as `FredZhang7/distilgpt2-stable-diffusion-v2`.
+            sampling: how continuations are sampled.
             batch_size: prompts at a time.
-            device: as torch names it; a GPU where there is one by default.
+            device: as torch names it; by default a GPU if there is one.
 
         Raises:
             MissingExtraError: torch or transformers is not installed.
-            ModelNotFoundError: no such model, or it cannot be loaded.
+            ModelNotFoundError: the model cannot be loaded.
         """
         try:
             import torch
@@ -112,11 +112,11 @@ class Completer:
         """Complete each prompt.
 
         Args:
-            prompts: beginnings; one that is long enough already is returned as it is.
-            seed: the same seed, prompts and batch size give the same answers on one machine.
+            prompts: the beginnings; those that are long enough stay as they are.
+            seed: the same seed, prompts and batch size give the same result on one machine.
 
         Returns:
-            For each beginning, in order, the beginning with its continuation, on one line.
+            Each beginning with its continuation, on one line, in order.
         """
         tokens = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         limits = [self._limit(prompt, seed) for prompt in prompts]
@@ -145,7 +145,7 @@ class Completer:
         config, device = self.model.config, self.model.device
         end = config.eos_token_id
         end = end[0] if isinstance(end, list) else end
-        # Padding is masked out, so any token serves where the model has none for it.
+        # Padding is masked, so any token will do.
         padding = next(i for i in (config.pad_token_id, end, 0) if i is not None)
         width = max(map(len, tokens))
         rows = [[padding] * (width - len(ids)) + ids for ids in tokens]
@@ -153,7 +153,7 @@ class Completer:
         lengths = torch.tensor([len(ids) for ids in tokens], device=device)
         mask = torch.arange(width, device=device) >= width - lengths[:, None]
         settings = GenerationConfig(
-            # The processor draws, and leaves one token to be taken.
+            # The logits processor samples and leaves one token.
             do_sample=False,
             max_new_tokens=count,
             eos_token_id=end,
@@ -168,30 +168,29 @@ class Completer:
                 ids,
                 attention_mask=mask.long(),
                 generation_config=settings,
-                logits_processor=LogitsProcessorList([_draw_next(self.sampling, mask, end)]),
+                logits_processor=LogitsProcessorList([_sample_next(self.sampling, mask, end)]),
             )
         new: list[list[int]] = output[:, width:].tolist()
         return [row[: row.index(end)] if end in row else row for row in new]
 
 
-def _draw_next(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
-    """A logits processor that draws the next tokens itself, and leaves nothing else to choose.
+def _sample_next(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
+    """A logits processor that samples the next tokens and leaves no other choice.
 
-    Unlike those of transformers it leaves padding out of account (which is often the end-of-text
-    token, so that padded rows could never end), and goes through the vocabulary once: tokens that
-    a row holds are few, and what is drawn from are the ``top_k`` likeliest.
+    Unlike those of transformers it ignores padding, which is often the end-of-text token, so that
+    padded rows could never end. It reads the vocabulary only once, for the ``top_k`` likeliest.
     """
     import torch
     from transformers import LogitsProcessor
 
-    class DrawNext(LogitsProcessor):
-        drawn: torch.Tensor | None = None
+    class SampleNext(LogitsProcessor):
+        sampled: torch.Tensor | None = None
         choice: torch.Tensor | None = None
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             scores = scores.float()
             seen = input_ids.clone()
-            # In place of padding stands the token beside it, which the row does hold.
+            # Padding is replaced by the last token of the beginning.
             width = mask.shape[1]
             seen[:, :width] = torch.where(mask, seen[:, :width], seen[:, width - 1 : width])
             if sampling.repeat_tokens:
@@ -201,15 +200,15 @@ def _draw_next(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
             else:
                 scores.scatter_(1, seen, -torch.inf)
                 if end is not None:
-                    # Where every other token is forbidden a row can still end.
+                    # A row can end even if every other token is forbidden.
                     scores[:, end] = scores[:, end].clamp(min=torch.finfo(scores.dtype).min)
             values, tokens = scores.topk(min(sampling.top_k, scores.shape[1]), dim=1)
-            lot = torch.multinomial((values / sampling.temperature).softmax(1), 1)
-            if self.drawn is None or self.choice is None:
-                self.drawn = torch.zeros_like(scores)
+            choice = torch.multinomial((values / sampling.temperature).softmax(1), 1)
+            if self.sampled is None or self.choice is None:
+                self.sampled = torch.zeros_like(scores)
             else:
-                self.drawn.scatter_(1, self.choice, 0.0)
-            self.choice = tokens.gather(1, lot)
-            return self.drawn.scatter_(1, self.choice, 1.0)
+                self.sampled.scatter_(1, self.choice, 0.0)
+            self.choice = tokens.gather(1, choice)
+            return self.sampled.scatter_(1, self.choice, 1.0)
 
-    return DrawNext()
+    return SampleNext()

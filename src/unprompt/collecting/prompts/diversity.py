@@ -1,4 +1,4 @@
-"""How diverse a set of prompts is."""
+"""Measures of the diversity of prompts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 @dataclass(frozen=True)
 class Diversity:
-    """Figures of a sample of prompts. Samples of one size can be compared, others cannot.
+    """Diversity of a sample of prompts; only samples of the same size can be compared.
 
     Attributes:
-        name: what the prompts are called.
-        prompts: how many were looked at.
+        name: name of the prompts.
+        prompts: size of the sample.
         words: mean number of words in a prompt.
         vocabulary: number of different words.
         distinct: share of different n-grams among all n-grams of words, for n = 1, 2, 3
@@ -48,16 +48,16 @@ def measure_diversity(
 
     Args:
         prompts: at least two.
-        name: what the result calls them.
-        sample: how many are looked at; all where there are fewer.
-        seed: decides which.
-        encoder: the prompt encoder.
+        name: their name in the result.
+        sample: size of the sample, at most.
+        seed: decides which prompts are in it.
+        encoder: hub id or path of the prompt encoder.
 
     Raises:
-        UnpromptError: fewer than two prompts, or the encoder is not there.
+        UnpromptError: fewer than two prompts, or the encoder cannot be loaded.
     """
     if min(len(prompts), sample) < 2:
-        raise UnpromptError(f"{name}: two prompts or more are needed to tell how diverse they are")
+        raise UnpromptError(f"{name}: diversity needs two prompts or more")
     if len(prompts) > sample:
         prompts = random.Random(seed).sample(prompts, sample)  # noqa: S311 -- not for secrets
     texts = [_WORD.findall(prompt.lower()) for prompt in prompts]
@@ -79,7 +79,7 @@ def distinct_ngrams(prompts: Sequence[str]) -> tuple[float, float, float]:
 
 
 def to_text(measured: Sequence[Diversity]) -> str:
-    """The figures as an aligned table, one set of prompts a line."""
+    """An aligned text table, one line for each set of prompts."""
     header = ["", "prompts", "words", "vocabulary", "distinct-1", "-2", "-3", "nearest cosine"]
     lines = [
         [

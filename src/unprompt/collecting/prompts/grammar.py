@@ -13,7 +13,7 @@ from itertools import accumulate
 
 _TOKEN = re.compile(r"\[([^\[\]]*)\]|\{([^{}]+)\}")
 _WEIGHT = re.compile(r"(\d+)\*\s+")
-# `~` takes the article of its noun phrase away; a comma or a further article ends the phrase.
+# `~` removes the article of its noun phrase; a comma or another article ends the phrase.
 _NO_ARTICLE = re.compile(r"\b[Aa]n? ((?:(?!\ban? )[^,~])*)~")
 # 'u' as in 'unicorn' and 'o' as in 'one-eyed' sound like consonants; the h of 'hour' is silent.
 _AN = re.compile(r"\b([Aa]) (?=[aei]|o(?!ne\b)|u(?!ni(?!n)|til|top|ku|fo)|hour)")
@@ -21,21 +21,21 @@ _AN = re.compile(r"\b([Aa]) (?=[aei]|o(?!ne\b)|u(?!ni(?!n)|til|top|ku|fo)|hour)"
 
 @dataclass(frozen=True)
 class Form:
-    """One form of a symbol: literal text, references to symbols, and parts that may be left out."""
+    """One form of a symbol: literal text, references to symbols, and optional parts."""
 
     parts: tuple[str | Reference | Form, ...]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands for a form of another symbol."""
+    """Is replaced by a form of another symbol."""
 
     symbol: str
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The forms of a symbol; ``bounds`` are their running sums of weights."""
+    """The forms of a symbol; ``bounds`` are the cumulative sums of their weights."""
 
     forms: tuple[Form, ...]
     bounds: tuple[int, ...]
@@ -59,12 +59,12 @@ class Grammar:
                     raise ValueError(f"'{symbol}' refers to '{name}', which has no rule")
 
     def sample(self, symbol: str, rng: random.Random) -> str:
-        """One sentence from ``symbol``, with articles put right."""
+        """A random sentence of ``symbol``, with correct articles."""
         text = self._expand(self._choose(symbol, rng), rng)
         return fix_articles(text)
 
     def count(self, symbol: str) -> int:
-        """Number of derivations of ``symbol``; a few of them read the same.
+        """Number of derivations of ``symbol``; a few of them give the same text.
 
         Raises:
             RecursionError: the grammar is recursive.
@@ -102,7 +102,7 @@ class Grammar:
 
 
 def fix_articles(text: str) -> str:
-    """Take the articles of nouns marked ``~`` away and turn 'a' into 'an' before vowels."""
+    """Remove the articles of nouns marked ``~``, and write 'an' before vowels."""
     while "~" in text:
         text, found = _NO_ARTICLE.subn(r"\1", text)
         if not found:
@@ -172,7 +172,7 @@ def _rule(lines: list[str]) -> Rule:
 def _form(text: str) -> Form:
     parts: list[str | Reference | Form] = []
     position = 0
-    # An optional part may hold references, so the pattern looks for brackets before braces.
+    # An optional part may contain references, so the pattern tries brackets before braces.
     for match in _TOKEN.finditer(text):
         if match.start() > position:
             parts.append(text[position : match.start()])

@@ -1,7 +1,7 @@
-"""Nouns of WordNet for the grammar of prompts, where its data is installed.
+"""Nouns of WordNet for the grammar of prompts, if its data is installed.
 
-WordNet (Fellbaum, 1998) is read from the folders in which NLTK keeps its data, or that of Debian's
-package wordnet-base; nothing of it is shipped. The format is that of wndb(5WN).
+WordNet (Fellbaum, 1998) is read from NLTK's data folders or from Debian's package wordnet-base; it
+is not part of this package. Its format is described in wndb(5WN).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unprompt.errors import UnpromptError
 LEXICOGRAPHER_FILES = {"05": "animal", "06": "object", "13": "food", "20": "plant"}
 """Symbols of the grammar by number of noun.animal, noun.artifact, noun.food and noun.plant.
 
-Words for people are left out: too many of them are insults."""
+Words for people are left out, because many are insults."""
 
 _PLAIN = re.compile(r"[a-z]+(?:[ '-][a-z]+){0,2}")
 _NO_ARTICLE = {"food"}
@@ -28,7 +28,7 @@ _NO_ARTICLE = {"food"}
 
 @cache
 def wordnet_grammar() -> Grammar:
-    """The grammar with WordNet's nouns: half of the animals, objects, ... are ours, half its.
+    """The grammar with WordNet's nouns: half of the animals, objects, ... are of WordNet.
 
     Raises:
         UnpromptError: WordNet is not installed.
@@ -42,7 +42,7 @@ def wordnet_grammar() -> Grammar:
 
 
 def nouns() -> dict[str, list[str]]:
-    """Nouns by symbol of the grammar, sorted; each stands where its commonest sense belongs.
+    """Sorted nouns by symbol of the grammar; the commonest sense of a noun decides its symbol.
 
     Raises:
         UnpromptError: WordNet is not installed.
@@ -51,13 +51,13 @@ def nouns() -> dict[str, list[str]]:
     for line in _lines("data.noun"):
         offset, file, _, count, *rest = line.split(" ")
         if file in LEXICOGRAPHER_FILES:
-            # Words and their numbers alternate; names are written with capitals.
+            # Words and their numbers alternate; names have capitals.
             words = rest[: 2 * int(count, 16) : 2]
             synsets[offset] = (LEXICOGRAPHER_FILES[file], frozenset(words))
     found: dict[str, list[str]] = defaultdict(list)
     for line in _lines("index.noun"):
         lemma, _, senses, *rest = line.split()
-        # The senses stand last, the commonest first.
+        # The senses come last, the commonest first.
         symbol, lemmas = synsets.get(rest[-int(senses)], ("", frozenset()))
         word = lemma.replace("_", " ")
         if lemma in lemmas and _PLAIN.fullmatch(word):
@@ -66,7 +66,7 @@ def nouns() -> dict[str, list[str]]:
 
 
 def _lines(name: str) -> list[str]:
-    """Lines of a file of WordNet, without those of its licence at the top."""
+    """Lines of a file of WordNet, without the licence at the top."""
     places = _places()
     for folder in places:
         plain, packed = folder / "corpora" / "wordnet" / name, folder / "corpora" / "wordnet.zip"
@@ -85,7 +85,7 @@ def _lines(name: str) -> list[str]:
 
 
 def _places() -> list[Path]:
-    """Where NLTK looks for its data (nltk.org/data), and Debian's folder of WordNet."""
+    """NLTK's data folders (nltk.org/data), and Debian's folder of WordNet."""
     stated = [Path(place) for place in os.environ.get("NLTK_DATA", "").split(os.pathsep) if place]
     prefix = Path(sys.prefix)
     inside = [prefix / "nltk_data", prefix / "share" / "nltk_data", prefix / "lib" / "nltk_data"]

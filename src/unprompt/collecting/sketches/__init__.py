@@ -1,1 +1,4 @@
-"""Drawings that stand in for an image generator in the demo, the tutorial and the tests."""
+"""Simple drawings that replace an image generator in the demo, the tutorial and the tests.
+
+`scene` reads a prompt, `sketch` draws it, `effects` are the styles; ``scenes/`` has the drawings.
+"""

@@ -1,4 +1,4 @@
-"""Styles of sketches: an effect on the finished picture for each."""
+"""Styles of sketches, each an effect on the finished image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _edges(image: Image.Image) -> Image.Image:
     largest = bands[0]
     for band in bands[1:]:
         largest = ImageChops.lighter(largest, band)
-    # FIND_EDGES leaves the outermost pixels as they were.
+    # FIND_EDGES does not change the outermost pixels.
     ImageDraw.Draw(largest).rectangle([0, 0, image.width - 1, image.height - 1], outline=0)
     return largest.point(lambda value: min(255, value * 3))
 
@@ -61,13 +61,13 @@ def _woodcut(image: Image.Image) -> Image.Image:
 def _mosaic(image: Image.Image) -> Image.Image:
     tiles = 16
     small = image.resize((tiles, tiles), Image.Resampling.BOX)
-    picture = small.resize(image.size, Image.Resampling.NEAREST)
-    pen = ImageDraw.Draw(picture)
+    enlarged = small.resize(image.size, Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(enlarged)
     for index in range(tiles + 1):
         at = index * image.width // tiles
         pen.line([(at, 0), (at, image.height)], fill="#3a3a3a")
         pen.line([(0, at), (image.width, at)], fill="#3a3a3a")
-    return picture
+    return enlarged
 
 
 def _crayon(image: Image.Image) -> Image.Image:
@@ -77,7 +77,7 @@ def _crayon(image: Image.Image) -> Image.Image:
 
 
 def _grain(size: tuple[int, int]) -> Image.Image:
-    """Speckles, the same on every call: Pillow's own noise cannot be seeded."""
+    """Speckles, the same in every call; Pillow's own noise cannot be seeded."""
     rng = random.Random("grain")  # noqa: S311
     noise = Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))
     return noise.point(lambda value: 255 if value > 80 else 0)
@@ -99,4 +99,4 @@ EFFECTS = {
     "crayon drawing": _crayon,
     "sepia photograph": _sepia,
 }
-"""By the style's name in the prompt; each takes and returns an RGB image of one size."""
+"""Effects by the style's name in a prompt; the result is an RGB image of the same size."""

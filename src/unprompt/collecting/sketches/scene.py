@@ -1,4 +1,4 @@
-"""Scenes that the sketch backend can draw, and the prompts that say them."""
+"""Scenes that the sketch backend can draw, and the prompts that describe them."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ _SPELLINGS = {"gray": "grey", "gold": "golden", "violet": "purple", "cyan": "tur
 
 @dataclass(frozen=True)
 class Stroke:
-    """One stroke on a square of 100 x 100: its kind, its words and its points."""
+    """One stroke on a square of 100 x 100: its shape, its words and its points."""
 
-    kind: str
+    shape: str
     words: tuple[str, ...]
     points: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Things of one kind; None where the prompt says nothing."""
+    """Equal things of a scene; None if the prompt does not say."""
 
     noun: str
     count: int = 1
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a sketch shows: at most two groups, where they stand, and the style of the picture."""
+    """Content of a sketch: at most two groups, their relation, the setting and the style."""
 
     groups: tuple[Group, ...]
     relation: str | None = None
@@ -77,14 +77,8 @@ class Scene:
 @cache
 def strokes(name: str) -> dict[str, tuple[Stroke, ...]]:
     """Drawings of ``scenes/<name>.txt`` by their headings, in the order of the file."""
-    text = (
-        files("unprompt.collecting.sketches")
-        .joinpath("scenes", f"{name}.txt")
-        .read_text(encoding="utf-8")
-    )
-    return {
-        heading: tuple(_stroke(line) for line in lines) for heading, lines in parse(text).items()
-    }
+    drawings = _scene_file(name).items()
+    return {heading: tuple(_stroke(line) for line in lines) for heading, lines in drawings}
 
 
 @cache
@@ -95,18 +89,13 @@ def nouns() -> dict[str, str]:
 
 @cache
 def settings() -> dict[str, str]:
-    """Phrases of settings, each to the heading of its drawing."""
+    """Heading of the drawing by phrase of a setting."""
     return {phrase: heading for heading in strokes("settings") for phrase in heading.split(" / ")}
 
 
 @cache
 def sketch_grammar() -> Grammar:
     """The grammar of prompts that can be drawn; its start symbol is ``sketch``."""
-    text = (
-        files("unprompt.collecting.sketches")
-        .joinpath("scenes", "sketch.txt")
-        .read_text(encoding="utf-8")
-    )
     lists = {
         "thing": list(nouns()),
         "things": list(nouns().values()),
@@ -118,14 +107,19 @@ def sketch_grammar() -> Grammar:
         "count": list(COUNTS),
         "relation": list(RELATIONS),
     }
-    return Grammar(parse(text) | lists)
+    return Grammar(_scene_file("sketch") | lists)
+
+
+def _scene_file(name: str) -> dict[str, list[str]]:
+    folder = files("unprompt.collecting.sketches").joinpath("scenes")
+    return parse(folder.joinpath(f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def read_scene(prompt: str) -> Scene:
-    """What a prompt says of the things, settings and styles that can be drawn.
+    """The things, setting and style of a prompt that can be drawn.
 
-    Any prompt is read: words that mean nothing here are passed over, and of several settings or
-    styles the longest counts. A prompt without any known noun has no groups.
+    Unknown words are ignored; of several settings or styles the longest counts. A prompt without a
+    known noun has no groups.
     """
     text = " ".join(prompt.lower().split())
     setting, text = _cut_phrase(text, tuple(settings()))
@@ -140,11 +134,11 @@ def read_scene(prompt: str) -> Scene:
 
 
 def _stroke(line: str) -> Stroke:
-    kind, *rest = line.split()
+    shape, *rest = line.split()
     points = tuple(
         (float(x), float(y)) for x, _, y in (word.partition(",") for word in rest if "," in word)
     )
-    return Stroke(kind, tuple(word for word in rest if "," not in word), points)
+    return Stroke(shape, tuple(word for word in rest if "," not in word), points)
 
 
 def _cut_phrase(text: str, phrases: tuple[str, ...]) -> tuple[str | None, str]:

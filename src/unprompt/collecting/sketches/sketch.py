@@ -55,7 +55,7 @@ class SketchBackend:
         self.settings = {"size": size}
 
     def note(self, prompt: str) -> str | None:
-        """Nothing: a sketch reads prompts of any length."""
+        """None: a sketch reads prompts of any length."""
         return None
 
     def draw(self, jobs: Sequence[Job]) -> list[Image.Image]:
@@ -66,10 +66,9 @@ class SketchBackend:
 def draw(prompt: str, size: int = 128, seed: int = 0) -> Image.Image:
     """Draw a prompt.
 
-    What the prompt says of things, colours, counts, positions, textures, setting and style is
-    drawn; what it leaves open is decided by the seed, but for the setting, which is then plain
-    white. A prompt without any noun that can be drawn gives an arbitrary scene, the same things
-    for the same prompt.
+    Things, colours, counts, positions, textures, setting and style follow the prompt; the seed
+    decides what it leaves open. The default setting is plain white. A prompt without a noun that
+    can be drawn gives an arbitrary scene of things that depend on the prompt only.
 
     Args:
         prompt: any text; `unprompt.collecting.compose.compose` with the style
@@ -114,7 +113,7 @@ def _arbitrary(scene: Scene, rng: random.Random) -> Scene:
 
 
 def _boxes(scene: Scene, rng: random.Random) -> list[Box]:
-    """Where each group stands, as shares of the picture's side."""
+    """Place of each group, in shares of the image's side."""
     shift = rng.uniform(-0.04, 0.04)
     if len(scene.groups) == 1:
         return [(0.12 + shift, 0.14, 0.88 + shift, 0.9)]
@@ -176,24 +175,24 @@ def _paint(
     scale = (box[2] - box[0]) / 100
     for stroke in drawing:
         colour = _colour(stroke.words[0], palette)
-        numbers = [float(word) for word in stroke.words[1:] if stroke.kind != "fade"]
+        numbers = [float(word) for word in stroke.words[1:] if stroke.shape != "fade"]
         points = [(box[0] + x * scale, box[1] + y * scale) for x, y in stroke.points]
-        if stroke.kind == "polygon":
+        if stroke.shape == "polygon":
             pen.polygon(points, fill=colour)
-        elif stroke.kind == "ellipse":
+        elif stroke.shape == "ellipse":
             pen.ellipse(points, fill=colour)
-        elif stroke.kind == "line":
+        elif stroke.shape == "line":
             width = max(1, round(numbers[0] * scale))
             pen.line(points, fill=colour, width=width, joint="curve")
-        elif stroke.kind == "arc":
+        elif stroke.shape == "arc":
             width = max(1, round(numbers[0] * scale))
             pen.arc(points, numbers[1], numbers[2], fill=colour, width=width)
-        elif stroke.kind == "fade":
+        elif stroke.shape == "fade":
             _fade(pen, colour, _colour(stroke.words[1], palette), points)
-        elif stroke.kind in ("scatter", "streaks"):
-            _scatter(pen, stroke.kind, colour, int(numbers[0]), numbers[1] * scale, points, rng)
+        elif stroke.shape in ("scatter", "streaks"):
+            _scatter(pen, stroke.shape, colour, int(numbers[0]), numbers[1] * scale, points, rng)
         else:
-            raise ValueError(f"unknown stroke '{stroke.kind}'")
+            raise ValueError(f"unknown stroke '{stroke.shape}'")
 
 
 def _fade(
@@ -208,7 +207,7 @@ def _fade(
 
 def _scatter(
     pen: ImageDraw.ImageDraw,
-    kind: str,
+    shape: str,
     colour: Colour,
     count: int,
     size: float,
@@ -218,7 +217,7 @@ def _scatter(
     (left, upper), (right, lower) = corners
     for _ in range(count):
         x, y = rng.uniform(left, right), rng.uniform(upper, lower)
-        if kind == "scatter":
+        if shape == "scatter":
             radius = size / 2 * rng.uniform(0.7, 1.3)
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
         else:
@@ -230,7 +229,7 @@ def _colour(word: str, palette: dict[str, Colour]) -> Colour:
 
 
 def _shade(colour: Colour, by: float) -> Colour:
-    """Towards white for a positive share, towards black for a negative one."""
+    """Lighter for a positive share, darker for a negative one."""
     target = 255 if by > 0 else 0
     red, green, blue = (round(value + (target - value) * abs(by)) for value in colour)
     return red, green, blue

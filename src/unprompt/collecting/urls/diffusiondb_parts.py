@@ -1,6 +1,6 @@
-"""DiffusionDB's zip parts: images of Stable Diffusion, with the prompts and settings they have.
+"""DiffusionDB's zip parts: images of Stable Diffusion with their prompts and settings.
 
-Each part holds 1,000 images and a JSON file of ``{image: {p, se, c, st, sa}}``: prompt, seed,
+Each zip part holds 1,000 images and a JSON file of ``{image: {p, se, c, st, sa}}``: prompt, seed,
 guidance, steps and sampler (https://github.com/poloclub/diffusiondb, README).
 """
 
@@ -32,19 +32,18 @@ _WAIT = 60
 
 
 def download_parts(preset: Preset, folder: str | Path, *, limit: int | None = None) -> Download:
-    """Fetch the parts of a data set one by one, and write the pairs table of their images.
+    """Fetch the zip parts of a data set one by one, and write the pairs table of their images.
 
-    A part appears whole or not at all, so a call after a killed one, or one that could not get
-    some part, goes on with the parts that are missing.
+    A part is unpacked whole or not at all, so the next call fetches the parts that are missing.
 
     Args:
-        preset: its ``list`` is the address of a part, with the part's number, from 1, to be put in.
+        preset: its ``list`` is the address of a part, a format string for the part's number.
         folder: where ``part-000001/`` and so on, and ``pairs.parquet`` go.
-        limit: only so many pairs.
+        limit: fetch only the first so many pairs.
 
     Raises:
         UnpromptError: a limit below 1.
-        TableError: a part is not laid out as DiffusionDB's.
+        TableError: a part does not have DiffusionDB's format.
         OutputError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -80,12 +79,12 @@ def _fetch(address: str, place: Path) -> None:
     with TemporaryFile() as archive:
         with urllib.request.urlopen(address, timeout=_WAIT) as answer:  # noqa: S310 -- a preset's
             shutil.copyfileobj(answer, archive)
-        with zipfile.ZipFile(archive) as parts, atomic_folder(place) as folder:
-            for member in parts.infolist():
+        with zipfile.ZipFile(archive) as members, atomic_folder(place) as folder:
+            for member in members.infolist():
                 path = PurePosixPath(member.filename)
-                # Only the name counts, so no member can leave the folder.
+                # Folders in the name are ignored, so no member can leave this one.
                 if path.suffix.lower() in (*IMAGE_SUFFIXES, ".json") and not member.is_dir():
-                    with parts.open(member) as source, (folder / path.name).open("wb") as file:
+                    with members.open(member) as source, (folder / path.name).open("wb") as file:
                         shutil.copyfileobj(source, file)
 
 
@@ -116,7 +115,7 @@ def _settings(path: Path) -> dict[str, dict[str, Any]]:
         settings: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TableError(
-            f"{path}: no list of prompts as DiffusionDB's parts have it ({error}); remove the "
-            f"folder {path.parent} and run the same command again"
+            f"{path}: not DiffusionDB's list of prompts ({error}); remove the folder "
+            f"{path.parent} and run the same command again"
         ) from error
     return settings

@@ -1,4 +1,4 @@
-"""Known data sets: small files of facts, shown as a list, and their lists of URLs fetched once."""
+"""Known data sets (``presets/*.toml``), and the download of their URL lists."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from unprompt.errors import UnpromptError
 from unprompt.files import atomic_open
 
 _WAIT = 60
-"""Seconds without an answer after which a list's server is given up."""
+"""Seconds to wait for an answer of a list's server."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A known data set; one small file each in ``presets/``.
+    """A known data set, described by one file of ``presets/``.
 
     Attributes:
-        name: what it is called on the command line.
-        title: what it is.
-        list: where its list of URLs lies.
-        format: suffix of the list; ``tar.gz`` where it holds the list, ``zip parts`` where there is
-            no list but archives of images with their prompts.
-        licence: of captions and images.
-        terms: where the terms stand.
-        pairs: how many it lists.
-        size: on disk.
-        time: what its download takes.
-        checked: what these facts were checked against; none of the addresses was opened.
-        url_columns: names that the column of URLs may have.
-        caption_columns: names that the column of captions may have.
-        header: names of the list's columns where it has no line of them.
-        manual: what has to be done by hand, where its list cannot be fetched outright.
+        name: name on the command line.
+        title: full name.
+        list: address of its list of URLs.
+        format: suffix of the list; ``tar.gz`` if the list is inside an archive, ``zip parts`` if
+            there are archives of images with prompts instead of a list.
+        licence: licence of captions and images.
+        terms: address of the terms.
+        pairs: number of pairs.
+        size: size on disk.
+        time: time of the download.
+        checked: sources of these facts; none of the addresses was opened.
+        url_columns: possible names of the column of URLs.
+        caption_columns: possible names of the column of captions.
+        header: names of the columns of a list without a header.
+        manual: what the user has to do if the list cannot be fetched by a program.
     """
 
     name: str
@@ -74,7 +74,7 @@ def load_presets() -> dict[str, Preset]:
 
 
 def to_text(presets: Mapping[str, Preset]) -> str:
-    """What each preset is, a few lines each."""
+    """A description of each preset, in a few lines."""
     blocks = []
     for preset in presets.values():
         lines = [
@@ -91,10 +91,10 @@ def to_text(presets: Mapping[str, Preset]) -> str:
 
 
 def fetch_list(preset: Preset, folder: Path) -> Path:
-    """The preset's list of URLs as a file in ``folder``, fetched where it is not there yet.
+    """The preset's list of URLs as a file in ``folder``, fetched if it is not there yet.
 
     Raises:
-        UnpromptError: it has to be fetched by hand, or cannot be fetched.
+        UnpromptError: the user has to fetch it, or it cannot be fetched.
     """
     if preset.manual:
         raise UnpromptError(f"{preset.name}: {preset.manual} ({preset.list})")
@@ -117,7 +117,7 @@ def fetch_list(preset: Preset, folder: Path) -> Path:
 
 
 def _unpack(archive: IO[bytes], suffix: str, file: IO[bytes]) -> None:
-    """Copy the one member of an archive that ends with a suffix."""
+    """Copy the first member of an archive with a suffix."""
     with TemporaryFile() as whole:
         shutil.copyfileobj(archive, whole)
         whole.seek(0)

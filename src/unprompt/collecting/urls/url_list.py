@@ -1,4 +1,4 @@
-"""Lists of URLs with captions as data sets publish them: CSV, TSV, JSON, JSON lines, Parquet."""
+"""Lists of URLs with captions: CSV, TSV, JSON, JSON lines or Parquet files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def read_list(
     caption_columns: Sequence[str] = ("caption",),
     header: Sequence[str] = (),
 ) -> Iterator[tuple[str, str]]:
-    """URLs and captions of a list, batch by batch; rows without one of them are passed over.
+    """URLs and captions of a list; rows without one of them are left out.
 
     Args:
-        path: a file, or a folder of such files, which are read by name.
-        url_columns: names that the column of URLs may have; the first that is there counts.
-        caption_columns: the same for captions.
-        header: names of the columns of a CSV or TSV file that has no line of names.
+        path: a file, or a folder of such files, which are read in the order of their names.
+        url_columns: possible names of the column of URLs; the first that exists is used.
+        caption_columns: possible names of the column of captions.
+        header: names of the columns of a CSV or TSV file without a header.
 
     Raises:
-        TableError: not there, not readable, or a column is missing.
+        TableError: a file cannot be read, or a column is missing.
     """
     for file in _files(path):
         for batch in _batches(file, header):
@@ -98,7 +98,7 @@ def _batches(path: Path, header: Sequence[str]) -> Iterator[pa.RecordBatch]:
         elif suffix in (".csv", ".tsv"):
             parsing = pyarrow.csv.ParseOptions(
                 delimiter="\t" if suffix == ".tsv" else ",",
-                # Lists without a header, as Google's, hold quotation marks that quote nothing.
+                # Quotation marks quote nothing in lists without a header, such as Google's.
                 quote_char=False if header else '"',
                 newlines_in_values=not header,
             )
