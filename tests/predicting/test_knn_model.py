@@ -100,6 +100,19 @@ def test_the_folder_says_how_many_are_averaged(folder: Path, tmp_path: Path) -> 
             load_model(copy)
 
 
+def test_the_caller_may_choose_how_many_are_averaged(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "knn.json").write_text(json.dumps({"neighbours": 1, "temperature": 1.0}))
+    model = load_model(copy)
+    assert isinstance(model, KnnModel)
+    alone = model.run(pixels_of(model))[0][2]
+    model.neighbours = 3
+    averaged = model.run(pixels_of(model))[0][2]
+    assert alone @ averaged < 0.95
+    found = Predictor(copy, knn=3).predict(IMAGES[2]).embedding
+    np.testing.assert_allclose(found, averaged, atol=1e-5)
+
+
 def test_texts_are_encoded_once_ever(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

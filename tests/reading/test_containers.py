@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -173,16 +174,15 @@ def test_extended_xmp_and_iptc_captions() -> None:
     assert fields["IPTC Caption"] == "cat"
 
 
-def avif(item: bytes, kind: bytes, method: int = 0) -> bytes:
+def avif(item: bytes, kind: bytes, method: int = 0, extents: int = 1) -> bytes:
     """The box structure of an AVIF with one metadata item; ``method`` 1 keeps it in ``idat``."""
     entry = making.box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + kind + b"\0")
     items = making.box(b"iinf", b"\0\0\0\0" + struct.pack(">H", 1) + entry)
     ftyp = making.box(b"ftyp", b"avif\0\0\0\0avifmif1")
 
     def meta(offset: int) -> bytes:
-        place = struct.pack(">HHHHHII", 1, method, 0, 1, 0, offset, len(item))
-        place = struct.pack(">HHH", 1, method, 0) + struct.pack(">H", 1)
-        place += struct.pack(">II", offset, len(item))
+        place = struct.pack(">HHHH", 1, method, 0, extents)
+        place += struct.pack(">II", offset, len(item)) * extents
         places = making.box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", 1) + place)
         data = making.box(b"idat", item) if method else b""
         return making.box(b"meta", b"\0\0\0\0" + items + places + data)
@@ -198,6 +198,17 @@ def test_heif_items(method: int) -> None:
     assert prompt_of(avif(block, b"Exif", method)) == FOX
     packet = making.xmp(elements="<dc:description>boat Job ID: 0123-abcd-0123</dc:description>")
     assert prompt_of(avif(packet, b"mime", method)) == "boat"
+
+
+@pytest.mark.parametrize("method", [0, 1])
+def test_an_item_that_repeats_one_extent_fills_no_memory(method: int) -> None:
+    data = avif(b"<" * 2**20, b"mime", method, extents=300)
+    tracemalloc.start()
+    try:
+        assert prompt_of(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_avif_as_pillow_writes_it() -> None:
