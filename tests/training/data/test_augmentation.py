@@ -63,6 +63,15 @@ def test_left_stays_left_unless_flips_are_asked_for(picture, word):
     assert not any(left_is_red(Data(augment=word, flip=1.0), seed) for seed in range(20))
 
 
+def test_crops_keep_colours_and_mild_changes_them_a_little():
+    flat = Image.new("RGB", (80, 80), (120, 90, 60))
+    for seed in range(5):
+        assert np.unique(drawn(Data(augment="crop"), flat, seed)).tolist() == [60, 90, 120]
+    colours = np.array([drawn(Data(augment="mild"), flat, seed)[0, 0] for seed in range(20)])
+    assert 3 < np.abs(colours.astype(int) - (120, 90, 60)).mean(axis=0).min()
+    assert np.abs(colours.astype(int) - (120, 90, 60)).max() < 60
+
+
 def test_strong_leaves_out_what_repaints_a_picture():
     names = str(image_augmentation(Data(augment="strong"), SIZE)).lower()
     assert "rotate" in names
