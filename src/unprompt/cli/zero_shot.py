@@ -79,8 +79,7 @@ def head(
     from unprompt.errors import need
 
     need("train", "torch")
-    import torch
-
+    from unprompt.devices import choose_device
     from unprompt.models.heads import HeadConfig
     from unprompt.pairs.prompt_file import prompts_of
     from unprompt.training.head.zero_shot import fit_zero_shot_head
@@ -92,7 +91,7 @@ def head(
         noise,
         epochs,
         encoder,
-        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        choose_device(device),
         seed,
     )
     fitted.embedder.save_pretrained(output)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unprompt.devices import choose_device
 from unprompt.encoding.encoder_config import EncoderConfig, EncoderError, read_encoder_config
 from unprompt.encoding.onnx_backend import is_supported
 from unprompt.encoding.sources import DEFAULT_ENCODER, find_source
@@ -176,11 +177,9 @@ def _choose(
         if backend == "torch" or precision == "bf16" or not on_cpu:
             raise MissingExtraError("torch and transformers", "train")
         return "onnx", "fp32", "cpu"
-    import torch
-
     from unprompt.encoding.torch_backend import multiplies_in_bf16
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device)
     if precision == "auto":
         precision = "bf16" if multiplies_in_bf16(device) else "fp32"
     if backend == "auto" and precision == "fp32" and device == "cpu" and is_supported(config):

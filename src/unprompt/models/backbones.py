@@ -1,17 +1,17 @@
-"""Image backbones of three libraries behind one face: normalised pixels in, features out.
+"""Image backbones of three libraries with one interface: normalised pixels in, features out.
 
-A backbone is named by a string: ``timm/NAME`` (any timm model), ``hf/ID_OR_DIR`` (any vision
-model of transformers, or the image tower of CLIP, SigLIP and the like), ``hf_clip/ID_OR_DIR``
-(CLIP's image tower with its projection into the space that texts share) or
-``open_clip/NAME[:TAG]`` (an open_clip image tower, projection included; NAME may be
-``hf-hub:ORG/MODEL`` or ``local-dir:FOLDER``).
+A backbone's name is ``timm/NAME`` (any timm model), ``hf/ID_OR_DIR`` (any vision model of
+transformers, or the image tower of a CLIP or SigLIP), ``hf_clip/ID_OR_DIR`` (CLIP's image tower
+with its projection into the space that it shares with texts) or ``open_clip/NAME`` (an open_clip
+image tower with its projection; see `unprompt.models.model_names`).
 """
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from unprompt.models.pretrained import load_pretrained
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """What it takes to build a backbone again without its pretrained weights.
+    """The name and architecture of a backbone, enough to build it without pretrained weights.
 
     Attributes:
         name: ``timm/…``, ``hf/…``, ``hf_clip/…`` or ``open_clip/…``.
-        arguments: for timm the keyword arguments of ``create_model``; for the others the
-            model's own configuration, filled when the pretrained model is loaded.
+        arguments: for timm the keyword arguments of ``create_model``; for the other libraries the
+            model's own configuration, filled in when the pretrained model is loaded.
     """
 
     name: str
@@ -43,9 +43,9 @@ class BackboneConfig:
 
 
 class Backbone(nn.Module):
-    """An image tower.
+    """An image tower. Only the pooled features of its network have a meaning.
 
-    Of its network only the pooled features count; see `unprompt.models.class_token`.
+    See `unprompt.models.class_token`.
 
     Attributes:
         config: builds the same architecture again.
@@ -91,14 +91,14 @@ def create_backbone(
 
     Args:
         config: name and arguments.
-        pretrained: load the weights that the name stands for, from the local hub cache or the
-            hub; otherwise they are random.
-        checkpoint: load the weights from this file instead (``.safetensors``, or ``.pt``/``.bin``
-            read with ``weights_only=True``); a classifier in it is left out. timm only.
-        size: side of the input in pixels, where another than the pretrained one is wanted.
+        pretrained: load the weights of that name from the local hub cache or the hub; otherwise
+            the weights are random.
+        checkpoint: a file to load the weights from instead (``.safetensors``, or ``.pt``/``.bin``
+            read with ``weights_only=True``), for timm only. A classifier in it is left out.
+        size: side of the input in pixels, where it differs from the pretrained one.
 
     Raises:
-        ModelNotFoundError: the library does not know the name, or its weights cannot be had.
+        ModelNotFoundError: the library does not know the name, or the weights are not to be had.
         UnpromptError: the name has no known prefix, or the checkpoint does not fit.
     """
     library, name = split_library(config.name)
@@ -113,12 +113,8 @@ def create_backbone(
             )
         if not Path(checkpoint).is_file():
             raise ModelNotFoundError(f"backbone checkpoint {checkpoint}: no such file")
-    try:
-        return _LIBRARIES[library](name, config, pretrained, checkpoint, size)
-    except UnpromptError:
-        raise
-    except Exception as error:  # each library has errors of its own
-        raise _not_loaded(config.name, checkpoint, error) from error
+    with _library_errors(config.name, checkpoint):
+        return _LIBRARIES[library](_Wanted(name, config, pretrained, checkpoint, size))
 
 
 def load_classifier(
@@ -129,51 +125,53 @@ def load_classifier(
     Args:
         config: name and arguments of the backbone.
         pretrained: load timm's weights; otherwise they are random.
-        checkpoint: file with the backbone's weights and the classifier's, instead.
+        checkpoint: file with the weights of backbone and classifier to load instead.
 
     Raises:
         ModelNotFoundError: there are no such weights.
-        UnpromptError: the backbone is not timm's, or none of its weights are a linear classifier.
+        UnpromptError: the backbone is not timm's, or it has no linear classifier.
     """
     import timm
 
     library, name = split_library(config.name)
     if library != "timm":
         raise UnpromptError(f"backbone '{config.name}': only timm's come with a classifier")
-    try:
+    with _library_errors(config.name, checkpoint):
         network: Any = timm.create_model(
             name, pretrained=pretrained and checkpoint is None, **config.arguments
         )
         if checkpoint is not None:
             _load_checkpoint(network, checkpoint)
-    except UnpromptError:
-        raise
-    except Exception as error:  # each library has errors of its own
-        raise _not_loaded(config.name, checkpoint, error) from error
     classifier = network.get_classifier()
     if not isinstance(classifier, nn.Linear):
         raise UnpromptError(f"backbone '{config.name}' has no linear classifier")
     return classifier
 
 
-def _timm(
-    name: str,
-    config: BackboneConfig,
-    pretrained: bool,
-    checkpoint: str | Path | None,
-    size: int | None,
-) -> Backbone:
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of `create_backbone`, with the name without its library."""
+
+    name: str
+    config: BackboneConfig
+    pretrained: bool
+    checkpoint: str | Path | None
+    size: int | None
+
+
+def _timm(wanted: _Wanted) -> Backbone:
     import timm
     from timm.data import resolve_model_data_config
 
-    arguments = dict(config.arguments)
+    name, checkpoint, size = wanted.name, wanted.checkpoint, wanted.size
+    arguments = dict(wanted.config.arguments)
     if not timm.is_model(name.split(".")[0]):
-        raise _unknown(config.name, name, timm.list_models())
+        raise _unknown(wanted.config.name, name, timm.list_models())
     stated = timm.get_pretrained_cfg(name)
     if size is not None and stated is not None and stated.fixed_input_size:
         arguments.setdefault("img_size", size)
     network = timm.create_model(
-        name, pretrained=pretrained and checkpoint is None, num_classes=0, **arguments
+        name, pretrained=wanted.pretrained and checkpoint is None, num_classes=0, **arguments
     )
     if checkpoint is not None:
         _load_checkpoint(network, checkpoint)
@@ -184,13 +182,13 @@ def _timm(
         std=tuple(data["std"]),
         interpolation=data["interpolation"],
     )
-    return Backbone(network, _first, replace(config, arguments=arguments), preprocessing)
+    return Backbone(network, _first, replace(wanted.config, arguments=arguments), preprocessing)
 
 
 def _load_checkpoint(network: nn.Module, checkpoint: str | Path) -> None:
-    """Load a file of timm's, or one that timm knows how to rename and resize.
+    """Load a file of timm's, or one that timm can rename and resize.
 
-    timm's own loading leaves what the file lacks at random values; here that is an error.
+    timm's own loading leaves missing weights random; here a missing weight is an error.
     """
     from timm.models import load_state_dict
 
@@ -208,101 +206,82 @@ def _load_checkpoint(network: nn.Module, checkpoint: str | Path) -> None:
         )
 
 
-def _hf(
-    name: str,
-    config: BackboneConfig,
-    pretrained: bool,
-    checkpoint: str | Path | None,
-    size: int | None,
-) -> Backbone:
+def _hf(wanted: _Wanted) -> Backbone:
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
-    stated = dict(config.arguments)
-    if stated:
-        settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
-    else:
-        settings = AutoConfig.from_pretrained(name)
+    size, settings = wanted.size, _stated_settings(wanted)
+    if settings is None:
+        settings = AutoConfig.from_pretrained(wanted.name)
         settings = getattr(settings, "vision_config", settings)
-    if size is not None and hasattr(settings, "image_size") and not pretrained:
-        settings.image_size = size
-    if pretrained:
+    if wanted.pretrained:
         architecture: Any = MODEL_MAPPING[type(settings)]
-        network = architecture.from_pretrained(name, config=settings)
+        network = architecture.from_pretrained(wanted.name, config=settings)
         if size not in (None, getattr(settings, "image_size", None)):
             network = at_size(network, size)
             settings = network.config
     else:
+        if size is not None and hasattr(settings, "image_size"):
+            settings.image_size = size
         network = AutoModel.from_config(settings)
-    arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
-    side = size or int(getattr(settings, "image_size", None) or 224)
-    preprocessing = _hf_preprocessing(name, pretrained, side)
-    return Backbone(network, _pooled, replace(config, arguments=arguments), preprocessing)
+    return _hf_backbone(network, _pooled, settings, wanted)
 
 
-def _hf_clip(
-    name: str,
-    config: BackboneConfig,
-    pretrained: bool,
-    checkpoint: str | Path | None,
-    size: int | None,
-) -> Backbone:
+def _hf_clip(wanted: _Wanted) -> Backbone:
     from transformers import AutoConfig, CLIPVisionModelWithProjection
 
-    stated = dict(config.arguments)
-    settings: Any
-    if stated:
-        settings = AutoConfig.for_model(stated.pop("model_type"), **stated)
-    else:
+    name, settings = wanted.name, _stated_settings(wanted)
+    if settings is None:
         whole = AutoConfig.from_pretrained(name)
         if whole.model_type != "clip":
             raise UnpromptError(
-                f"backbone '{config.name}' is a {whole.model_type}, not a CLIP; name it "
-                f"hf/{name}, whose pooled features texts share where it has a text tower"
+                f"backbone 'hf_clip/{name}' is a {whole.model_type}, not a CLIP; name it hf/{name}"
             )
         settings = whole.vision_config
         settings.projection_dim = whole.projection_dim
-    if size is not None and not pretrained:
-        settings.image_size = size
-    if pretrained:
+    if wanted.pretrained:
         network = load_pretrained(
             CLIPVisionModelWithProjection, name, config=settings, dtype=torch.float32
         )
     else:
+        settings.image_size = wanted.size or settings.image_size
         network = CLIPVisionModelWithProjection(settings)
-    arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
-    preprocessing = _hf_preprocessing(name, pretrained, size or int(settings.image_size))
-    return Backbone(network, _projected, replace(config, arguments=arguments), preprocessing)
+    return _hf_backbone(network, _projected, settings, wanted)
 
 
-def _hf_preprocessing(name: str, pretrained: bool, size: int) -> Preprocessing:
-    default = Preprocessing(size=size)
-    if not pretrained:
-        return default
+def _stated_settings(wanted: _Wanted) -> Any:
+    """The configuration of transformers that the arguments state, or None."""
+    from transformers import AutoConfig
+
+    stated = dict(wanted.config.arguments)
+    return AutoConfig.for_model(stated.pop("model_type"), **stated) if stated else None
+
+
+def _hf_backbone(
+    network: Any, pool: Callable[[Any], torch.Tensor], settings: Any, wanted: _Wanted
+) -> Backbone:
     from transformers import AutoImageProcessor
 
-    try:
-        processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError):  # some repositories ship no processor: ImageNet's values
-        return default
-    mean = getattr(processor, "image_mean", None) or default.mean
-    std = getattr(processor, "image_std", None) or default.std
-    return replace(default, mean=tuple(mean), std=tuple(std))
+    arguments = settings.to_diff_dict() | {"model_type": settings.model_type}
+    side = wanted.size or int(getattr(settings, "image_size", None) or 224)
+    preprocessing = Preprocessing(size=side)
+    # A repository without a processor gets ImageNet's values.
+    with suppress(OSError, ValueError):
+        if wanted.pretrained:
+            processor = AutoImageProcessor.from_pretrained(wanted.name)
+            mean = getattr(processor, "image_mean", None) or preprocessing.mean
+            std = getattr(processor, "image_std", None) or preprocessing.std
+            preprocessing = replace(preprocessing, mean=tuple(mean), std=tuple(std))
+    return Backbone(network, pool, replace(wanted.config, arguments=arguments), preprocessing)
 
 
-def _open_clip(
-    name: str,
-    config: BackboneConfig,
-    pretrained: bool,
-    checkpoint: str | Path | None,
-    size: int | None,
-) -> Backbone:
+def _open_clip(wanted: _Wanted) -> Backbone:
     import open_clip
     from open_clip.transformer import QuickGELU
 
-    parsed = OpenClipName.parse(name)
+    parsed, config, size = OpenClipName.parse(wanted.name), wanted.config, wanted.size
     if parsed.source == "architecture" and not config.arguments:
         open_clip_config(parsed)  # its error names the architectures with similar names
-    if pretrained:
+    if wanted.pretrained:
         visual: nn.Module = open_clip.create_model(
             parsed.model,
             pretrained=parsed.weights,
@@ -365,7 +344,7 @@ _LIBRARIES = {"timm": _timm, "hf": _hf, "hf_clip": _hf_clip, "open_clip": _open_
 
 
 def _first(output: Any) -> torch.Tensor:
-    """Pooled features of a tower that may return its tokens beside them."""
+    """The features of a tower that may return its tokens as well."""
     features: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return features
 
@@ -376,7 +355,7 @@ def _projected(output: Any) -> torch.Tensor:
 
 
 def _pooled(output: Any) -> torch.Tensor:
-    """Pooled features of a transformers model: its pooler's, else the class token's."""
+    """The features of a transformers model: its pooler's, else its class token's."""
     pooled: torch.Tensor | None = getattr(output, "pooler_output", None)
     return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
 
@@ -387,12 +366,21 @@ def _unknown(backbone: str, name: str, known: list[str]) -> UnpromptError:
     return ModelNotFoundError(f"backbone '{backbone}': the library knows no such model{hint}")
 
 
-def _not_loaded(name: str, checkpoint: str | Path | None, error: Exception) -> UnpromptError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = " ".join(lines[:2]) if lines else type(error).__name__
-    if checkpoint:
-        return UnpromptError(f"{checkpoint} does not fit the backbone '{name}': {reason}")
-    return ModelNotFoundError(
-        f"backbone '{name}' could not be loaded: {reason}; check its name, arguments and size, "
-        "and that its weights are on disk or the hub can be reached"
-    )
+@contextmanager
+def _library_errors(name: str, checkpoint: str | Path | None) -> Iterator[None]:
+    """Name backbone and checkpoint in errors of the libraries, which raise many types of them."""
+    try:
+        yield
+    except UnpromptError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) if lines else type(error).__name__
+        if checkpoint:
+            raise UnpromptError(
+                f"{checkpoint} does not fit the backbone '{name}': {reason}"
+            ) from error
+        raise ModelNotFoundError(
+            f"backbone '{name}' could not be loaded: {reason}; check its name, arguments and size, "
+            "and that its weights are on disk or the hub can be reached"
+        ) from error

@@ -1,9 +1,9 @@
-"""The last block of a vision transformer for its class token alone.
+"""The last block of a vision transformer, run for its class token alone.
 
-Where features are pooled from the class token, nothing reads what the last block makes of the other
-tokens; they only lend it their keys and values. So what follows its attention (projection and MLP,
-nine of its twelve products of matrices) can run on one token instead of all: the same features and
-gradients up to the rounding of sums, for 6 % less work in twelve blocks, 3 % in 24.
+Where the class token is the feature, the last block's other tokens serve only as keys and values of
+its attention. So the layers behind the attention (projection and MLP, nine of the block's twelve
+matrix products) can run on one token. Features and gradients are the same up to rounding, with 6 %
+less work in a network of twelve blocks and 3 % less in one of 24.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import nn
 
 
 def only_class_token(network: nn.Module) -> bool:
-    """Let a network's last block go on with the class token alone, where that is exact.
+    """Make a network's last block continue with the class token alone, where that is exact.
 
-    That is so for timm's plain vision transformers that pool by token, and for the image towers of
-    transformers' CLIP. The other tokens of the network's output mean nothing then. Weights, their
-    names, and what can be done with the network (LoRA, checkpointing, compiling) stay as they are.
+    It is exact for timm's plain vision transformers that pool by token and for the image towers of
+    transformers' CLIP. The other tokens of the output have no meaning afterwards. The weights and
+    their names stay, and so do LoRA, checkpointing and compiling.
 
     Args:
-        network: changed in place; others are left as they are.
+        network: changed in place where that is exact, else left as it is.
 
     Returns:
         Whether it was changed.
@@ -36,16 +36,16 @@ def only_class_token(network: nn.Module) -> bool:
 
 
 def _first_token(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    # What is added to all tokens later is right for the first, which is the only one that is read.
+    # Sums with all tokens that follow broadcast; their first token, the only one read, is right.
     return (inputs[0][:, :1],)
 
 
 def _timm(network: Any) -> list[nn.Module]:
-    """The first modules after attention and at the start of the MLP branch, if it is timm's."""
+    """The modules right behind attention and at the start of the MLP branch, of timm's networks."""
     from timm.layers import Attention
     from timm.models.vision_transformer import Block, VisionTransformer
 
-    # Classes that are derived from these may pool or run their blocks in other ways.
+    # Derived classes may pool or run their blocks in other ways.
     if type(network) is not VisionTransformer or network.global_pool != "token":
         return []
     last: Any = network.blocks[-1]
@@ -55,7 +55,7 @@ def _timm(network: Any) -> list[nn.Module]:
 
 
 def _clip(network: Any) -> list[nn.Module]:
-    """The same of transformers' CLIP, but for the projection, which LoRA would take apart."""
+    """The same of transformers' CLIP, without the projection, which LoRA would take apart."""
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     tower = network.vision_model if type(network) is CLIPVisionModelWithProjection else network

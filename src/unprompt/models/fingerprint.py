@@ -1,4 +1,4 @@
-"""A name for what goes into some work, so that nothing kept is served for another model."""
+"""A fingerprint of models and settings, so that a cache serves no other model's results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import nn
 
 
 def fingerprint(*parts: Any) -> str:
-    """A name for what goes into some work: hexadecimal, of 32 digits.
+    """A hash of all parts, 32 hexadecimal digits.
 
     Args:
-        parts: strings, bytes, modules (their weights and buffers count) or what JSON can write.
+        parts: strings, bytes, modules (their weights and buffers count) or values that JSON can
+            write.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

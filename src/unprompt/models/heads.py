@@ -21,10 +21,10 @@ class HeadConfig:
             Kaggle competition's winner; or ``classes``: see `ClassesHead`.
         hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
         dropout: probability of zeroing a feature before the head, in training.
-        normalise: bring features to unit norm first, as in the space that a contrastive model's
-            images and texts share, where only directions mean something; not for ``classes``.
-        classes: how many classes a ``classes`` head knows.
-        landmarks: how many training pictures a ``classes`` head remembers; see `Memory`.
+        normalise: bring features to unit norm first; for a contrastive model, in whose shared
+            space only directions have a meaning. Not for ``classes``.
+        classes: number of classes of a ``classes`` head.
+        landmarks: number of training images that a ``classes`` head remembers; see `Memory`.
     """
 
     type: Literal["linear", "mlp", "classes"] = "linear"
@@ -44,11 +44,11 @@ class UnitNorm(nn.Module):
 
 
 class Memory(nn.Module):
-    """What to add near pictures that are known, and nothing far from them.
+    """A correction for images like those of the training pairs, and near zero for other images.
 
-    Kernel regression on landmarks (Nyström's method; Williams and Seeger 2001): each landmark is a
-    training picture's features, projected and brought to unit norm; its say falls with
-    exp((cosine - 1) / `BANDWIDTH`), so that a picture of an unknown kind has none of it.
+    Kernel regression on landmarks (Nyström's method; Williams and Seeger 2001). Each landmark is
+    the features of a training image, projected and brought to unit norm. Its weight is
+    exp((cosine - 1) / `BANDWIDTH`).
 
     Args:
         width: of the features.
@@ -66,28 +66,28 @@ class Memory(nn.Module):
         self.answers = nn.Linear(landmarks, dim, bias=False)
 
     def kernel(self, features: torch.Tensor) -> torch.Tensor:
-        """How near each landmark is: (batch, width) to values in (0, 1] of (batch, landmarks)."""
+        """Weight of each landmark: (batch, width) to values in (0, 1] of (batch, landmarks)."""
         cosine = self.landmarks(F.normalize(self.project(features), dim=-1))
         return torch.exp((cosine - 1) / self.BANDWIDTH)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (batch, width) to what to add to a unit-norm embedding, (batch, dim)."""
+        """Features (batch, width) to a correction of a unit-norm embedding, (batch, dim)."""
         added: torch.Tensor = self.answers(self.kernel(features))
         return added
 
 
 class ClassesHead(nn.Module):
-    """What the picture shows, said by a classifier, and how, said by a linear map; summed.
+    """The sum of a classifier's content and a linear map.
 
-    The first is ConSE, the convex combination of semantic embeddings (Norouzi et al. 2013,
+    The content is ConSE, the convex combination of semantic embeddings (Norouzi et al. 2013,
     arXiv 1312.5650): the classifier that the backbone was pretrained with gives a probability to
-    each class, and these weigh the prompt embeddings of the classes' names. It knows the things of
-    a thousand classes however few of them the training pairs show, so that what the linear map
-    learns from these need only be the rest: the prompt's usual wording, style and manner. With
-    landmarks, a `Memory` corrects the sum on pictures like those of the training pairs.
+    each class, and these weigh the prompt embeddings of the classes' names. It knows a thousand
+    classes even where the training pairs show few of them, so the linear map only has to learn the
+    rest of a prompt, such as its style. With landmarks, a `Memory` corrects the sum for images
+    like those of the training pairs.
 
     Args:
-        config: how many classes and landmarks, and the probability of zeroing a feature before
+        config: numbers of classes and landmarks, and the probability of zeroing a feature before
             the linear map, in training.
         width: of the features.
         dim: of the prompt embedding.
@@ -103,7 +103,7 @@ class ClassesHead(nn.Module):
         self.memory = Memory(width, config.landmarks, dim) if config.landmarks else None
 
     def content(self, features: torch.Tensor) -> torch.Tensor:
-        """The classes' names weighed by their probabilities, (batch, dim)."""
+        """The classes' names weighted by their probabilities, (batch, dim)."""
         content: torch.Tensor = self.names(self.classifier(features).softmax(dim=-1))
         return content
 
@@ -119,12 +119,12 @@ def create_head(config: HeadConfig, width: int, dim: int) -> nn.Module:
     """A head with random weights.
 
     Args:
-        config: which, and how large.
-        width: of the features that it takes.
-        dim: of the prompt embeddings that it gives, before they are brought to unit norm.
+        config: type and sizes.
+        width: of the features.
+        dim: of the prompt embeddings, which have any norm.
 
     Raises:
-        UnpromptError: there is no such head.
+        UnpromptError: there is no such type.
     """
     first = [UnitNorm()] if config.normalise else []
     if config.type == "linear":

@@ -1,4 +1,4 @@
-"""Position embeddings for another input size than the one that a model was pretrained at."""
+"""Position embeddings for an input size that a model was not pretrained at."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 def at_size(network: Any, size: int) -> Any:
     """A vision model of transformers for square inputs of another size, with the same weights.
 
-    Learned position embeddings are resampled over their grid, bicubically and with antialiasing
-    (as timm does for its models); models with relative or rotary ones have nothing to resample.
+    Learned position embeddings are resampled over their grid, bicubically and with antialiasing,
+    as timm does for its models. Relative and rotary ones need no resampling.
 
     Args:
         network: a model with ``config.image_size``.

@@ -1,4 +1,4 @@
-"""Loading transformers' models without their chatter, and without silence where weights lack."""
+"""Loads models of transformers quietly, with a warning where weights are missing."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 
-def load_pretrained(kind: Any, place: str | Path, **arguments: Any) -> Any:
+def load_pretrained(model_class: Any, place: str | Path, **arguments: Any) -> Any:
     """Load a model of transformers.
 
-    Its report lists every weight of the file that is not wanted, which for one tower of two is the
-    other tower; only what is missing is told here.
+    The report of transformers also lists weights that the file has beside the wanted ones; for one
+    tower of two that is the whole other tower. Here only missing weights are reported.
 
     Args:
-        kind: the class, with ``from_pretrained``.
+        model_class: has ``from_pretrained``.
         place: folder or hub repository.
         arguments: of ``from_pretrained``.
 
     Warns:
-        UserWarning: the file lacks weights, which are random then.
+        UserWarning: weights are missing from the file, and are random.
     """
     from transformers.utils import logging
 
@@ -27,15 +27,15 @@ def load_pretrained(kind: Any, place: str | Path, **arguments: Any) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, report = kind.from_pretrained(place, output_loading_info=True, **arguments)
+        model, report = model_class.from_pretrained(place, output_loading_info=True, **arguments)
     finally:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         warnings.warn(
-            f"{place}: {len(missing)} weights are missing and random now, {missing[0]} for one; "
-            "its answers mean nothing if that is part of what answers",
+            f"{place}: {len(missing)} weights are missing and are random now, for example "
+            f"{missing[0]}; the model's answers may mean nothing",
             stacklevel=2,
         )
     return model

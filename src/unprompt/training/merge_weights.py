@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unprompt.devices import choose_device, placed
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import Score, cosines, mean_with_interval
 from unprompt.models.embedder import Embedder
@@ -167,8 +168,7 @@ def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
     """Mean cosine of a model on a table, whose pictures are decoded once and kept on disk."""
     pictures = TrainingImages(table, model.preprocessing, whole=True).keep()
     rows = pictures.readable
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = TorchModel(model.to(device).eval(), "soup", Path())
+    loaded = TorchModel(placed(model, choose_device()), "soup", Path())
     batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
     outputs = [loaded.run(np.stack([pictures.pixels(row) for row in batch])) for batch in batches]
     model.to("cpu")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
+from unprompt.devices import choose_device
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Completer:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise MissingExtraError("torch and transformers", "train") from error
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(device)
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)

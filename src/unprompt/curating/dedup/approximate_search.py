@@ -6,7 +6,6 @@ sample of rows that is searched exactly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,15 +18,13 @@ from unprompt.curating.dedup.neighbour_pairs import (
     collect,
     confirm,
 )
-from unprompt.errors import MissingExtraError
+from unprompt.faiss_cells import ROWS_PER_CELL, cells_for, import_faiss
 from unprompt.progress import track
 
 PROBES = 64
 """Cells that are searched for each row; more cells find more pairs and take longer."""
 
 _BATCH = 4096
-_PER_CELL = 39  # rows that Faiss wants for each cell that it trains
-_MOST_CELLS = 65_536
 _GPU_NEIGHBOURS = 2048  # the most that Faiss returns on a GPU
 _SAMPLE = 1000
 
@@ -53,10 +50,7 @@ def approximate_search(
         MissingExtraError: faiss is not installed.
     """
     check_threshold(threshold)
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "data") from error
+    faiss = import_faiss()
     if not len(vectors):
         return
     index = _index(faiss, vectors, probes, seed)
@@ -79,11 +73,13 @@ def approximate_search(
 
 def _index(faiss: Any, vectors: np.ndarray, probes: int, seed: int) -> Any:
     count, dim = vectors.shape
-    cells = max(1, min(int(4 * math.sqrt(count)), count // _PER_CELL, _MOST_CELLS))
+    cells = cells_for(count)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed + 1234  # Faiss's own default is 1234
     index.nprobe = min(probes, cells)
-    rows = np.random.default_rng(seed).choice(count, min(count, cells * _PER_CELL), replace=False)
+    rows = np.random.default_rng(seed).choice(
+        count, min(count, cells * ROWS_PER_CELL), replace=False
+    )
     index.train(vectors[np.sort(rows)])
     for start in range(0, count, _BATCH):
         index.add(vectors[start : start + _BATCH])

@@ -29,6 +29,7 @@ from unprompt.curating.dedup.neighbour_pairs import (
     cosines,
     rounding_margin,
 )
+from unprompt.devices import choose_device
 from unprompt.errors import MissingExtraError, UnpromptError
 from unprompt.parallel import cores, in_order
 from unprompt.progress import track
@@ -173,7 +174,7 @@ def _screen(
     if device == "cuda" and not torch.cuda.is_available():
         raise UnpromptError("torch finds no GPU for the device 'cuda'; use cpu")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device()
     if device == "cpu" and not _integers_are_fast():
         return FloatScreen(short, other_short, threshold, block_size)
     return IntegerScreen(short, other_short, threshold, block_size, device)

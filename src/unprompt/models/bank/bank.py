@@ -1,7 +1,7 @@
-"""The bank: known prompts with their embeddings, searched for the ones nearest to an embedding.
+"""The bank: known prompts with their embeddings, searched by embedding.
 
-In a folder: ``bank.json``, ``prompts.txt`` (a prompt a line), ``embeddings.npy`` (int8, a row a
-prompt, memory-mapped) and, for a large one, ``index.faiss``.
+Its folder holds ``bank.json``, ``prompts.txt`` (a prompt a line), ``embeddings.npy`` (int8, a row a
+prompt, memory-mapped) and, for a large bank, ``index.faiss``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ ROWS_FILE = "embeddings.npy"
 TEMPERATURE = 0.05
 """Of the weights of kNN regression, in cosine."""
 
-_BLOCK = 8_192  # rows that are looked at together: as floats they stay in the processor's cache
-# Rows that an index proposes for each that is wanted, and at least.
+_BLOCK = 8_192  # rows that are searched together; as floats they fit the processor's cache
+# Rows that an index proposes for each row that is wanted, and at least.
 _PROPOSED, _LEAST_PROPOSED = 10, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A bank prompt and its cosine to the embedding that was asked for."""
+    """A bank prompt and its cosine to the embedding that was searched for."""
 
     prompt: str
     cosine: float
@@ -43,18 +43,20 @@ class Match:
 class Bank:
     """Prompts and their embeddings, in int8: 1 byte a dimension.
 
-    Rows are scaled so that their largest value is 127. Their lengths carry nothing, since
-    embeddings are unit vectors, so no scale is kept; the rounding turns a vector by less than
-    1 degree.
+    Each row is scaled so that its largest value is 127. Embeddings are unit vectors, so the scale
+    is not kept. The rounding turns a vector by less than 1 degree.
 
     Args:
         prompts: one a row.
         rows: int8 of shape (n, dim), as `quantise` makes them; may be memory-mapped.
-        encoder: the target encoder that the embeddings come from.
+        encoder: the target encoder that made the embeddings.
         calibration: from the CSLS of a prompt to its expected cosine to the truth, for the model
-            that the bank stands beside.
+            whose folder holds the bank.
         index: a Faiss index that proposes rows, see `unprompt.models.bank.faiss_index`; without
-            one every row is looked at.
+            one every row is searched.
+
+    Raises:
+        UnpromptError: there are no prompts, or not as many as embeddings.
     """
 
     def __init__(
@@ -77,10 +79,10 @@ class Bank:
 
     @classmethod
     def build(cls, prompts: Sequence[str], embeddings: np.ndarray, encoder: str) -> Bank:
-        """A bank of prompts (those that repeat are kept once) and their embeddings.
+        """A bank of prompts and their embeddings; equal prompts are kept once.
 
         Args:
-            prompts: texts without line breaks; each row must be a line of a file.
+            prompts: texts; white space in them becomes single spaces.
             embeddings: float array of shape (n, dim).
             encoder: the encoder that made them.
         """
@@ -97,11 +99,11 @@ class Bank:
         return Bank(self.prompts, self.rows, self.encoder, calibration, self._index)
 
     def exact(self) -> Bank:
-        """The same bank, every row of which is looked at."""
+        """The same bank without its index: every row is searched."""
         return Bank(self.prompts, self.rows, self.encoder, self.calibration)
 
     def embeddings(self, rows: np.ndarray) -> np.ndarray:
-        """Embeddings of rows, of whatever shape, float32 of norm 1 with ``dim`` as last axis."""
+        """Embeddings of rows of any shape, float32 of norm 1, with ``dim`` as last axis."""
         chosen = self.rows[rows.ravel()].astype(np.float32)
         return unit(chosen).reshape(*rows.shape, -1)
 
@@ -112,17 +114,18 @@ class Bank:
         temperature: float = TEMPERATURE,
         values: np.ndarray | Bank | None = None,
     ) -> np.ndarray:
-        """Regress by the nearest: the weighted mean of the nearest prompts' embeddings.
+        """The weighted mean of the nearest prompts' embeddings: kNN regression.
 
-        What the Kaggle competition's kNN solutions did with CLIP's embeddings of a million prompts
+        The Kaggle competition's kNN solutions did this with CLIP's embeddings of a million prompts
         as ``rows`` and MiniLM's as ``values``.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
-            k: nearest prompts.
-            temperature: a prompt weighs exp(cosine / temperature); small ones heed the nearest.
-            values: what to average, a row a prompt, or another bank of the same prompts; its own
-                embeddings by default.
+            k: number of nearest prompts.
+            temperature: a prompt weighs exp(cosine / temperature); a small temperature gives the
+                nearest prompts most of the weight.
+            values: what to average, a row a prompt, or another bank of the same prompts; the
+                bank's own embeddings by default.
 
         Returns:
             float32 of shape (n, width of ``values``), of norm 1.
@@ -141,11 +144,11 @@ class Bank:
         ]
 
     def answers(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the ``k`` prompts that answer each embedding best, and their CSLS, best first.
+        """Rows of the ``k`` prompts of highest CSLS for each embedding, and the CSLS, best first.
 
-        Of the prompts around an embedding the one that stands out is nearer to the truth than the
-        one of highest cosine, which often is a hub: on the built-in model's 809 test pairs 0.436
-        against 0.421 (experiments/NOTES.md). See `unprompt.models.calibration.csls`.
+        The prompt of highest CSLS is nearer to the truth than the prompt of highest cosine, which
+        often is a hub: 0.436 against 0.421 on the built-in model's 809 test pairs
+        (experiments/NOTES.md). See `unprompt.models.calibration.csls`.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
@@ -156,12 +159,12 @@ class Bank:
         """
         found, _ = self.nearest(embeddings, max(k, NEIGHBOURS))
         near = self.embeddings(found)
-        asked = unit(np.asarray(embeddings, dtype=np.float32))
-        order, scores = _best(csls(asked, near, near[:, :NEIGHBOURS]), k)
+        queries = unit(np.asarray(embeddings, dtype=np.float32))
+        order, scores = _best(csls(queries, near, near[:, :NEIGHBOURS]), k)
         return np.take_along_axis(found, order, axis=1), scores
 
     def stand_out(self, embeddings: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        """CSLS of answers that were chosen otherwise.
+        """CSLS of answers that another rule chose.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
@@ -176,8 +179,8 @@ class Bank:
     def nearest(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows of highest cosine to each embedding, and the cosines, best first.
 
-        Exact over the rounded rows where there is no index; ties go to the earlier row. With an
-        index the cosines are exact, and a few of the rows may be missed.
+        Without an index the search is exact over the rounded rows, and of equal cosines the
+        earlier row comes first. With an index the cosines are exact and a few rows may be missed.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
@@ -186,30 +189,32 @@ class Bank:
         Returns:
             int64 and float32 arrays of shape (n, k).
         """
-        asked = unit(np.asarray(embeddings, dtype=np.float32))
+        queries = unit(np.asarray(embeddings, dtype=np.float32))
         k = min(k, len(self))
         if self._index is not None:
-            return self._confirmed(asked, k)
-        found = np.empty((len(asked), 0), dtype=np.int64)
-        scores = np.empty((len(asked), 0), dtype=np.float32)
+            return self._confirmed(queries, k)
+        found = np.empty((len(queries), 0), dtype=np.int64)
+        scores = np.empty((len(queries), 0), dtype=np.float32)
         for start in range(0, len(self), _BLOCK):
             block = self.rows[start : start + _BLOCK].astype(np.float32)
-            rows, values = _best(asked @ block.T / self._norms[start : start + _BLOCK], k)
+            rows, values = _best(queries @ block.T / self._norms[start : start + _BLOCK], k)
             found = np.hstack([found, rows + start])
             scores = np.hstack([scores, values])
             order, scores = _best(scores, k)
             found = np.take_along_axis(found, order, axis=1)
         return found, scores
 
-    def _confirmed(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best of what the index proposes; where it proposes too few, of every row."""
-        _, proposed = self._index.search(asked, min(len(self), max(_PROPOSED * k, _LEAST_PROPOSED)))
+    def _confirmed(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best rows that the index proposes; of all rows where it proposes too few."""
+        _, proposed = self._index.search(
+            queries, min(len(self), max(_PROPOSED * k, _LEAST_PROPOSED))
+        )
         proposed.sort(axis=1)
-        scores = np.einsum("nd,nkd->nk", asked, self.embeddings(np.maximum(proposed, 0)))
+        scores = np.einsum("nd,nkd->nk", queries, self.embeddings(np.maximum(proposed, 0)))
         order, scores = _best(np.where(proposed < 0, -2, scores), k)
         found = np.take_along_axis(proposed, order, axis=1)
         if (few := (found < 0).any(axis=1)).any():
-            found[few], scores[few] = self.exact().nearest(asked[few], k)
+            found[few], scores[few] = self.exact().nearest(queries[few], k)
         return found, scores
 
     @cached_property
@@ -239,7 +244,7 @@ class Bank:
         self.save_head(folder.parent)
 
     def save_head(self, folder: str | Path) -> None:
-        """Write ``bank.json`` alone, with the calibration, where the other files stand already.
+        """Write ``bank.json`` alone, with the calibration, beside the bank's other files.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -248,14 +253,14 @@ class Bank:
 
     @classmethod
     def load(cls, folder: str | Path, probes: int = PROBES) -> Bank:
-        """A bank's folder, or that of the model that it stands in; the files are memory-mapped.
+        """Load the bank of a bank's or a model's folder; its files are memory-mapped.
 
         Args:
-            folder: where ``bank.json`` is, or the folder above.
-            probes: cells of its index, where it has one, that are looked into for an embedding.
+            folder: the folder of ``bank.json``, or the folder above.
+            probes: cells of the index, where there is one, that are searched for an embedding.
 
         Raises:
-            ModelNotFoundError: the folder holds none.
+            ModelNotFoundError: the folder holds no bank.
             UnpromptError: its files are damaged or do not belong together.
         """
         folder = Path(folder)
@@ -266,7 +271,9 @@ class Bank:
             prompts = Lines(folder / PROMPTS_FILE)
             rows = np.load(folder / ROWS_FILE, mmap_mode="r")
         except FileNotFoundError as error:
-            raise ModelNotFoundError(f"{error.filename} is missing: {folder} is no bank") from None
+            raise ModelNotFoundError(
+                f"{error.filename} is missing: {folder} is not a bank"
+            ) from None
         except (ValueError, EOFError) as error:
             raise UnpromptError(f"{folder} is damaged: {error}; write it again") from error
         index = load_index(folder / INDEX_FILE, probes)
@@ -292,7 +299,7 @@ def write_bank(
         folder: the bank's; must be new or empty.
         blocks: distinct prompts without line breaks, and their embeddings, float (n, dim).
         encoder: the encoder that made them.
-        index: ``flat`` looks at every row; ``sq8`` and ``pq`` are Faiss indexes for large banks.
+        index: ``flat`` searches every row; ``sq8`` and ``pq`` are Faiss indexes for large banks.
         seed: of the index's sample.
 
     Returns:
@@ -325,28 +332,22 @@ def write_bank(
         _write_head(temporary, encoder, None)
         if index != "flat":
             written = Bank.load(temporary)
-            build_index(
-                index,
-                written.rows,
-                written._blocks,
-                temporary / INDEX_FILE,
-                seed,
-            )
+            build_index(index, written.rows, written._blocks, temporary / INDEX_FILE, seed)
             del written
     return Bank.load(folder)
 
 
 def recall(bank: Bank, k: int = 10, queries: int = 200, seed: int = 0) -> float:
-    """Share of the true ``k`` nearest prompts that a bank with an index finds.
+    """Share of the true ``k`` nearest prompts that a bank finds; 1 without an index.
 
-    Asked for are embeddings at a cosine of about 0.7 to a prompt of the bank, as predicted ones
-    are: a bank finds its own rows more easily than that.
+    The queries have a cosine of about 0.7 to a prompt of the bank, like predicted embeddings. The
+    bank's own rows would be easier to find.
 
     Args:
-        bank: with an index or without, where it is 1.
+        bank: with an index or without.
         k: nearest prompts.
-        queries: embeddings that are asked for.
-        seed: of the draw.
+        queries: number of embeddings to search for.
+        seed: of the random queries.
     """
     random = np.random.default_rng(seed)
     rows = bank.embeddings(random.integers(len(bank), size=queries))
@@ -363,7 +364,7 @@ def _write_head(folder: Path, encoder: str, calibration: Calibration | None) -> 
 
 
 def _write_shape(file: Any, count: int, dim: int) -> None:
-    """The head of an .npy file; numpy leaves room in it for the first axis to grow."""
+    """The header of an .npy file, in which numpy leaves space for the first axis to grow."""
     head = {"descr": "|i1", "fortran_order": False, "shape": (count, dim)}
     np.lib.format.write_array_header_1_0(file, head)
 
@@ -371,7 +372,7 @@ def _write_shape(file: Any, count: int, dim: int) -> None:
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns of the ``k`` largest values of each row, best first, and the values.
 
-    Of equal ones the earlier goes first. Sorts only what is no smaller than the k-th.
+    Of equal values the earlier comes first. Only values no smaller than the k-th are sorted.
     """
     count = scores.shape[1]
     k = min(k, count)
@@ -384,7 +385,7 @@ def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of norm 1; a row of zeros, which has no direction, stays as it is."""
+    """Rows of norm 1; a row of zeros stays as it is."""
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return rows / np.where(norms == 0, 1, norms)
 

@@ -1,12 +1,11 @@
-"""Faiss indexes that propose a large bank's rows, so that not every row has to be looked at.
+"""Faiss indexes of a large bank, so that a search need not read every row.
 
-They propose; the bank's own int8 rows confirm, so the cosines that come out are those of exact
-search, and only recall is at stake. Cells, after Faiss's 'Guidelines to choose an index': 4·√n.
+An index proposes rows, and the bank's own int8 rows give their cosines. So the cosines are those of
+exact search, and only recall is at stake.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,30 @@ from typing import Any
 import numpy as np
 
 from unprompt.errors import MissingExtraError, UnpromptError
+from unprompt.faiss_cells import ROWS_PER_CELL, cells_for, import_faiss
 from unprompt.files import atomic_path
 
 INDEX_FILE = "index.faiss"
 INDEXES = ("flat", "sq8", "pq")
 PROBES = 32
-"""Cells that are looked into for each embedding; more find more and take longer."""
+"""Cells that are searched for each embedding; more find more and take longer."""
 
-_PER_CELL = 39  # rows that Faiss wants for each cell that it trains
-_MOST_CELLS = 65_536
 _TRAINED_ON = 16_384  # rows at least, where there are as many
 _CODE_DIMS = 8  # dimensions that one byte of a product quantiser stands for
 
 
-def cells_for(count: int) -> int:
-    """How many cells an index of so many rows gets."""
-    return max(1, min(int(4 * math.sqrt(count)), count // _PER_CELL, _MOST_CELLS))
-
-
 def build_index(
-    kind: str,
+    index_type: str,
     rows: np.ndarray,
     blocks: Callable[[], Iterator[np.ndarray]],
     path: Path,
     seed: int = 0,
 ) -> None:
-    """Train an index on a sample of the rows, add them all, and write it.
+    """Train an index on a sample of the rows, add all rows, and write it.
 
     Args:
-        kind: ``sq8``: cells of int8 vectors; ``pq``: cells of product-quantised ones, an eighth of
-            that.
+        index_type: ``sq8`` has cells of int8 vectors; ``pq`` has cells of product-quantised
+            vectors, an eighth of the size.
         rows: the bank's int8 rows (n, dim), for the sample.
         blocks: gives all rows in order, in blocks of unit rows, float32.
         path: the file.
@@ -53,19 +46,19 @@ def build_index(
         MissingExtraError: faiss is not installed.
         UnpromptError: there are too few rows for a product quantiser, which has 256 centroids.
     """
-    faiss = _faiss()
+    faiss = import_faiss()
     count, dim = rows.shape
-    if kind == "pq" and count < 256:
+    if index_type == "pq" and count < 256:
         raise UnpromptError(f"--index pq needs at least 256 prompts, not {count}; take flat")
     cells = cells_for(count)
-    # "np": centroids in any order. faiss would spend most of the time on one in which codes can be
-    # compared bit by bit (polysemous codes), which no search of ours does.
-    code = "SQ8" if kind == "sq8" else f"PQ{max(1, dim // _CODE_DIMS)}np"
+    # "np" leaves centroids in any order. Faiss would spend most of its time on an order for codes
+    # that are compared bit by bit (polysemous codes), and no search here does that.
+    code = "SQ8" if index_type == "sq8" else f"PQ{max(1, dim // _CODE_DIMS)}np"
     index = faiss.index_factory(dim, f"IVF{cells},{code}", faiss.METRIC_INNER_PRODUCT)
-    wanted = min(count, max(_PER_CELL * cells, _TRAINED_ON))
-    sample = np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
-    drawn = np.asarray(rows[sample], dtype=np.float32)
-    index.train(drawn / np.maximum(np.linalg.norm(drawn, axis=1, keepdims=True), 1e-12))
+    wanted = min(count, max(ROWS_PER_CELL * cells, _TRAINED_ON))
+    places = np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
+    sample = np.asarray(rows[places], dtype=np.float32)
+    index.train(sample / np.maximum(np.linalg.norm(sample, axis=1, keepdims=True), 1e-12))
     for block in blocks():
         index.add(block)
     with atomic_path(path) as temporary:
@@ -73,7 +66,7 @@ def build_index(
 
 
 def load_index(path: Path, probes: int = PROBES) -> Any:
-    """The index of a bank, its cells memory-mapped; None where there is none, or no faiss.
+    """The index of a bank, its cells memory-mapped; None without such a file or without faiss.
 
     Raises:
         UnpromptError: the file is damaged.
@@ -81,21 +74,12 @@ def load_index(path: Path, probes: int = PROBES) -> Any:
     if not path.is_file():
         return None
     try:
-        faiss = _faiss()
+        faiss = import_faiss()
     except MissingExtraError:
-        # Exact search over the rows gives the same answers, and all of them.
-        return None
+        return None  # exact search finds the same prompts, and all of them
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
         raise UnpromptError(f"{path} is damaged; build the bank again") from error
     index.nprobe = probes
     return index
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "data") from error
-    return faiss

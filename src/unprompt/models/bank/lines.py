@@ -1,4 +1,4 @@
-"""The lines of a text file as a sequence, without holding the file in memory."""
+"""The lines of a text file as a sequence that does not hold the file in memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _CHUNK = 1 << 24
 class Lines(Sequence[str]):
     """A memory-mapped UTF-8 file, a line a row.
 
-    Only where each line ends is held: 8 bytes a line.
+    Only the position of each line's end is held: 8 bytes a line.
 
     Args:
         path: the file; each line ends with a line feed.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not UTF-8, or the last line has no end.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8, or its last line has no end.
     """
 
     def __init__(self, path: str | Path):
