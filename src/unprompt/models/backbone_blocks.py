@@ -1,4 +1,4 @@
-"""The blocks of a backbone, from its stem up, whatever library built it."""
+"""The blocks of a backbone of any library: numbering, freezing, LoRA and checkpointing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HF: dict[str, Any] = {
         (r"^(?:.*\.)?(?:post_layernorm|layernorm|norm)\.", _SAME_AS_BLOCK_BEFORE),
     ],
 }
-"""Names of parameters in transformers' vision models; what no pattern matches stands on top."""
+"""Names of parameters in transformers' vision models; other parameters are above all blocks."""
 
 _OPEN_CLIP: dict[str, Any] = {
     "stem": r"^(?:class_embedding|positional_embedding|conv\d|bn\d|ln_pre|patch)",
@@ -41,8 +41,8 @@ class Layers:
 
     Attributes:
         of: layer of each parameter by its name in the backbone's network.
-        blocks: the layers that are blocks, lowest first; a stem lies below them, and what pools
-            or projects above.
+        blocks: the layers that are blocks, lowest first; the stem is below them, and pooling and
+            projection are above.
     """
 
     of: dict[str, int]
@@ -55,11 +55,11 @@ class Layers:
 
 
 def layers_of(backbone: Backbone) -> Layers:
-    """The layers as the library that built the backbone groups them.
+    """The layers of a backbone, grouped as its library groups them.
 
-    timm models state theirs (``group_matcher``); the encoder layers of transformers and the
-    residual blocks of open_clip go by their names. A final norm belongs to the last block; poolers
-    and projections are a layer above it.
+    Models of timm state their groups (``group_matcher``); the encoder layers of transformers and
+    the residual blocks of open_clip are known by their names. A final norm belongs to the last
+    block; poolers and projections are a layer above it.
     """
     from timm.models import group_parameters
 
@@ -79,18 +79,18 @@ def layers_of(backbone: Backbone) -> Layers:
     own = [pattern for pattern, order in patterns if order != _SAME_AS_BLOCK_BEFORE]
     blocks = {layer for name, layer in of.items() if any(re.match(one, name) for one in own)}
     named = {prefix + name: layer for name, layer in of.items()}
-    # What open_clip puts on a trunk of timm's.
+    # Layers that open_clip adds to a trunk of timm's.
     above = max(of.values()) + 1
     named |= {name: above for name, _ in backbone.network.named_parameters() if name not in named}
     return Layers(named, sorted(blocks))
 
 
 def freeze(backbone: Backbone, blocks: int) -> None:
-    """Keep the first blocks of a backbone, and what lies below them, as they are.
+    """Freeze the first blocks of a backbone, and the layers below them.
 
     Args:
         backbone: changed in place.
-        blocks: how many; 0 freezes nothing, -1 all of the backbone, pooling included.
+        blocks: number of blocks; 0 freezes nothing, -1 the whole backbone, pooling included.
 
     Raises:
         UnpromptError: the backbone has fewer blocks.
@@ -103,7 +103,7 @@ def freeze(backbone: Backbone, blocks: int) -> None:
     if blocks > len(layers.blocks):
         raise UnpromptError(
             f"backbone '{backbone.config.name}' has {len(layers.blocks)} blocks, so the first "
-            f"{blocks} cannot be frozen; -1 freezes all of it"
+            f"{blocks} cannot be frozen; -1 freezes the whole backbone"
         )
     last = layers.blocks[blocks - 1]
     for name, parameter in backbone.network.named_parameters():
@@ -112,9 +112,9 @@ def freeze(backbone: Backbone, blocks: int) -> None:
 
 
 def frozen_modules(network: nn.Module) -> list[nn.Module]:
-    """The modules none of whose parameters learn, though they have some.
+    """The modules that have parameters, all of them frozen.
 
-    In training they belong in evaluation mode: their batch norms would otherwise forget the
+    In training they belong in evaluation mode. Otherwise their batch norms would lose the
     statistics that their frozen weights were trained with.
     """
     found = []
@@ -126,10 +126,10 @@ def frozen_modules(network: nn.Module) -> list[nn.Module]:
 
 
 def adapt(backbone: Backbone, rank: int) -> None:
-    """Let low-rank matrices beside the backbone's linear layers learn instead of its weights.
+    """Train low-rank matrices beside the backbone's linear layers instead of its weights.
 
-    LoRA (Hu et al. 2021, arXiv 2106.09685), by peft, on every linear layer and attention. The
-    matrices change nothing until they have learned.
+    This is LoRA (Hu et al. 2021, arXiv 2106.09685), by peft, on every linear layer and attention.
+    Before training the matrices change nothing.
 
     Args:
         backbone: changed in place.
@@ -159,7 +159,7 @@ def adapt(backbone: Backbone, rank: int) -> None:
 
 
 def merge(backbone: Backbone) -> None:
-    """Add what `adapt` put beside the weights to them, in place."""
+    """Add the matrices of `adapt` to the weights, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     network = backbone.network
@@ -182,7 +182,7 @@ def checkpoint_gradients(backbone: Backbone) -> None:
     """Recompute activations in the backward pass instead of keeping them, to save memory.
 
     Raises:
-        UnpromptError: the backbone cannot.
+        UnpromptError: the backbone does not support it.
     """
     network: Any = backbone.network
     try:
@@ -198,17 +198,17 @@ def checkpoint_gradients(backbone: Backbone) -> None:
 
 
 def drop_patches(backbone: Backbone, share: float) -> None:
-    """Leave a random part of each image's patches out in training, and so their cost.
+    """Leave a random part of each image's patches out in training, which saves their cost.
 
-    PatchDropout (Liu et al. 2022, arXiv 2208.07220; FLIP, Li et al. 2022, arXiv 2212.00794), by
-    timm. In evaluation mode all patches are there, and a saved model knows nothing of it.
+    This is PatchDropout (Liu et al. 2022, arXiv 2208.07220; FLIP, Li et al. 2022, arXiv
+    2212.00794), by timm. Evaluation mode uses all patches, and a saved model has no dropout.
 
     Args:
         backbone: changed in place.
         share: of the patches, in [0, 1).
 
     Raises:
-        UnpromptError: the backbone cannot do without some of its patches.
+        UnpromptError: the backbone needs all of its patches.
     """
     from timm.layers import PatchDropout, PatchDropoutWithIndices
     from timm.models.eva import Eva
@@ -220,7 +220,7 @@ def drop_patches(backbone: Backbone, share: float) -> None:
             f"backbone '{backbone.config.name}' needs all of its patches; only timm's vision "
             "transformers and EVA can leave some out. Set model.patch_dropout=0"
         )
-    # EVA has to know which are left, to rotate each by its position.
-    kind = PatchDropoutWithIndices if isinstance(network, Eva) else PatchDropout
-    dropout = kind(share, num_prefix_tokens=network.num_prefix_tokens)
+    # EVA rotates each patch by its position, so it needs to know which patches are left.
+    dropout_class = PatchDropoutWithIndices if isinstance(network, Eva) else PatchDropout
+    dropout = dropout_class(share, num_prefix_tokens=network.num_prefix_tokens)
     network.patch_drop = dropout.train(network.training)

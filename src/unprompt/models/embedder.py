@@ -29,11 +29,11 @@ from unprompt.models.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """All that rebuilds an embedder, up to its weights.
+    """The architecture of an embedder, enough to build it without its weights.
 
     Attributes:
         backbone: name and architecture of the image tower.
-        head: what stands on it.
+        head: the head on its features.
         dim: width of the prompt embedding.
         encoder: the target encoder that the prompt embeddings come from.
     """
@@ -48,7 +48,7 @@ class Embedder(nn.Module):
     """A model from image to prompt embedding.
 
     Args:
-        config: architecture of the head, and what the target is.
+        config: the architecture of the head, and the target encoder.
         backbone: the image tower.
         preprocessing: how images become its input; the backbone's own by default.
     """
@@ -60,7 +60,7 @@ class Embedder(nn.Module):
         self, config: EmbedderConfig, backbone: Backbone, preprocessing: Preprocessing | None = None
     ):
         super().__init__()
-        # Not `config`: the Hugging Face trainer takes that for a transformers configuration.
+        # Not `config`, which the Hugging Face trainer takes for a configuration of transformers.
         self.architecture = replace(config, backbone=backbone.config)
         self.preprocessing = preprocessing or backbone.preprocessing
         self.backbone = backbone
@@ -79,8 +79,7 @@ class Embedder(nn.Module):
         Returns:
             float tensor of shape (batch, backbone.dim).
         """
-        # In place, as a fresh float image costs more than the arithmetic: the system has to find
-        # its memory page by page.
+        # In place: allocating another float image costs more than the arithmetic.
         normalised = pixels.to(self.mean.dtype, copy=True).sub_(self.mean).div_(self.std)
         return self.backbone(normalised.contiguous(memory_format=torch.channels_last))
 
@@ -91,7 +90,7 @@ class Embedder(nn.Module):
     def forward(self, pixels: torch.Tensor, normalise: bool = True) -> torch.Tensor:
         """Pixels as in `features` to prompt embeddings, float32 of shape (batch, dim).
 
-        They have unit norm, unless ``normalise`` is false: then they are what the head gives.
+        They have unit norm, or with ``normalise=False`` the norm that the head gives them.
         """
         features = self.features(pixels)
         outputs: torch.Tensor = self.embed(features) if normalise else self.head(features).float()
@@ -107,12 +106,13 @@ class Embedder(nn.Module):
 
         Args:
             folder: made where missing.
-            half: store matrices and kernels as float16, half the size; vectors (biases,
-                statistics of batch norms) would save little and may leave float16's range.
-            weights: written instead of the model's own, which are spread over processes.
+            half: store matrices and kernels as float16, half the size. Vectors (biases, statistics
+                of batch norms) would save little and may exceed float16's range.
+            weights: weights to write instead of the model's own, which may be spread over
+                processes.
 
         Raises:
-            OutputError: the folder cannot be written; files there before stay as they were.
+            OutputError: the folder cannot be written; existing files stay as they are.
         """
         folder = Path(folder)
         with atomic_path(folder / WEIGHTS_FILE) as path:

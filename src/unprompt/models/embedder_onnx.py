@@ -1,7 +1,7 @@
-"""From a trained embedder to an ONNX graph that runs without torch.
+"""Export of a trained embedder to an ONNX graph that runs without torch.
 
-The graph holds no weights: it points into ``model.safetensors`` beside it (ONNX's external data),
-so that one file of weights serves ONNX Runtime and `Embedder.from_pretrained` alike.
+The graph holds no weights. It refers to ``model.safetensors`` beside it (ONNX's external data), so
+that one file of weights serves both ONNX Runtime and `Embedder.from_pretrained`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ def export_onnx(
 ) -> Path:
     """Write a model folder (`Embedder.save_pretrained`) and ``model.onnx`` into it.
 
-    The graph takes ``pixels``, uint8 of shape (batch, 3, size, size), and gives ``embedding``,
-    float32 of shape (batch, dim) and norm 1, and ``features``, float32 (batch, width).
+    The graph's input is ``pixels``, uint8 of shape (batch, 3, size, size). Its outputs are
+    ``embedding``, float32 of shape (batch, dim) and norm 1, and ``features``, float32 (batch,
+    width).
 
     Args:
         embedder: the model, in evaluation mode.
         folder: made where missing.
         half: store matrices and kernels as float16, half the size. Arithmetic stays in float32.
-        int8: pictures, uint8 of shape (n, 3, size, size), to quantise the convolutions by, which
-            then run in 8 bits; see `unprompt.models.quantise`. The graph holds these weights
-            itself, and ``model.safetensors`` beside it those that `Embedder.from_pretrained` loads.
+        int8: images, uint8 of shape (n, 3, size, size), to measure ranges on for convolutions that
+            run in 8 bits; see `unprompt.models.quantise`. The graph then holds the 8-bit weights,
+            and ``model.safetensors`` holds the weights that `Embedder.from_pretrained` loads.
 
     Returns:
         The path of ``model.onnx``.
@@ -65,8 +66,8 @@ def export_onnx(
         output_names=["embedding", "features"],
         dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
         dynamo=True,
-        # All the exporter's rewriting would fold batch norms into the weights beside the graph;
-        # ONNX Runtime does that when it loads.
+        # The exporter would fold batch norms into the weights, which then differ from the file's;
+        # ONNX Runtime folds them when it loads the graph.
         optimize=False,
         verbose=False,
     )
@@ -77,7 +78,7 @@ def export_onnx(
         program.model_proto if int8 is None else quantise_convolutions(program.model_proto, int8)
     )
     _forget_sources(model.graph)
-    # What can be refused has been by now.
+    # The checks are done; nothing was written before them.
     embedder.save_pretrained(folder, half)
     _point_into(model.graph, folder / WEIGHTS_FILE)
     with atomic_path(folder / ONNX_FILE) as path:
@@ -86,7 +87,7 @@ def export_onnx(
 
 
 def _forget_sources(graph: Any) -> None:
-    """Drop the exporter's notes: stack traces with paths of this machine."""
+    """Drop the exporter's notes, which are stack traces with local paths."""
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del item.metadata_props[:]
         item.doc_string = ""
@@ -96,19 +97,19 @@ def _forget_sources(graph: Any) -> None:
 def _point_into(graph: Any, weights: Path) -> None:
     """Replace initialisers by references into a safetensors file.
 
-    The file begins with the length of its header (8 bytes, little-endian), then the header, JSON
-    with the place of each tensor after it (github.com/huggingface/safetensors, "Format").
+    The file begins with the length of its header (8 bytes, little-endian). The header is JSON and
+    states the place of each tensor after it (github.com/huggingface/safetensors, "Format").
     """
     from onnx import TensorProto, helper
 
     with weights.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
-    kinds = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
+    types = {"F16": TensorProto.FLOAT16, "F32": TensorProto.FLOAT}
     casts = []
     for tensor in graph.initializer:
         place = header.get(tensor.name.removeprefix("embedder."))
-        if place is None or place["dtype"] not in kinds or [*tensor.dims] != place["shape"]:
+        if place is None or place["dtype"] not in types or [*tensor.dims] != place["shape"]:
             continue
         name = tensor.name
         begin, end = place["data_offsets"]
@@ -117,7 +118,7 @@ def _point_into(graph: Any, weights: Path) -> None:
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
         tensor.ClearField("raw_data")
         tensor.ClearField("float_data")
-        tensor.data_type = kinds[place["dtype"]]
+        tensor.data_type = types[place["dtype"]]
         tensor.data_location = TensorProto.EXTERNAL
         stated = {"location": weights.name, "offset": 8 + length + begin, "length": end - begin}
         del tensor.external_data[:]

@@ -1,6 +1,6 @@
-"""Image towers of contrastive models: images into the space that texts share.
+"""Image towers of contrastive models: from images to the space that texts share.
 
-Named as in `unprompt.models.text_towers`, and loaded by `unprompt.models.backbones`.
+Their names are those of `unprompt.models.text_towers`; `unprompt.models.backbones` loads them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class ImageTower:
     """A loaded image tower.
 
     Attributes:
-        name: what it was loaded by.
-        backbone: its weights.
-        device: where they are.
+        name: its name.
+        backbone: its network.
+        device: where the network is.
     """
 
     name: str
@@ -56,7 +56,7 @@ def create_image_tower(name: str, device: str | None = None) -> ImageTower:
         device: ``cuda`` where there is one, by default.
 
     Raises:
-        ModelNotFoundError: the weights cannot be had.
+        ModelNotFoundError: the weights are not to be had.
         UnpromptError: the name has no known prefix, or the device cannot be used.
     """
     device = choose_device(device)
@@ -69,7 +69,7 @@ def normalised(
     device: str | torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """uint8 pixels (n, 3, size, size) to a model's input, normalised on its device."""
+    """A model's input from uint8 pixels (n, 3, size, size), normalised on its device."""
     batch = torch.from_numpy(pixels).to(device, dtype) / 255
     mean, std = (
         torch.tensor(values, device=device, dtype=dtype)[:, None, None]

@@ -1,4 +1,4 @@
-"""From a decoded image to the pixels that a model takes. Needs only numpy and Pillow."""
+"""From a decoded image to the pixels of a model's input, with numpy and Pillow alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Preprocessing:
         mean: per-channel mean that the model subtracts, for values in [0, 1].
         std: per-channel standard deviation that the model divides by.
         resize: ``squash`` the whole image into the square, or ``crop`` its centre.
-        crop: with ``crop``, the share of the shorter side that the square keeps.
+        crop: with ``crop``, the share of the shorter side that the square covers.
         interpolation: resampling filter.
     """
 
@@ -53,7 +53,7 @@ class Preprocessing:
             side = min(image.size) * self.crop
             left, top = (image.width - side) / 2, (image.height - side) / 2
             box = (left, top, left + side, top + side)
-        # `reducing_gap` lets Pillow shrink large images by whole steps first, much faster.
+        # `reducing_gap` lets Pillow first shrink large images by whole steps, which is much faster.
         square = image.resize(
             (self.size, self.size), _FILTERS[self.interpolation], box=box, reducing_gap=3.0
         )
@@ -69,7 +69,7 @@ class Preprocessing:
 
         Raises:
             ModelNotFoundError: the folder has no such file.
-            UnpromptError: the file is damaged, or another library's.
+            UnpromptError: the file is damaged, or of another library.
         """
         path = Path(folder) / PREPROCESSOR_FILE
         fields = read_json(path)

@@ -1,10 +1,10 @@
-"""From an exported graph in float32 to one whose convolutions run in 8 bits.
+"""Quantise an exported float32 graph, so that its convolutions run in 8 bits.
 
-Static post-training quantisation by ONNX Runtime: each output channel of a convolution has its own
-scale (Krishnamoorthi 2018, arXiv 1806.08342), and the range of each activation is measured on
-pictures. Head and pooling stay in float32, and so does the first convolution: 1 % of the work, on
-pixels whose zero no 8-bit number says exactly. Processors without VNNI add two products in 16 bits
-and may cut the sum off; weights of 7 bits, which rule that out, cost more than it does
+This is static post-training quantisation by ONNX Runtime. Each output channel of a convolution has
+its own scale (Krishnamoorthi 2018, arXiv 1806.08342), and the range of each activation is measured
+on images. Head and pooling stay in float32. So does the first convolution, which is 1 % of the work
+and reads pixels whose zero no 8-bit number represents exactly. Processors without VNNI add two
+products in 16 bits and may saturate; 7-bit weights prevent that but cost more accuracy
 (experiments/NOTES.md).
 """
 
@@ -20,36 +20,36 @@ import numpy as np
 
 from unprompt.errors import UnpromptError
 
-PICTURES = 128
-"""How many pictures suffice to measure ranges on."""
+IMAGES = 128
+"""Images that are enough to measure ranges on."""
 PERCENTILE = 99.99
-"""Share of an activation's values, in per cent, that its range holds: cutting the extremes off
-makes the steps between all the others finer."""
+"""Share of an activation's values, in per cent, that its range holds. A range without the extreme
+values has finer steps between the others."""
 _BATCH = 16
 _FEWEST = 8
-"""Convolutions that a backbone has at least; a vision transformer's patches are one."""
+"""Least number of convolutions of a backbone; a vision transformer has one, for its patches."""
 
 
 def quantise_convolutions(graph: Any, pixels: np.ndarray) -> Any:
-    """The graph with its convolutions, but the first, in 8 bits.
+    """The graph with all its convolutions except the first in 8 bits.
 
     Args:
         graph: an ``onnx.ModelProto`` that holds its weights, from ``pixels`` to ``features`` and
             on to ``embedding``; what comes after ``features`` is left as it is.
-        pixels: of pictures as the model will meet, uint8 of shape (n, 3, size, size); of more than
-            16 a multiple of 16 counts.
+        pixels: of images like those that the model will see, uint8 of shape (n, 3, size, size);
+            of more than 16 images a multiple of 16 is used.
 
     Returns:
         Another ``onnx.ModelProto``, batch norms folded into the convolutions.
 
     Raises:
-        UnpromptError: the graph has no convolutions to speak of, as a vision transformer's.
+        UnpromptError: the graph has too few convolutions, like that of a vision transformer.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    # ONNX Runtime says on standard output what it collects.
+    # ONNX Runtime prints what it collects on standard output.
     with TemporaryDirectory() as scratch, redirect_stdout(StringIO()):
         plain, folded, small = (Path(scratch) / name for name in ("plain", "folded", "small"))
         onnx.save(graph, plain)
@@ -82,20 +82,20 @@ def _worthwhile(graph: Any) -> list[str]:
             backbone.add(node.name)
             waiting.extend(node.input)
 
-    def named(kind: str) -> list[str]:
-        return [n.name for n in graph.node if n.op_type == kind and n.name in backbone]
+    def named(op_type: str) -> list[str]:
+        return [n.name for n in graph.node if n.op_type == op_type and n.name in backbone]
 
     convolutions = named("Conv")
     if len(convolutions) < _FEWEST:
         raise UnpromptError(
-            f"8 bits are for networks of convolutions, and this backbone has {len(convolutions)}; "
+            f"8 bits are for networks of convolutions, but this backbone has {len(convolutions)}; "
             "export it in 16 bits, without int8"
         )
     return convolutions[1:] + named("Relu")[1:] + named("Add")
 
 
 def _batches(pixels: np.ndarray) -> Any:
-    """What ONNX Runtime takes pictures from, a few at a time: all their activations are held."""
+    """A reader of few images at a time, since ONNX Runtime holds all of their activations."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Batches(CalibrationDataReader):

@@ -1,6 +1,6 @@
-"""Text towers of contrastive models: prompts into the space that images share.
+"""Text towers of contrastive models: from prompts to the space that images share.
 
-A tower is named as the image tower is in `unprompt.models.backbones`: ``hf_clip/ID_OR_DIR``,
+A text tower has the name of its image tower in `unprompt.models.backbones`: ``hf_clip/ID_OR_DIR``,
 ``hf/ID_OR_DIR`` (SigLIP and others whose towers end in the shared space) or
 ``open_clip/NAME[:TAG]``.
 """
@@ -30,8 +30,8 @@ class TextTower:
     """A loaded text tower.
 
     Attributes:
-        name: what it was loaded by.
-        network: its weights; the image tower that comes with them is let go.
+        name: its name.
+        network: its network, without the image tower.
     """
 
     name: str
@@ -40,7 +40,7 @@ class TextTower:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What features depend on: the name and a hash of the weights; fit for a file name."""
+        """The name and a hash of the weights, which determine the features; fit for a file name."""
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
         return f"{label}-{fingerprint(split_library(self.name)[0], self.network)}"
 
@@ -50,7 +50,7 @@ class TextTower:
         return self.features([""]).shape[1]
 
     def features(self, prompts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Unit-norm features of prompts, float32 of shape (n, dim); long prompts are cut off."""
+        """Unit-norm features of prompts, float32 of shape (n, dim); long prompts are cut."""
         rows = [vector for _, vector in sorted(self.stream(prompts, batch_size))]
         if not rows:
             raise ValueError("no prompts")
@@ -59,12 +59,13 @@ class TextTower:
     def stream(
         self, texts: Sequence[str], batch_size: int = 256
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (row, unit-norm features) of each text as it is done: not in order, but by length.
+        """Yield (row, unit-norm features) of each text, ordered by length.
 
-        So `unprompt.encoding.encode` takes a tower for an encoder, and keeps what it gives on disk.
+        With this method a tower is an encoder for `unprompt.encoding.encode`, which caches its
+        features on disk.
         """
         device = next(self.network.parameters()).device
-        # Prompts of like lengths together: less of a batch is padding.
+        # Prompts of similar lengths make batches with little padding.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -78,19 +79,19 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
     """Load a text tower with its pretrained weights, from the local hub cache or the hub.
 
     Raises:
-        ModelNotFoundError: the weights cannot be had.
+        ModelNotFoundError: the weights are not to be had.
         UnpromptError: the name has no known prefix, the model has no text tower, or the device
             cannot be used.
     """
     library, place = split_library(name)
     if library not in _LIBRARIES or not place:
         known = ", ".join(f"{prefix}/…" for prefix in _LIBRARIES)
-        raise UnpromptError(f"'{name}' has no text tower; those of {known} have")
+        raise UnpromptError(f"'{name}' has no text tower; name a model as {known}")
     try:
         network, encode = _LIBRARIES[library](place)
     except UnpromptError:
         raise
-    except Exception as error:  # each library has errors of its own
+    except Exception as error:  # the libraries raise many types of errors
         reason = " ".join(str(error).split())[:300]
         raise ModelNotFoundError(
             f"text tower '{name}' could not be loaded: {reason}; check its name, and that its "
@@ -112,7 +113,7 @@ def _hf(place: str) -> tuple[nn.Module, _Encode]:
     network.vision_model = None
     tokenizer = AutoTokenizer.from_pretrained(place)
     longest = int(config.text_config.max_position_embeddings)
-    # SigLIP was trained on texts padded to their full length, and knows no others.
+    # SigLIP was trained on texts that are padded to the full length.
     padding = "max_length" if config.model_type.startswith("siglip") else True
 
     def encode(prompts: list[str], device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The answer to 'which prompt made this image?'."""
+"""The answer for one image: its prompt and how it was found."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Alternative:
 
     Attributes:
         prompt: the prompt.
-        score: the model's estimate of its cosine; of a captioner the geometric mean of the
-            probabilities of its tokens; of an interrogator CLIP's cosine of prompt and image.
+        score: the estimated cosine of its embedding to the true prompt's; for a captioner the
+            geometric mean of the probabilities of its tokens; for an interrogator CLIP's cosine of
+            prompt and image.
     """
 
     prompt: str
@@ -25,19 +26,19 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of one image's prompt.
+    """The prompt of one image.
 
     Attributes:
-        file: the image as it was named by the caller.
-        prompt: the recovered prompt; None when there is an error, or nothing was found.
-        route: how it was got: ``read`` (stated in the file), ``embed+bank``,
+        file: the image as the caller named it.
+        prompt: the recovered prompt; None where there is an error.
+        route: how the prompt was found: ``read`` (stated in the file), ``embed+bank``,
             ``embed+decode``, ``caption``, ``interrogate``, or ``ensemble`` (of several models).
-        score: the model's own estimate of the cosine between the prompt's embedding and the true
-            one; None for ``read``, and for a model that was never calibrated.
+        score: the estimated cosine between the embeddings of this prompt and the true one; None
+            for ``read`` and for models without a calibration.
         alternatives: further prompts, best first.
         negative_prompt: as the file states it.
         generator: the program that made the image, as the file states it.
-        settings: seed, sampler and the like, as the file states them.
+        settings: settings such as seed and sampler, as the file states them.
         model: the model that answered; None for ``read``.
         error: why there is no answer.
         embedding: the predicted prompt embedding, float32 of shape (dim,), norm 1; None for
@@ -57,7 +58,7 @@ class Answer:
     embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the embedding, ready for JSON."""
+        """All fields except the embedding, ready for JSON."""
         stated = {name: getattr(self, name) for name in self.__slots__ if name != "embedding"}
         alternatives = [
             {"prompt": item.prompt, "score": _rounded(item.score)} for item in self.alternatives

@@ -19,10 +19,10 @@ from unprompt.predicting.embedding_model import EmbeddingModel, ImagePreprocessi
 
 @dataclass(frozen=True)
 class JointPreprocessing:
-    """Each model's own preprocessing, laid end to end.
+    """The preprocessing of several models; their pixels are concatenated.
 
     Attributes:
-        parts: of the models, in their order.
+        parts: preprocessing of each model.
     """
 
     parts: tuple[ImagePreprocessing, ...]
@@ -34,7 +34,7 @@ class JointPreprocessing:
 
     @property
     def least_side(self) -> int:
-        """See `ImagePreprocessing.least_side`; what the most demanding model needs."""
+        """See `ImagePreprocessing.least_side`; the largest of the models' values."""
         return max(part.least_side for part in self.parts)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -67,16 +67,19 @@ class JointPreprocessing:
 
 
 class EnsembleModel:
-    """Models of one target encoder behind the face of one `EmbeddingModel`.
+    """Several models with one target encoder as one `EmbeddingModel`.
 
-    Each prediction is brought to norm 1 before it is weighted: a model that is sure of itself does
-    not outvote the others (worth 0.004 to the competition's first places).
+    Each prediction is brought to norm 1 before it is weighted, so that a confident model does not
+    outvote the others (worth 0.004 to the competition's first places).
 
     Args:
         models: two or more; embedders and captioners may be mixed.
-        weights: one each, not negative; equal by default.
-        name: what answers call it.
-        folder: its own, where its bank may stand; without one it borrows the first model's bank.
+        weights: one a model, not negative; equal by default.
+        name: what its answers call it.
+        folder: its folder, which may hold a bank; without one it uses the first model's bank.
+
+    Attributes:
+        borrows: whether it uses the first model's bank and decoder.
 
     Raises:
         UnpromptError: the models' target encoders differ, or the weights do not fit.

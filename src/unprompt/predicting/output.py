@@ -1,4 +1,4 @@
-"""Answers as text, JSON lines, CSV, or a Kaggle submission; each written as it comes."""
+"""Answers written as text, JSON lines, CSV or a Kaggle submission, one by one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Writer = Callable[[Iterable[Answer], IO[str], str], Iterator[Answer]]
 def write_answers(
     answers: Iterable[Answer], file: IO[str], form: str = "text", encoder: str = ""
 ) -> Iterator[Answer]:
-    """Write answers one by one and hand each on, so that the caller can count.
+    """Write each answer and yield it, so that the caller can count.
 
     Args:
         answers: in input order.
         file: open for writing text, with ``newline=""`` for ``csv`` and ``kaggle``.
-        form: ``text`` (for people; says nothing of images with an error), ``json`` (one object a
-            line), ``csv``, or ``kaggle``: the competition's ``submission.csv`` with columns
-            ``imgId_eId`` and ``val``, one row a dimension, the image's id being its file name
-            without the ending. A prompt that was read is encoded; images with an error have no
+        form: ``text`` (for people; leaves images with an error out), ``json`` (an object a line),
+            ``csv``, or ``kaggle``: the competition's ``submission.csv`` with columns ``imgId_eId``
+            and ``val`` and a row a dimension, where an image's id is its file name without the
+            suffix. A prompt that was read from the file is encoded; images with an error have no
             rows.
         encoder: the target encoder, for ``kaggle``.
     """
@@ -48,7 +48,7 @@ def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[An
 
 
 def describe_route(answer: Answer) -> str:
-    """How an answer was got, in a few words for people."""
+    """How an answer was found, in a few words for people."""
     if answer.route == "read":
         return f"read from the file ({answer.generator})" if answer.generator else "read"
     if answer.score is None:

@@ -1,7 +1,7 @@
-"""Phrases by category, of which an interrogator composes prompts.
+"""The phrases that an interrogator composes prompts of, by category.
 
 The default phrases are the word lists of `unprompt.collecting.compose`. A folder of
-text files replaces them: each file is a category, with one phrase a line.
+text files can replace them: each file is a category, with a phrase a line.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from unprompt.errors import UnpromptError
 from unprompt.pairs.prompt_file import prompts_of
 
 SUBJECT, FLAVOR = "subject", "flavor"
-"""The category that begins a prompt where nobody captions, and the one that gives several."""
+"""The first category of a prompt without a captioner, and the only one with several phrases."""
 
-# Category: the lists that it is made of, and how a phrase stands in a prompt.
+# Category: its word lists, and the form of a phrase in a prompt.
 _OWN = {
     SUBJECT: (
         [
@@ -45,9 +45,9 @@ def load_phrases(folder: str | Path | None = None) -> Phrases:
     """Phrases by category, each once.
 
     Args:
-        folder: with files ``CATEGORY.txt``, a phrase a line as it shall stand in a prompt;
-            ``subject`` and ``flavor`` are special, see `unprompt.predicting.interrogator_model`. By
-            default the lists that come along.
+        folder: with files ``CATEGORY.txt``, a phrase a line, in the form in which it enters a
+            prompt; ``subject`` and ``flavor`` are special, see
+            `unprompt.predicting.interrogator_model`. By default the package's own lists.
 
     Raises:
         TableError: a file cannot be read.
@@ -68,13 +68,13 @@ def load_phrases(folder: str | Path | None = None) -> Phrases:
     found = {category: phrases for category, phrases in found.items() if phrases}
     if not found:
         raise UnpromptError(
-            f"{folder}: holds no phrases; an interrogator's are files CATEGORY.txt, a phrase a line"
+            f"{folder} holds no phrases; write files CATEGORY.txt into it, a phrase a line"
         )
     return found
 
 
 def _standing(phrase: str, form: str) -> str:
-    """A line of a list as it stands in a prompt; ``~`` there marks a noun without article."""
+    """A line of a list as it enters a prompt; ``~`` marks a noun without article."""
     if form == "a {}":
         return fix_articles(f"a {phrase}")
     return form.format(phrase.removeprefix("~"))

@@ -1,8 +1,9 @@
-"""Public weights that predict without training: what to download, how large, under which licence.
+"""Public weights that predict without training: what to download, its size and its licence.
 
-Sizes are of the weights file that is loaded, in GB of 10^9 bytes: 4 bytes a parameter, counted on
-the architectures (BLIP's files hold its output layer once more). Licences are those that the model
-cards state; of OpenAI's CLIP that of its code. Nothing is downloaded that was not named.
+Sizes are those of the weights file that is loaded, in GB of 10^9 bytes. They are computed from the
+architectures at 4 bytes a parameter (BLIP's files hold the output layer twice). Licences are those
+of the model cards; for OpenAI's CLIP, whose card states none, that of its code. Only models that a
+user names are downloaded.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from unprompt.errors import ModelNotFoundError
 
 
 @dataclass(frozen=True)
-class Public:
+class PublicWeights:
     """Weights on the Hugging Face hub.
 
     Attributes:
         repository: on the hub.
-        gigabytes: of the weights.
+        gigabytes: size of the weights.
         licence: of the weights.
         library: prefix with which `unprompt.predicting.loading.load_model` takes it, or none.
         alias: the architecture of open_clip that the weights belong to.
@@ -34,7 +35,7 @@ class Public:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it is loaded by, the name to give first."""
+        """The names that it is loaded by, the recommended one first."""
         if self.alias:
             tag = "mscoco_finetuned_laion2b_s13b_b90k"
             names = [f"open_clip/{self.alias}:{tag}", f"open_clip/{self.alias}", self.alias]
@@ -44,35 +45,35 @@ class Public:
         return (self.repository,)
 
     def local(self, folder: str) -> str:
-        """What it is loaded by when it stands in a folder."""
+        """The name that it is loaded by from a folder."""
         return f"{self.library}/{folder}" if self.library == "hf_clip" else folder
 
 
 _COCA = "laion/mscoco_finetuned_CoCa-ViT"
 PUBLIC = (
-    Public("openai/clip-vit-base-patch32", 0.61, "MIT", "hf_clip"),
-    Public("openai/clip-vit-large-patch14-336", 1.71, "MIT", "hf_clip"),
-    Public("openai/clip-vit-large-patch14", 1.71, "MIT", "hf_clip"),
-    Public("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 3.94, "MIT", "hf_clip"),
-    Public(f"{_COCA}-B-32-laion2B-s13B-b90k", 1.01, "MIT", "open_clip", "coca_ViT-B-32"),
-    Public(f"{_COCA}-L-14-laion2B-s13B-b90k", 2.55, "MIT", "open_clip", "coca_ViT-L-14"),
-    Public("Salesforce/blip-image-captioning-base", 0.99, "BSD-3-Clause"),
-    Public("Salesforce/blip-image-captioning-large", 1.88, "BSD-3-Clause"),
-    Public("microsoft/git-base-coco", 0.71, "MIT"),
-    Public("microsoft/git-large-coco", 1.58, "MIT"),
-    Public("nlpconnect/vit-gpt2-image-captioning", 0.98, "Apache-2.0"),
+    PublicWeights("openai/clip-vit-base-patch32", 0.61, "MIT", "hf_clip"),
+    PublicWeights("openai/clip-vit-large-patch14-336", 1.71, "MIT", "hf_clip"),
+    PublicWeights("openai/clip-vit-large-patch14", 1.71, "MIT", "hf_clip"),
+    PublicWeights("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 3.94, "MIT", "hf_clip"),
+    PublicWeights(f"{_COCA}-B-32-laion2B-s13B-b90k", 1.01, "MIT", "open_clip", "coca_ViT-B-32"),
+    PublicWeights(f"{_COCA}-L-14-laion2B-s13B-b90k", 2.55, "MIT", "open_clip", "coca_ViT-L-14"),
+    PublicWeights("Salesforce/blip-image-captioning-base", 0.99, "BSD-3-Clause"),
+    PublicWeights("Salesforce/blip-image-captioning-large", 1.88, "BSD-3-Clause"),
+    PublicWeights("microsoft/git-base-coco", 0.71, "MIT"),
+    PublicWeights("microsoft/git-large-coco", 1.58, "MIT"),
+    PublicWeights("nlpconnect/vit-gpt2-image-captioning", 0.98, "Apache-2.0"),
 )
 
 
 @contextmanager
 def advice(name: str) -> Iterator[None]:
-    """Say what to download, and how large it is, where weights that are named here cannot be had.
+    """Add to the block's error what to download, where the table lists the missing weights.
 
     Args:
-        name: what is being loaded; what an error names counts as well.
+        name: name of the model; a repository that the error names counts as well.
 
     Raises:
-        ModelNotFoundError: the block's own, the advice added.
+        ModelNotFoundError: the block's own error with the advice.
     """
     try:
         yield
@@ -80,7 +81,7 @@ def advice(name: str) -> Iterator[None]:
         for model in PUBLIC:
             if name in model.names or model.repository in str(error):
                 raise ModelNotFoundError(
-                    f"{error}. It takes {model.gigabytes} GB ({model.licence}): on a machine that "
+                    f"{error}. It takes {model.gigabytes} GB ({model.licence}): on a computer that "
                     f"reaches the hub run 'hf download {model.repository} --local-dir DIR', bring "
                     f"DIR here and name it {model.local('DIR')}"
                 ) from error

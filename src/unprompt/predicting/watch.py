@@ -1,4 +1,4 @@
-"""Images that appear in a folder, each once and whole."""
+"""Watching a folder for new images, each of them once and whole."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from unprompt.images import IMAGE_SUFFIXES
 def new_images(
     folder: str | Path, interval: float = 1.0, recursive: bool = False
 ) -> Iterator[list[Path]]:
-    """Wait for images and yield those that are ready, for ever; the folder is looked at in turns.
+    """Yield new images of a folder as they become ready, forever.
 
-    What is there when this is called is not new. A file is ready once its size and time of change
-    have stood still from one turn to the next, so that one which is being written or copied is
-    waited for; one that is renamed into the folder is ready after a turn. A path is given once,
-    whatever becomes of the file.
+    The folder is listed at an interval. Images that are there at the call are not new. A file is
+    ready once its size and modification time are the same in two listings, so a file that is being
+    written or copied is not taken too early. Each path is yielded once, whatever becomes of the
+    file.
 
     Args:
-        folder: it must be there, and stay.
-        interval: seconds between two turns.
-        recursive: look into sub-folders too, hidden ones excepted.
+        folder: an existing folder.
+        interval: seconds between two listings.
+        recursive: search sub-folders too, except hidden ones.
 
     Raises:
-        UnpromptError: the folder cannot be listed, or is gone.
+        UnpromptError: the folder cannot be listed, or was deleted.
     """
     return _appearing(Path(folder), set(_images(Path(folder), recursive)), interval, recursive)
 
@@ -48,7 +48,7 @@ def _appearing(
 
 
 def _images(folder: Path, recursive: bool) -> dict[Path, tuple[int, int]]:
-    """Size in bytes and time of change, in ns, of each image that is not empty."""
+    """Size in bytes and modification time in ns of each image that is not empty."""
     images = {}
     try:
         with os.scandir(folder) as entries:
@@ -65,7 +65,7 @@ def _images(folder: Path, recursive: bool) -> dict[Path, tuple[int, int]]:
                         if state.st_size:
                             images[path] = state.st_size, state.st_mtime_ns
                 except FileNotFoundError:
-                    continue  # gone since it was listed
+                    continue  # deleted since it was listed
     except OSError as error:
         raise UnpromptError(f"{folder}: cannot be watched ({error.strerror})") from error
     return images

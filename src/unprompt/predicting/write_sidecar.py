@@ -1,4 +1,4 @@
-"""Answers written beside their images: a caption that trainers take, and where it came from."""
+"""Answers written beside their images: a caption file for trainers, and the whole answer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from unprompt.reading.read_sidecar import PREDICTED, one_line
 
 @dataclass
 class Sidecars:
-    """How many images got their files, and how many keep those of somebody else."""
+    """Number of images that got their files, and of images beside which other files were kept."""
 
     written: int = 0
     kept: int = 0
 
     def __str__(self) -> str:
-        kept = f"; {self.kept} keep what others wrote beside them (see --overwrite)"
+        kept = f"; {self.kept} keep files that unprompt did not write (see --overwrite)"
         return f"{self.written} images got a .txt and a .json{kept if self.kept else ''}"
 
 
 def write_sidecars(
     answers: Iterable[Answer], counts: Sidecars, overwrite: bool = False
 ) -> Iterator[Answer]:
-    """Write each answer beside its image, see `write_sidecar`, and hand it on.
+    """Write each answer beside its image, see `write_sidecar`, and yield it.
 
-    Where that cannot be done the answer gets an error. Images without a prompt get no files.
+    Where a file cannot be written, the answer gets an error. Images without a prompt get no files.
     """
     for answer in answers:
         if answer.prompt is None:
@@ -50,16 +50,16 @@ def write_sidecars(
 def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
     """Write ``NAME.txt`` and ``NAME.json`` beside an image.
 
-    The text is the prompt in one line, as kohya's scripts and their like take captions. The JSON
-    file is the whole answer, and says with ``predicted`` whether a model guessed it: by that our
-    reader takes neither file for the prompt that made the image, and knows both for its own.
+    The text file is the prompt in one line, the form in which kohya's scripts and others take
+    captions. The JSON file is the whole answer; its key ``predicted`` states whether a model
+    predicted it. By this key `unprompt.reading` does not take either file for the true prompt.
 
     Args:
-        answer: with a prompt, of a file on disk.
+        answer: of a file on disk, with a prompt.
         overwrite: also replace files that `write_sidecar` did not write, or that were edited since.
 
     Returns:
-        Whether it was written; False where files of another's stand.
+        Whether the files were written; False where other files were kept.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -68,8 +68,7 @@ def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
     text, stated = image.with_suffix(".txt"), image.with_suffix(".json")
     if not overwrite and not _ours(image, text, stated):
         return False
-    # Without the old text first: a kill between the two files would leave it as if somebody had
-    # written it.
+    # The old text goes first: after a kill between the two files it would look like another's.
     try:
         text.unlink(missing_ok=True)
     except OSError as error:
@@ -84,7 +83,7 @@ def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
 
 
 def _ours(image: Path, text: Path, stated: Path) -> bool:
-    """Whether the files are free for this image: not there, or written for it and not edited."""
+    """Whether the files may be written: there are none, or ours for this image, not edited."""
     earlier = None
     if stated.exists():
         earlier = _prompt_of(stated, image)
@@ -99,7 +98,7 @@ def _ours(image: Path, text: Path, stated: Path) -> bool:
 
 
 def _prompt_of(stated: Path, image: Path) -> str | None:
-    """The prompt of a JSON file that `write_sidecar` wrote for this image; None of any other."""
+    """The prompt of a JSON file that `write_sidecar` wrote for this image; None for any other."""
     try:
         fields: Any = json.loads(stated.read_text("utf-8"))
     except (OSError, ValueError):

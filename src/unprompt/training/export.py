@@ -20,7 +20,7 @@ from unprompt.models.decoder.tokenizer import load_tokenizer
 from unprompt.models.embedder import Embedder
 from unprompt.models.embedder_onnx import export_onnx
 from unprompt.models.model_folder import DECODER_FOLDER
-from unprompt.models.quantise import PICTURES
+from unprompt.models.quantise import IMAGES
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
 from unprompt.predicting.embedding_model import TorchModel
@@ -119,7 +119,7 @@ def _pictures(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
     chosen = np.random.default_rng(0).permutation(len(known))
     pixels: list[np.ndarray] = []
     for row in chosen:
-        if len(pixels) == PICTURES:
+        if len(pixels) == IMAGES:
             break
         try:
             image = known.open_image(int(row), embedder.preprocessing.least_side)

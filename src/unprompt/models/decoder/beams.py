@@ -1,4 +1,4 @@
-"""Beam search and sampling over any model that foresees the next token, in numpy alone."""
+"""Beam search and sampling over any model that predicts the next token, in numpy alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Takes the next tokens, int64 (sequences,), and for each the sequence of the step before that it
-goes on with; gives log probabilities of the tokens after them, float32 (sequences, vocabulary)."""
+"""Takes the next token of each sequence, int64 (sequences,), and the row of the step before that
+each sequence continues; returns log probabilities of the tokens after them, float32 (sequences,
+vocabulary)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class FoundSequence:
     """A sequence that a search found.
 
     Attributes:
@@ -30,43 +31,44 @@ class _Hypotheses:
     """The best finished sequences of one row.
 
     Attributes:
-        wanted: how many are kept.
-        found: them, best first.
-        complete: nothing that is running can be better any more. It stays so, whatever other rows
-            go on with: a row's answer does not depend on its batch.
+        wanted: number of sequences to keep.
+        found: the sequences, best first.
+        complete: no running sequence can be better any more. The row then stays as it is, so that
+            its result does not depend on the other rows of the batch.
     """
 
     wanted: int
-    found: list[Written] = field(default_factory=list)
+    found: list[FoundSequence] = field(default_factory=list)
     complete: bool = False
 
     def add(self, tokens: list[int], total: float, length: int) -> None:
-        self.found.append(Written(tuple(tokens), total / length))
+        self.found.append(FoundSequence(tuple(tokens), total / length))
         self.found.sort(key=lambda item: -item.score)
         del self.found[self.wanted :]
 
     def close(self, best_total: float, length: int) -> None:
-        """Complete it where the best that is running is no better, at the length it has."""
+        """Mark it complete where the best running sequence is not better at its present length."""
         if len(self.found) == self.wanted and self.found[-1].score >= best_total / length:
             self.complete = True
 
 
 def beam_search(
     first: np.ndarray, step: Step, beams: int, most: int, stop: int
-) -> list[list[Written]]:
-    """Search the sequences of highest mean log probability.
+) -> list[list[FoundSequence]]:
+    """Search for the sequences of highest mean log probability.
 
-    The rule of transformers' `generate` with ``length_penalty=1`` and ``early_stopping=False``.
+    The rule is that of transformers' `generate` with ``length_penalty=1`` and
+    ``early_stopping=False``.
 
     Args:
         first: log probabilities of the first token, (rows, vocabulary).
-        step: goes on with sequences; at first each row is one, then ``beams``, row by row.
+        step: continues sequences; at first there is one for each row, then ``beams``, row by row.
         beams: sequences that are followed for each row.
-        most: tokens of a sequence, the stop token included.
+        most: longest length of a sequence in tokens, the stop token included.
         stop: the stop token.
 
     Returns:
-        For each row ``beams`` sequences at most, best first.
+        For each row at most ``beams`` sequences, best first.
     """
     rows, vocabulary = first.shape
     done = [_Hypotheses(beams) for _ in range(rows)]
@@ -124,20 +126,20 @@ def sample(
     stop: int,
     top_p: float,
     random: np.random.Generator,
-) -> list[list[Written]]:
-    """Draw sequences from the likeliest tokens (nucleus sampling, Holtzman et al. 2020).
+) -> list[list[FoundSequence]]:
+    """Nucleus sampling (Holtzman et al. 2020): sample each token among the most probable ones.
 
     Args:
-        first: as `beam_search`.
-        step: likewise; sequences are ``count`` a row.
+        first: as in `beam_search`.
+        step: as in `beam_search`, with ``count`` sequences a row.
         count: sequences a row.
-        most: tokens of a sequence, the stop token included.
+        most: longest length of a sequence in tokens, the stop token included.
         stop: the stop token.
-        top_p: draw from the smallest set of tokens with this probability.
+        top_p: sample from the smallest set of tokens with this probability.
         random: the source of randomness.
 
     Returns:
-        For each row ``count`` sequences, the likeliest first.
+        For each row ``count`` sequences, the most probable first.
     """
     rows = len(first)
     order = np.repeat(np.arange(rows), count)
@@ -147,7 +149,7 @@ def sample(
     lengths = np.zeros(len(order), dtype=np.int64)
     running = np.ones(len(order), dtype=bool)
     for length in range(1, most + 1):
-        tokens = np.array([_draw(line, top_p, random) for line in logs])
+        tokens = np.array([_sample_token(line, top_p, random) for line in logs])
         totals += np.where(running, logs[np.arange(len(order)), tokens], 0)
         lengths += running
         running &= tokens != stop
@@ -157,7 +159,7 @@ def sample(
             break
         logs = step(tokens, order if length == 1 else np.arange(len(order)))
     written = [
-        Written(tuple(text), float(total / length))
+        FoundSequence(tuple(text), float(total / length))
         for text, total, length in zip(texts, totals, lengths, strict=True)
     ]
     return [
@@ -167,7 +169,7 @@ def sample(
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest values, largest first; of equal ones the earlier first."""
+    """Indices of the largest values, largest first; of equal values the earlier first."""
     count = min(count, len(values))
     least = np.partition(values, len(values) - count)[len(values) - count]
     places = np.flatnonzero(values >= least)
@@ -175,7 +177,7 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def _draw(logs: np.ndarray, top_p: float, random: np.random.Generator) -> int:
+def _sample_token(logs: np.ndarray, top_p: float, random: np.random.Generator) -> int:
     order = np.argsort(-logs, kind="stable")
     shares = np.exp(logs[order].astype(np.float64))
     before = np.cumsum(shares) - shares

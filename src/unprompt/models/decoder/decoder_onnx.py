@@ -1,9 +1,9 @@
-"""A decoder as an ONNX graph that foresees the next token, from a cache of keys and values.
+"""A decoder as an ONNX graph that predicts the next token, with a cache of keys and values.
 
-The graph needs ONNX Runtime only, and is run once a token: ``tokens`` (rows, new) and their
-``embedding`` (rows, dim), with ``past_keys`` and ``past_values`` (layers, rows, heads, past, width
-of a head; past is 0 at the start, where ``tokens`` are the prefix) → ``logits`` of the token after
-the last, (rows, vocabulary), and ``keys`` and ``values``, the past of the next run.
+The graph needs ONNX Runtime only and runs once a token. Its inputs are ``tokens`` (rows, new),
+``embedding`` (rows, dim), and ``past_keys`` and ``past_values`` (layers, rows, heads, past, width
+of a head; at the start past is 0 and ``tokens`` are the prefix). Its outputs are the ``logits`` of
+the token after the last, (rows, vocabulary), and ``keys`` and ``values``, the past of the next run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def export_decoder(
     """Write the graph, the tokenizer and a configuration.
 
     Args:
-        model: the decoder; left on the CPU in evaluation mode.
+        model: the decoder; it is left on the CPU in evaluation mode.
         tokenizer: its vocabulary.
         folder: made where missing.
-        int8: weights of matrices in 8 bits, a scale for each column; activations are rounded as
-            they come (ONNX Runtime's dynamic quantisation).
+        int8: store weights of matrices in 8 bits with a scale for each column; activations are
+            rounded at run time (ONNX Runtime's dynamic quantisation).
 
     Returns:
         The path of the graph.
@@ -45,7 +45,7 @@ def export_decoder(
     config = model.config
     network: Any = model
     network.to("cpu").eval()
-    # Sizes that differ, so that the exporter takes none of them for another.
+    # All sizes differ, so that the exporter takes none of them for another.
     shape = (
         config.num_hidden_layers,
         3,
@@ -88,7 +88,7 @@ def _save(program: Any, path: Path, int8: bool) -> None:
 
     graph = program.model_proto
     for item in (*graph.graph.node, *graph.graph.value_info):
-        # The exporter's notes: stack traces with paths of this machine.
+        # The exporter writes stack traces with local paths here.
         del item.metadata_props[:]
         item.doc_string = ""
     with TemporaryDirectory() as scratch, atomic_path(path) as temporary:
@@ -107,7 +107,7 @@ def _save(program: Any, path: Path, int8: bool) -> None:
 
 
 class _Past:
-    """What an `Attention` asks of a cache, over plain tensors."""
+    """The cache that `Attention` needs, over plain tensors."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor):
         self._past = keys, values

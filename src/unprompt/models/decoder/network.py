@@ -1,10 +1,10 @@
 """The decoder: from a prompt embedding to the text of a prompt, as a Hugging Face model.
 
-A causal transformer that writes a prompt token by token. The embedding stands before the text, as a
-few tokens projected from it (prefix tuning's place, Li and Liang 2021, arXiv 2101.00190; for images
-ClipCap, Mokady et al. 2021, arXiv 2111.09734), and is added to every token after it, as a
-diffusion model's time is. The vocabulary is tied (Press and Wolf 2017). It learns from text alone,
-see `unprompt.training.train_decoder`.
+A causal transformer writes a prompt token by token. The embedding is projected to a few prefix
+tokens before the text (prefix tuning, Li and Liang 2021, arXiv 2101.00190; for images ClipCap,
+Mokady et al. 2021, arXiv 2111.09734), and is also added to every token, like the time step in a
+diffusion model. Input and output embeddings of the vocabulary are tied (Press and Wolf 2017). The
+model is trained on text alone, see `unprompt.training.train_decoder`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unprompt.models.decoder.tokenizer import START, STOP
 from unprompt.models.model_folder import DECODER_TYPE
 
 IGNORED = -100
-"""Label of positions that do not count, torch's own."""
+"""Label of positions that do not count in the loss; torch's own value."""
 
 
 class DecoderConfig(PreTrainedConfig):
@@ -40,11 +40,11 @@ class DecoderConfig(PreTrainedConfig):
         embedding_dim: width of the prompt embeddings that it reads.
         encoder: the target encoder that makes them.
         hidden_size: width.
-        num_hidden_layers: blocks.
-        num_attention_heads: heads of each.
-        mlp_ratio: width of an MLP over ``hidden_size``.
+        num_hidden_layers: number of blocks.
+        num_attention_heads: heads of a block.
+        mlp_ratio: width of an MLP divided by ``hidden_size``.
         prefix_length: tokens that are projected from the embedding.
-        context_length: tokens of a text at most, its end included.
+        context_length: most tokens of a text, its stop token included.
         dropout: in training.
     """
 
@@ -76,7 +76,7 @@ class DecoderConfig(PreTrainedConfig):
 
 @dataclass
 class DecoderOutput(ModelOutput):
-    """What a decoder computes.
+    """The outputs of a decoder.
 
     Attributes:
         loss: mean cross-entropy of the tokens in nats, where labels were given.
@@ -104,8 +104,8 @@ class Attention(nn.Module):
 
         Args:
             x: states.
-            mask: bool (rows, 1, new, all), true where a position may look; None is plainly causal
-                over the new positions, or sees all where there is one.
+            mask: bool (rows, 1, new, all), true where a position may attend; None is causal over
+                the new positions, and a single new position attends to all.
             cache: anything with the ``update`` of `transformers.Cache`, or None.
         """
         rows, new, width = x.shape
@@ -141,9 +141,9 @@ class Block(nn.Module):
 class DecoderModel(PreTrainedModel, GenerationMixin):
     """Prompt embeddings to text.
 
-    A row of tokens begins with ``prefix_length`` start tokens. The projected
-    embedding is added to them, so that every position of the cache has its token and `generate` is
-    `GenerationMixin`'s own: greedy, beams, sampling, constraints.
+    A row of tokens begins with ``prefix_length`` start tokens, to which the projected embedding is
+    added. So every position of the cache has a token, and `generate` is `GenerationMixin`'s own:
+    greedy, beams, sampling, constraints.
     """
 
     config_class = DecoderConfig
@@ -174,7 +174,7 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """GPT-2's initialisation: 0.02, and less for what is added to the residual stream."""
+        """GPT-2's initialisation: 0.02, and less for layers that write to the residual stream."""
         super()._init_weights(module)
         if isinstance(module, Block):
             std = 0.02 * (2 * self.config.num_hidden_layers) ** -0.5
@@ -199,11 +199,11 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def start_from(self, token_embeddings: torch.Tensor) -> None:
-        """Begin with the target encoder's own embedding of each token's text.
+        """Initialise from the target encoder's own embedding of each token's text.
 
-        The encoder's embedding of a prompt leans towards those of its words, so where vocabulary
-        and condition begin in one rotated space, the model names the words of an embedding from
-        the first step, and has its training for order and grammar.
+        The encoder's embedding of a prompt is near those of its words. With vocabulary and
+        condition in one rotated space, the model can name the words of an embedding from the first
+        step, and training only has to teach order and grammar.
 
         Args:
             token_embeddings: float (vocabulary, embedding_dim).
@@ -212,7 +212,7 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         _, _, axes = torch.linalg.svd(centred, full_matrices=False)
         axes = axes[: self.config.hidden_size]
         reduced = centred @ axes.T
-        # 0.02 is the scale at which the other weights begin.
+        # 0.02 is the initial scale of the other weights.
         self.tokens.weight[:, : len(axes)] = 0.02 * reduced / reduced.std()
         self.condition.weight[: len(axes)] = 0.02 * axes / reduced.std()
 
@@ -230,15 +230,14 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         """Logits of the next tokens, and the loss where labels are given.
 
         Args:
-            input_ids: (rows, new positions), padded on the right; without a cache the first
-                ``prefix_length`` of a row are start tokens.
+            input_ids: (rows, new positions), padded on the right; without a cache a row begins with
+                ``prefix_length`` start tokens.
             embeddings: (rows, embedding_dim), of norm 1.
-            attention_mask: accepted for the library's sake: padding stands on the right, where no
-                token that counts looks.
+            attention_mask: ignored; padding is on the right, where no counted token attends.
             past_key_values: the cache.
-            use_cache: make one where none is given.
+            use_cache: make a cache where none is given.
             labels: ``input_ids`` again, unshifted; -100 does not count.
-            logits_to_keep: compute logits for this many last positions; 0 for all.
+            logits_to_keep: compute logits of so many last positions; 0 for all.
 
         Raises:
             ValueError: the text is too long.
@@ -269,18 +268,18 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         mask: torch.Tensor | None = None,
         cache: Any = None,
     ) -> torch.Tensor:
-        """Tokens to states after the last norm, (rows, new positions, width).
+        """States after the last norm, (rows, new positions, width).
 
         Args:
             input_ids: see `forward`.
             embeddings: see `forward`.
-            positions: int64 (new positions,); those below ``prefix_length`` get their part of the
-                projected embedding.
+            positions: int64 (new positions,); positions below ``prefix_length`` get their part of
+                the projected embedding.
             mask: as `Attention.forward`.
             cache: likewise.
         """
         rows, width = embeddings.shape[0], self.config.hidden_size
-        # Behind the prefix stands one row of zeros, for every position after it.
+        # The row of zeros after the prefix is for every later position.
         prefix = F.pad(self.prefix(embeddings).view(rows, -1, width), (0, 0, 0, 1))
         x = self.tokens(input_ids) + self.positions(positions) + self.condition(embeddings)[:, None]
         x = x + prefix[:, positions.clamp(max=self.config.prefix_length)]
@@ -289,14 +288,14 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         return self.norm(x)
 
     def _trained(self, x: torch.Tensor, labels: torch.Tensor) -> DecoderOutput:
-        """The loss alone: logits of a batch are the largest thing in it, padding's are not made."""
+        """The loss alone. Logits take most of the memory, so none are computed for padding."""
         targets = labels[:, 1:].reshape(-1)
         counted = targets != IGNORED
         states = x[:, :-1].reshape(-1, x.shape[-1])[counted]
         return DecoderOutput(loss=F.cross_entropy(self.head(states), targets[counted]))
 
     def start_ids(self, rows: int) -> torch.Tensor:
-        """The tokens that every row begins with, int64 (rows, prefix_length)."""
+        """The start tokens of every row, int64 (rows, prefix_length)."""
         shape = (rows, self.config.prefix_length)
         return torch.full(shape, self.config.bos_token_id, device=self.device)
 
@@ -306,7 +305,7 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
 
         Args:
             embeddings: (rows, embedding_dim), of norm 1.
-            **arguments: as ``num_beams``, ``num_return_sequences``, ``do_sample``.
+            **arguments: such as ``num_beams``, ``num_return_sequences`` or ``do_sample``.
 
         Returns:
             Token ids without the prefix, (rows * num_return_sequences, length).

@@ -1,8 +1,7 @@
-"""A decoder that runs without torch: prompt embeddings to texts, on ONNX Runtime."""
+"""A decoder on ONNX Runtime, without torch: from prompt embeddings to texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,14 @@ import numpy as np
 
 from unprompt.files import write_json
 from unprompt.models.calibration import Calibration
-from unprompt.models.decoder.beams import Written, beam_search, sample
+from unprompt.models.decoder.beams import FoundSequence, beam_search, sample
 from unprompt.models.decoder.tokenizer import START, STOP, load_tokenizer, texts_of
 from unprompt.models.model_folder import CONFIG_FILE, DECODER_FOLDER, damaged, read_json
 
 GRAPH_FILE = "decoder.onnx"
 BEAMS = 4
 _ROWS = 32
-"""Embeddings that are decoded at a time."""
+"""Embeddings that are decoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,13 @@ class TextDecoder:
 
     Attributes:
         encoder: the target encoder whose embeddings it reads.
-        calibration: from a text's score to its expected cosine to the truth, for the model that
-            the decoder stands beside; None where it was never measured.
-        preferred: whether its texts measured better than the bank's, beside that model.
+        calibration: from a text's score to its expected cosine to the truth, for the model whose
+            folder holds the decoder; None where it was never measured.
+        preferred: whether its texts measured better than the bank's, for that model.
+
+    Raises:
+        ModelNotFoundError: the folder holds no decoder.
+        UnpromptError: its configuration is damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -70,7 +73,7 @@ class TextDecoder:
 
     @classmethod
     def of(cls, model_folder: str | Path) -> TextDecoder | None:
-        """The decoder that stands beside a model, or None."""
+        """The decoder in a model's folder, or None."""
         folder = Path(model_folder) / DECODER_FOLDER
         return cls(folder) if (folder / GRAPH_FILE).is_file() else None
 
@@ -86,20 +89,20 @@ class TextDecoder:
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
-            top_k: different prompts for each; where the search finds fewer, fewer are given.
-            beams: of beam search; at least ``top_k`` are taken.
-            top_p: sample from the likeliest tokens of this probability instead.
+            top_k: different prompts an embedding; there are fewer where the search finds fewer.
+            beams: of beam search; at least ``top_k`` are used.
+            top_p: sample from the smallest set of tokens with this probability instead.
             seed: of the sampling.
 
         Returns:
-            For each embedding its prompts, the likeliest first.
+            For each embedding its prompts, the most probable first.
         """
-        asked = np.asarray(embeddings, dtype=np.float32)
-        asked = asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)
+        targets = np.asarray(embeddings, dtype=np.float32)
+        targets = targets / np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-12)
         random = np.random.default_rng(seed)
         written: list[list[Text]] = []
-        for start in range(0, len(asked), _ROWS):
-            run = _Run(self._session, asked[start : start + _ROWS])
+        for start in range(0, len(targets), _ROWS):
+            run = _Run(self._session, targets[start : start + _ROWS])
             first = run.start(self.prefix_length)
             most = self.context_length
             if top_p is None:
@@ -109,7 +112,7 @@ class TextDecoder:
             written += [self._texts(sequences)[:top_k] for sequences in found]
         return written
 
-    def _texts(self, sequences: Sequence[Written]) -> list[Text]:
+    def _texts(self, sequences: list[FoundSequence]) -> list[Text]:
         texts = texts_of(self.tokenizer, [item.tokens for item in sequences])
         best: dict[str, float] = {}
         for text, item in zip(texts, sequences, strict=True):
@@ -118,7 +121,7 @@ class TextDecoder:
 
 
 class _Run:
-    """The cache of one search."""
+    """One search: the embeddings of its rows and the cache of keys and values."""
 
     def __init__(self, session: Any, embeddings: np.ndarray):
         self._session = session
@@ -130,16 +133,16 @@ class _Run:
     def start(self, prefix_length: int) -> np.ndarray:
         """Log probabilities of the first token of each row."""
         shape = (len(self._embeddings), prefix_length)
-        return self._foresee(np.full(shape, START, dtype=np.int64))
+        return self._log_probabilities(np.full(shape, START, dtype=np.int64))
 
     def step(self, tokens: np.ndarray, order: np.ndarray) -> np.ndarray:
         """See `unprompt.models.decoder.beams.Step`."""
         self._embeddings = self._embeddings[order]
         keys, values = self._past
         self._past = keys[:, order], values[:, order]
-        return self._foresee(tokens[:, None])
+        return self._log_probabilities(tokens[:, None])
 
-    def _foresee(self, tokens: np.ndarray) -> np.ndarray:
+    def _log_probabilities(self, tokens: np.ndarray) -> np.ndarray:
         keys, values = self._past
         given = {
             "tokens": tokens,
@@ -156,7 +159,7 @@ class _Run:
 def save_calibration(
     folder: str | Path, calibration: Calibration, preferred: bool | None = None
 ) -> None:
-    """Put what was measured beside a model into its decoder's configuration."""
+    """Write what was measured for a model into its decoder's configuration."""
     path = Path(folder) / CONFIG_FILE
     stated = read_json(path) | {"calibration": asdict(calibration)}
     if preferred is not None:

@@ -1,4 +1,4 @@
-"""The decoder's vocabulary: byte-level BPE, by `tokenizers`, which the light install has."""
+"""The decoder's vocabulary: byte-level BPE of the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ START, STOP = 0, 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
-    """Learn a byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, so that nothing is unknown).
+    """Train a byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, so no text is unknown).
 
     Args:
-        texts: what to learn from.
-        vocab_size: tokens, the bytes and the two special ones included.
-        lowercase: the target encoder does not tell case (MiniLM does not), so nothing of it can be
-            written back.
+        texts: texts to train on.
+        vocab_size: number of tokens, the bytes and the two special tokens included.
+        lowercase: for a target encoder that ignores case (as MiniLM does), whose embeddings
+            cannot say which letters were capitals.
     """
     tokenizer = Tokenizer(models.BPE())
     steps: list[normalizers.Normalizer] = [normalizers.NFC(), normalizers.Strip()]
@@ -51,7 +51,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The vocabulary of a model's folder.
 
     Raises:
-        ModelNotFoundError: it has none.
+        ModelNotFoundError: the folder has none.
     """
     path = Path(folder) / TOKENIZER_FILE
     if not path.is_file():
