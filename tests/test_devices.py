@@ -1,9 +1,10 @@
 """Models on devices that are there, and on such that are not."""
 
 import pytest
+import torch
 from torch import nn
 
-from unprompt.devices import placed
+from unprompt.devices import choose_device, placed
 from unprompt.errors import UnpromptError
 
 
@@ -17,3 +18,11 @@ def test_a_placed_model_is_ready_to_answer():
 def test_a_device_that_is_not_there(device):
     with pytest.raises(UnpromptError, match=f"device '{device}' cannot be used"):
         placed(nn.Linear(2, 2), device)
+
+
+def test_the_device_is_what_is_named_or_what_there_is(monkeypatch):
+    assert choose_device("cpu") == "cpu"
+    for there, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert choose_device() == expected
+        assert choose_device("cuda:1") == "cuda:1"
