@@ -67,7 +67,8 @@ def test_clips_tokens_are_the_same_in_both_libraries(open_clip_pair, hf_clip_pai
 
 
 def test_models_without_a_text_tower(offline, tmp_path):
-    with pytest.raises(UnpromptError, match=r"'timm/resnet18' has no text tower; those of hf_clip"):
+    message = r"'timm/resnet18' has no text tower; name a model with the prefix hf_clip"
+    with pytest.raises(UnpromptError, match=message):
         create_text_tower("timm/resnet18")
     with pytest.raises(ModelNotFoundError, match="could not be loaded"):
         create_text_tower("hf_clip/nobody/nothing")

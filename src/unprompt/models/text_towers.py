@@ -86,7 +86,7 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
     library, place = split_library(name)
     if library not in _LIBRARIES or not place:
         known = ", ".join(f"{prefix}/…" for prefix in _LIBRARIES)
-        raise UnpromptError(f"'{name}' has no text tower; name a model as {known}")
+        raise UnpromptError(f"'{name}' has no text tower; name a model with the prefix {known}")
     try:
         network, encode = _LIBRARIES[library](place)
     except UnpromptError:

@@ -155,22 +155,11 @@ def _interrogator(place: str | Path, name: str, options: PredictOptions) -> Embe
     return load_interrogator(InterrogatorConfig.load(place), name, Path(place), options)
 
 
-def _interrogate_by(clip: str, name: str, options: PredictOptions) -> EmbeddingModel:
+def _clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
+    """A CLIP, named with the prefix of its library, interrogates."""
     from unprompt.predicting.interrogator_model import InterrogatorConfig
 
-    return load_interrogator(InterrogatorConfig(clip), name, Path(name), options)
-
-
-def _prefixed_clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    return _interrogate_by(str(place), name, options)
-
-
-def _clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    return _interrogate_by(f"hf_clip/{place}", name, options)
-
-
-def _siglip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    return _interrogate_by(f"hf/{place}", name, options)
+    return load_interrogator(InterrogatorConfig(str(place)), name, Path(name), options)
 
 
 def _image_to_text(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
@@ -194,7 +183,7 @@ def _open_clip(place: str | Path, name: str, options: PredictOptions) -> Embeddi
 
     model = OpenClipName.parse(f"local-dir:{place}" if Path(place).is_dir() else str(place))
     if model.source != "file" and "multimodal_cfg" not in open_clip_config(model):
-        return _interrogate_by(f"open_clip/{model}", name, options)
+        return _clip(f"open_clip/{model}", name, options)
     return _coca(model, name, options)
 
 
@@ -221,16 +210,16 @@ BY_TYPE: dict[str, Loader] = {
     "blip-2": _image_to_text,
     "git": _image_to_text,
     "vision-encoder-decoder": _image_to_text,
-    "clip": _clip,
-    "siglip": _siglip,
+    "clip": lambda place, name, options: _clip(f"hf_clip/{place}", name, options),
+    "siglip": lambda place, name, options: _clip(f"hf/{place}", name, options),
 }
 """By the ``model_type`` of ``config.json``."""
 
 BY_PREFIX: dict[str, Loader] = {
     "open_clip/": _open_clip,
     "coca_": _open_clip,
-    "hf_clip/": _prefixed_clip,
-    "hf/": _prefixed_clip,
+    "hf_clip/": _clip,
+    "hf/": _clip,
 }
 """By how a name begins that is no folder."""
 
