@@ -35,7 +35,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after these")
     parser.add_argument("--files", type=Path, default=Path("../shared/metadata"))
     options = parser.parse_args()
-    paths = sorted(path for path in options.files.rglob("*") if path.is_file())
+    paths = sorted(
+        path
+        for path in options.files.rglob("*")
+        if path.is_file() and path.suffix not in (".md", ".json", ".jsonl", ".xmp")
+    )
     if not paths:
         print(f"no samples under {options.files}", file=sys.stderr)
         return 2

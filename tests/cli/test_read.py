@@ -36,7 +36,11 @@ def images(tmp_path: Path) -> Path:
 
 def test_one_prompt_is_printed_alone(images: Path) -> None:
     done = run("read", images / "fox.png")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "a fox\nin snow\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "a fox\nin snow\n  seed     5\n  steps    20\n",
+        "",
+    )
 
 
 def test_everything(images: Path) -> None:
@@ -60,7 +64,10 @@ def test_json_of_a_folder_with_a_broken_file(images: Path) -> None:
 def test_text_of_a_folder(images: Path) -> None:
     done = run("read", images)
     assert done.returncode == 0
-    assert done.stdout == f"{images / 'fox.png'}\n    a fox\n    in snow\n"
+    assert (
+        done.stdout
+        == f"{images / 'fox.png'}\n    a fox\n    in snow\n      seed     5\n      steps    20\n"
+    )
     assert "none.png: no prompt found" in done.stderr
     empty = run("read", images / "*.webp")
     assert empty.returncode == 1

@@ -60,7 +60,7 @@ def test_text_is_for_people() -> None:
 def test_json_has_the_stated_keys_in_order() -> None:
     lines = [json.loads(line) for line in written("json", [EMBEDDED, READ, FAILED]).splitlines()]
     keys = "file prompt route score alternatives negative_prompt generator settings model error"
-    assert [list(line) for line in lines] == [keys.split()] * 3
+    assert [list(line) for line in lines] == [[*keys.split(), "certain"]] * 3
     assert lines[0]["score"] == 0.5124
     assert lines[0]["alternatives"] == [{"prompt": "a dog", "score": 0.4}]
     assert lines[1]["prompt"] == "two\nlines"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import unprompt
 from unprompt import Predictor
@@ -14,6 +15,7 @@ from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
 from unprompt.predicting.loading import builtin_folder, load_model
+from unprompt.predicting.output import describe_route
 
 from .conftest import picture
 
@@ -33,6 +35,20 @@ def test_a_carried_prompt_is_read_and_the_model_is_not_loaded(carrier: Path) -> 
     assert answer.score is None
     assert answer.model is None
     assert predictor._loaded is None
+
+
+def test_a_guess_from_the_file_is_shown_and_the_model_predicts_too(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("parameters", "a red fox in the snow")  # no settings: it may be no prompt
+    path = tmp_path / "x.png"
+    picture(0).save(path, pnginfo=info)
+    answer = Predictor(top_k=2).predict(path)
+    assert (answer.prompt, answer.route, answer.certain) == ("a red fox in the snow", "read", False)
+    assert len(answer.alternatives) == 2
+    assert answer.model is not None
+    assert "a best guess" in describe_route(answer)
+    alone = Predictor(route="read").predict(path)
+    assert (alone.prompt, alone.certain, alone.alternatives) == (answer.prompt, False, ())
 
 
 def test_a_picture_without_a_prompt_is_embedded(predictor: Predictor) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
 from unprompt.reading import Lora, Prompt, Reading, Settings
-from unprompt.reading.formatting import to_json, to_text, visible
+from unprompt.reading.formatting import show, to_json, to_text, visible
 from unprompt.reading.result import as_float, as_int, changed
 
 READING = Reading(
@@ -38,7 +39,15 @@ def test_json_has_the_same_keys_with_and_without_a_reading() -> None:
 
 
 def test_text() -> None:
-    assert to_text(READING) == "a fox\nin snow"
+    assert to_text(READING).split("\n") == [
+        "a fox",
+        "in snow",
+        "  seed     18446744073709551616",
+        "  size     4 x 8",
+        "  LoRAs    x (0.5), y",
+    ]
+    assert "a best guess" in to_text(changed(READING, certain=False))
+    assert to_text(Reading("a fox")) == "a fox"
     assert to_text(Reading(None)) == ""
     assert to_text(READING, everything=True).split("\n") == [
         "prompt:",
@@ -59,6 +68,30 @@ def test_text() -> None:
     ]
     assert READING.settings.size == (4, 8)
     assert Settings().size is None
+
+
+def test_a1111_form(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    settings = Settings("m", seed=5, steps=20, sampler="Euler a", guidance=7.0, width=4, height=8)
+    reading = Reading("a fox", "dog", settings=settings)
+    text, note, failed = show(path, reading, None, form="a1111")
+    assert text == (
+        "a fox\nNegative prompt: dog\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 4x8, Model: m"
+    )
+    assert (note, failed) == (None, False)
+    impossible = changed(reading, prompt="a fox\nNegative prompt: x")
+    text, note, failed = show(path, impossible, None, form="a1111")
+    assert text is None
+    assert failed
+    assert note is not None
+    assert "A1111" in note
+    assert show(path, None, None, form="a1111").note == f"{path}: no prompt found"
+
+
+def test_limits_are_told_beside_no_prompt(tmp_path: Path) -> None:
+    note = show(tmp_path, Reading(None, problems=("too large",)), None).note
+    assert note == f"{tmp_path}: no prompt found (too large)"
 
 
 def test_terminals_are_not_commanded() -> None:

@@ -74,7 +74,7 @@ def test_nothing_is_lost_when_a_process_is_killed(folder: Path) -> None:
 def test_what_is_printed(folder: Path) -> None:
     paths = [folder / name for name in ("001.png", "007.png", "100.png")]
     plain = list(read_many(paths, partial(show, named=True)))
-    assert plain[0] == (f"{paths[0]}\n    fox 1", None, False)
+    assert plain[0] == (f"{paths[0]}\n    fox 1\n      seed     1\n      steps    20", None, False)
     assert plain[1] == (None, f"unprompt: {paths[1]}: the file is empty (0 bytes)", True)
     assert plain[2] == (None, f"{paths[2]}: no prompt found", False)
     as_json = list(read_many(paths, partial(show, form="json")))

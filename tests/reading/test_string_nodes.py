@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -100,13 +101,27 @@ def test_patterns_cannot_hang(pattern: str) -> None:
     assert time.thread_time() - started < 1
 
 
-def test_replacements_cannot_fill_memory() -> None:
+@pytest.mark.parametrize(
+    ("class_type", "names"),
+    [
+        ("StringReplace", ("string", "find", "replace")),
+        ("Text Find and Replace", ("text", "find", "replace")),
+        ("easy promptReplace", ("prompt", "find1", "replace1")),
+        ("StringFunction|pysssss", ("text_a", "text_b", "text_c")),
+    ],
+)
+def test_replacements_cannot_fill_memory(class_type: str, names: tuple[str, str, str]) -> None:
     nodes: dict[str, tuple[str, Inputs]] = {}
-    for number in range(20, 60):
+    for number in range(20, 40):
         source: Any = [str(number - 1), 0] if number > 20 else "a"
-        inputs = {"string": source, "find": "a", "replace": "aaaaaaaaaaaaaaaa"}
-        nodes[f"n{number}"] = ("StringReplace", inputs)
-    reading = graph("StringTrim", {"string": ["59", 0], "mode": "Both"}, **nodes)
+        values = (source, "a", "a" * 5000)
+        inputs = {"action": "replace", **dict(zip(names, values, strict=True))}
+        nodes[f"n{number}"] = (class_type, inputs)
+    tracemalloc.start()
+    reading = graph("StringTrim", {"string": ["39", 0], "mode": "Both"}, **nodes)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 << 20
     assert len(reading.prompt or "") <= 4 << 20
     assert not reading.certain
 

@@ -14,6 +14,7 @@ class ReadFormat(StrEnum):
     """Format of the prompts."""
 
     text = "text"
+    a1111 = "a1111"
     json = "json"
     csv = "csv"
 
@@ -47,6 +48,8 @@ def read(
       unprompt read image.png
 
       unprompt read --all image.png
+
+      unprompt read --format a1111 image.png
 
       unprompt read -r pictures -o prompts.jsonl
     """

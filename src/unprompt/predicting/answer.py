@@ -41,6 +41,8 @@ class Answer:
         settings: settings such as seed and sampler, as the file states them.
         model: the model that answered; None for ``read``.
         error: why there is no answer.
+        certain: False if ``prompt`` is a best guess at what the file states; ``alternatives`` then
+            are the prompts that the model predicts.
         embedding: the predicted prompt embedding, float32 of shape (dim,), norm 1; None for
             ``read``.
     """
@@ -55,6 +57,7 @@ class Answer:
     settings: Mapping[str, Any] | None = None
     model: str | None = None
     error: str | None = None
+    certain: bool = True
     embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

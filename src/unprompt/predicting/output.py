@@ -50,7 +50,8 @@ def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[An
 def describe_route(answer: Answer) -> str:
     """How an answer was found, in a few words for people."""
     if answer.route == "read":
-        return f"read from the file ({answer.generator})" if answer.generator else "read"
+        read = f"read from the file ({answer.generator})" if answer.generator else "read"
+        return read if answer.certain else f"{read}, a best guess"
     if answer.score is None:
         return f"{answer.route}"
     return f"{answer.route}, estimated cosine {answer.score:.2f}"

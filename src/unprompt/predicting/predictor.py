@@ -127,13 +127,15 @@ class Predictor:
         try:
             if route in ("auto", "read") and (reading := read(image)):
                 answer = _stated(answer, reading)
-                if answer.prompt is not None:
+                if answer.prompt is not None and (answer.certain or route == "read"):
                     return answer, None
             if route == "read":
                 return replace(answer, error="the file carries no prompt"), None
             preprocessing = self.model.preprocessing
             return answer, preprocessing(open_rgb(image, at_least=preprocessing.least_side))
         except UnreadableImageError as error:
+            if answer.prompt is not None:  # a guess from the file is all that can be said
+                return answer, None
             return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
 
     def _candidates(self, pixels: np.ndarray) -> tuple[np.ndarray, list[list[Candidate]]]:
@@ -151,6 +153,9 @@ class Predictor:
     def _answered(
         self, answer: Answer, embedding: np.ndarray, candidates: list[Candidate]
     ) -> Answer:
+        if answer.prompt is not None:  # a guess from the file; what the model predicts follows
+            predicted = tuple(Alternative(item.prompt, item.score) for item in candidates)
+            return replace(answer, alternatives=predicted, model=self.model.name)
         best, *others = candidates
         return replace(
             answer,
@@ -207,6 +212,7 @@ def _stated(answer: Answer, reading: Reading) -> Answer:
         generator=reading.generator,
         settings={name: value for name, value in settings.items() if value not in _UNSTATED}
         or None,
+        certain=reading.certain,
     )
 
 

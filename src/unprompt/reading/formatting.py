@@ -1,4 +1,4 @@
-"""Readings as text for people, and as JSON or CSV for programs."""
+"""Readings as text for people, in A1111 form, and as JSON or CSV for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unprompt.reading.result import Reading, Settings, clean
+from unprompt.reading.infotext import format_infotext
+from unprompt.reading.result import Lora, Reading, Settings, clean
 
 CSV_COLUMNS = ("file", "prompt", "negative_prompt", "generator", "settings", "error")
 _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
@@ -38,18 +39,22 @@ def show(
         path: the file.
         reading: what the file states, or None.
         problem: why the file could not be read; None if it could.
-        form: ``text``, ``json`` (one object on one line) or ``csv`` (one row).
+        form: ``text``, ``a1111`` (the form of AUTOMATIC1111's web UI), ``json`` (one object on one
+            line) or ``csv`` (one row).
         everything: also print settings, other prompts and, in JSON, every raw text.
         named: print the file name on a line before the text.
     """
     note = f"unprompt: {problem}" if problem is not None else None
-    if form != "text":
+    if form in ("json", "csv"):
         row = to_json if form == "json" else to_csv
         return Shown(row(str(path), reading, problem, everything), note, problem is not None)
-    if reading is None or (reading.prompt is None and not everything):
+    if reading is None or (reading.prompt is None and (form == "a1111" or not everything)):
         reasons = f" ({'; '.join(reading.problems)})" if reading and reading.problems else ""
         return Shown(None, note or f"{path}: no prompt found{reasons}", problem is not None)
-    text = to_text(reading, everything)
+    try:
+        text = to_a1111(reading) if form == "a1111" else to_text(reading, everything)
+    except ValueError as error:
+        return Shown(None, f"unprompt: {path}: {error}", True)
     if named:
         text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
     return Shown(text, note, problem is not None)
@@ -88,9 +93,41 @@ def csv_row(values: Iterable[object]) -> str:
     return row.getvalue()
 
 
+def to_a1111(reading: Reading) -> str:
+    """The prompts and settings in A1111 form.
+
+    Raises:
+        ValueError: as in `infotext.format_infotext`.
+    """
+    return format_infotext(reading.prompt or "", reading.negative_prompt, reading.settings)
+
+
 def to_text(reading: Reading, everything: bool = False) -> str:
-    """The prompt alone, or with ``everything`` all that was found, one item per line."""
-    return "\n".join(_lines(reading)) if everything else reading.prompt or ""
+    """The prompt with the main settings below, or with ``everything`` all, one item per line."""
+    lines = _lines(reading) if everything else _summary(reading)
+    return "\n".join(lines)
+
+
+def _summary(reading: Reading) -> Iterator[str]:
+    settings = reading.settings
+    size = settings.size
+    stated = {
+        "model": settings.model,
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "sampler": settings.sampler,
+        "size": f"{size[0]} x {size[1]}" if size else None,
+        "LoRAs": ", ".join(map(_lora, settings.loras)) or None,
+        "note": None if reading.certain else "a best guess; the file does not state it for certain",
+    }
+    yield reading.prompt or ""
+    for name, value in stated.items():
+        if value is not None:
+            yield f"  {name:9}{' '.join(str(value).split())}"
+
+
+def _lora(lora: Lora) -> str:
+    return lora.name if lora.weight is None else f"{lora.name} ({lora.weight:g})"
 
 
 def visible(text: str) -> str:
@@ -115,9 +152,7 @@ def _lines(reading: Reading) -> Iterator[str]:
     for item in fields(Settings):
         value = getattr(reading.settings, item.name)
         if item.name == "loras":
-            for lora in value:
-                weight = "" if lora.weight is None else f" ({lora.weight:g})"
-                yield f"lora: {lora.name}{weight}"
+            yield from (f"lora: {_lora(lora)}" for lora in value)
         elif item.name == "other":
             for key, text in value.items():
                 yield from _block(key, text)
@@ -127,6 +162,8 @@ def _lines(reading: Reading) -> Iterator[str]:
         if prompt.text not in (reading.prompt, reading.negative_prompt):
             source = f", {prompt.source}" if prompt.source else ""
             yield from _block(f"also ({prompt.role}{source})", prompt.text)
+    if not reading.certain:
+        yield "certain: no, the prompt is a best guess"
     if reading.declares_ai:
         yield "declares itself AI-generated: yes"
     for place in reading.where:

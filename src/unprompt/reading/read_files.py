@@ -15,7 +15,7 @@ from unprompt.images import find_images, no_images_error
 from unprompt.reading.formatting import CSV_COLUMNS, csv_row, show, visible
 from unprompt.reading.read_batch import read_many
 
-FORMATS = ("text", "json", "csv")
+FORMATS = ("text", "a1111", "json", "csv")
 
 
 @dataclass
@@ -46,8 +46,8 @@ def read_files(
     Args:
         images: image files, folders or glob patterns; ``-`` is standard input.
         output: file to write, whole or not at all; standard output by default.
-        form: ``text``, ``json`` (one object a line) or ``csv``; by default what the suffix of
-            ``output`` says, see `unprompt.files.format_of`.
+        form: ``text``, ``a1111``, ``json`` (one object a line) or ``csv``; by default what the
+            suffix of ``output`` says, see `unprompt.files.format_of`.
         everything: also write settings, other prompts and, in JSON, every raw text.
         recursive: search sub-folders too.
         captions: take plain ``.txt`` files beside images for prompts.
@@ -72,7 +72,7 @@ def read_files(
             file.reconfigure(encoding="utf-8")  # as JSON demands, whatever the locale says
         if form == "csv":
             file.write(csv_row(CSV_COLUMNS) + "\n")
-        safe = visible if form == "text" and file.isatty() else str
+        safe = visible if form in ("text", "a1111") and file.isatty() else str
         for text, message, failed in read_many(chain(first, paths), finish, captions):
             counts.images += 1
             counts.failed += failed

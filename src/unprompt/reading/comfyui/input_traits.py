@@ -68,7 +68,9 @@ _SELECTORS = frozenset(
 
 def traits_of(name: str) -> int:
     """The traits of an input name, as a sum of bits."""
-    name = name.lower().rpartition(".")[2] or name  # model.prompt: of a nested option
+    name = name.lower()
+    if "." in name:  # model.prompt: of a nested option
+        name = name.rpartition(".")[2] or name
     words = set(_LETTERS.findall(name))
     uncond = "uncond" in name and any(word.startswith("uncond") for word in words)
     traits = 0

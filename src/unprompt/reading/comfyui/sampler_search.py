@@ -44,18 +44,16 @@ def origins(graph: Graph) -> list[Origin]:
     found = []
     behind = _behind_outputs(graph)
     for node in behind:
-        if not node.traits & (TOWARDS_TEXT | BUNDLE) or _has_other_use(node):
+        if not node.traits & (TOWARDS_TEXT | BUNDLE):
             continue
         positive = tracer.texts_of(node, "positive")
-        if positive:
+        if positive and not _has_other_use(node):
             negative = tracer.texts_of(node, "negative")
             found.append(Origin(node, tuple(positive), tuple(negative), _samples(node)))
     if not found:
         for node in behind:
-            if _has_other_use(node):
-                continue
             positive, negative = tracer.prompted(node)
-            if positive:
+            if positive and not _has_other_use(node):
                 found.append(Origin(node, tuple(positive), tuple(negative), False))
     return found
 

@@ -52,12 +52,16 @@ def _trim(arguments: Arguments) -> str:
     return {"Left": text.lstrip, "Right": text.rstrip}.get(mode, text.strip)()
 
 
-def _replace(arguments: Arguments) -> str | None:
-    text, find = _text(arguments, "string"), _text(arguments, "find")
-    replacement = _text(arguments, "replace")
+def replace(text: str, find: str, replacement: str) -> str | None:
+    """``text`` with every ``find`` replaced; None if the result would be too long."""
     if len(text) + text.count(find) * len(replacement) > MAX_TEXT:
         return None
     return text.replace(find, replacement)
+
+
+def _replace(arguments: Arguments) -> str | None:
+    texts = (_text(arguments, name) for name in ("string", "find", "replace"))
+    return replace(*texts)
 
 
 def _format(arguments: Arguments) -> str:
@@ -126,25 +130,23 @@ def _regex_extract(arguments: Arguments) -> str | None:
     return "\n".join(found) if mode.startswith("All") else (found or [""])[0]
 
 
-def _function(arguments: Arguments) -> str:
+def _function(arguments: Arguments) -> str | None:
     """The node StringFunction of ComfyUI-Custom-Scripts."""
     texts = [_text(arguments, f"text_{letter}") for letter in "abc"]
     if _text(arguments, "action") == "replace":
-        text = texts[0].replace(texts[1], texts[2]) if len(texts[0]) < MAX_TEXT >> 6 else texts[0]
-    elif arguments.get("tidy_tags") in ("yes", True):
+        return replace(*texts)
+    if arguments.get("tidy_tags") in ("yes", True):
         return ", ".join(text.strip(" ,") for text in texts if text.strip(" ,"))
-    else:
-        text = "".join(texts)
-    return text
+    return "".join(texts)
 
 
 def _numbered_replace(arguments: Arguments) -> str | None:
-    text = _text(arguments, "prompt") or _text(arguments, "text")
+    text: str | None = _text(arguments, "prompt") or _text(arguments, "text")
     for number in range(1, 4):
         find = _text(arguments, f"find{number}")
-        if find and len(text) < MAX_TEXT >> 6:
-            text = text.replace(find, _text(arguments, f"replace{number}")[: MAX_TEXT >> 6])
-    return text[:MAX_TEXT]
+        if find and text is not None:
+            text = replace(text, find, _text(arguments, f"replace{number}"))
+    return text
 
 
 COMPUTED: dict[str, tuple[Compute, tuple[str, ...]]] = {

@@ -25,7 +25,15 @@ from unprompt.reading.comfyui.input_traits import (
     TEXT,
 )
 from unprompt.reading.comfyui.string_nodes import COMPUTED, MAX_TEXT
-from unprompt.reading.comfyui.widgets import is_option, is_prose, is_text_node
+from unprompt.reading.comfyui.text_inputs import (
+    delimiter_of,
+    may_be_prompt,
+    not_shown,
+    of_slot,
+    ordered,
+    switched_on,
+    with_replacement,
+)
 
 _MAX_DEPTH = 150
 _MAX_STEPS = 100_000
@@ -33,17 +41,12 @@ _MAX_STEPS = 100_000
 _SIDED = POSITIVE | NEGATIVE
 _NO_TEXT = OPTION | ELSEWHERE | SELECTOR
 _PREFERRED = ("t5xxl", "text_g", "clip_g")
-_OFF = frozenset(("off", "false", "no", "disable", "disabled"))
-_TOGGLE = re.compile(
-    r"(?:use|enabled?|with|on|switch|toggle|activate)_?(.+)|(.+?)_?(?:enabled?|on|switch|toggle)"
-)
 _WRITERS = re.compile(
     r"generate|llm|llama|gpt|chat|gemini|claude|openai|openrouter|grok|qwen|florence|joycaption|"
     r"caption|interrogat|tagger|describe|enhanc|vqa|seednode|random",
     re.IGNORECASE,
 )
 """Classes of nodes whose text only a run shows: language models, captioners, taggers."""
-_DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ class Tracer:
         """The texts of inputs named like prompts, for pipelines without conditioning."""
         positive: list[Found] = []
         negative: list[Found] = []
-        for name in _switched_on(node, [*node.inputs]):
+        for name in switched_on(node, [*node.inputs]):
             traits = self._names[name]
             if name.startswith("shown_"):
                 continue
@@ -216,7 +219,7 @@ class Tracer:
     def _encoded(self, node: Node, names: list[str], side: str, depth: int) -> list[Found]:
         """The texts of an encoder: one, or one per text model."""
         texts: dict[str, Found] = {}
-        for name in _switched_on(node, names):
+        for name in switched_on(node, names):
             if (text := self._text_input(node, name, side, depth)) is not None:
                 texts[name] = text
         if len(texts) < 2:
@@ -271,13 +274,13 @@ class Tracer:
             named = {n: traits for n, traits in named.items() if traits & mine} or named
         texts = [n for n, traits in named.items() if traits & (TEXT | mine) and not traits & OPTION]
         populated = [n for n in texts if "populated" in n and (node.text(n) or "").strip()]
-        names, known = self._selected(node, _ordered(_not_shown(node, texts)))
-        names = populated or _switched_on(node, _of_slot(node, slot, names))
+        names, known = self._selected(node, ordered(not_shown(node, texts)))
+        names = populated or switched_on(node, of_slot(node, slot, names))
         parts = [self._text_input(node, name, side, depth) for name in names]
         found = [part for part in parts if part is not None]
         certain = known and len(found) == len(parts) and all(part.certain for part in found)
         filled = [part for part in found if part.text.strip()]
-        delimiter = _delimiter(node)
+        delimiter = delimiter_of(node)
         writes = _WRITERS.search(node.class_type) is not None
         if not filled and not writes:
             for part in self._unnamed(node, side, named, names, depth):
@@ -293,7 +296,8 @@ class Tracer:
         if len(filled) == 1 and "find" not in node.inputs:
             return Found(filled[0].text, filled[0].node, filled[0].role, certain)
         joined = (", " if delimiter is None else delimiter).join(part.text for part in filled)
-        return Found(_replaced(node, joined)[:MAX_TEXT], node.id, certain=certain)
+        text = with_replacement(node, joined[:MAX_TEXT])
+        return Found(text or joined[:MAX_TEXT], node.id, certain=certain and text is not None)
 
     def _unnamed(
         self, node: Node, side: str, named: dict[str, int], tried: list[str], depth: int
@@ -303,10 +307,10 @@ class Tracer:
         others = [n for n, t in named.items() if not t & (_NO_TEXT | TEXT | mine)]
         # The text that a viewer shows, if its own input cannot be followed.
         others += [n for n in named if n not in tried and named[n] & TEXT and not named[n] & OPTION]
-        names, known = self._selected(node, _ordered(others))
+        names, known = self._selected(node, ordered(others))
         switches = any(traits & SELECTOR for traits in named.values())
         for name in names:
-            if name not in node.links and not (switches or _may_be_prompt(node, name)):
+            if name not in node.links and not (switches or may_be_prompt(node, name)):
                 continue
             found = self._text_input(node, name, side, depth)
             if found is not None and found.text.strip():
@@ -374,70 +378,3 @@ class Tracer:
         self._steps += len(node.inputs)
         seen.add(source)
         return node
-
-
-def _may_be_prompt(node: Node, name: str) -> bool:
-    """Whether a widget whose name says nothing may hold a text that its node gives."""
-    text = node.text(name)
-    if text is None or name.startswith("widget_") or is_option(text):
-        return False
-    alone = not node.links and sum(v.__class__ is str for v in node.inputs.values()) == 1
-    return is_prose(text) or alone or _delimiter(node) is not None or is_text_node(node.class_type)
-
-
-def _switched_on(node: Node, names: list[str]) -> list[str]:
-    """Names without the inputs that a switch of the node turns off, such as ``with_SDXL``."""
-    off: set[str] = set()
-    for toggle, value in node.inputs.items():
-        if value is not False and not (value.__class__ is str and value.lower() in _OFF):
-            continue
-        lowered = toggle.lower()
-        if lowered == "with_sdxl":
-            off.update(("text_g", "text_l"))
-        elif match := _TOGGLE.fullmatch(lowered):
-            core = match[1] or match[2]
-            off.update((core, f"{core}_text", f"{core}_prompt", f"text_{core}", f"prompt_{core}"))
-            if core.isdigit():
-                off.update((f"text{core}", f"prompt{core}", f"string{core}", f"string_{core}"))
-    return [name for name in names if name.lower() not in off] if off else names
-
-
-def _of_slot(node: Node, slot: int, names: list[str]) -> list[str]:
-    """Of a node that gives each of its texts by an output of its own, the text of this output."""
-    if 0 <= slot < len(node.outputs) and node.outputs[slot] in names:
-        return [node.outputs[slot]]
-    if node.class_type == "Text String" and 0 <= slot < len(names):
-        return [names[slot]]
-    return names
-
-
-def _ordered(names: list[str]) -> list[str]:
-    """``text_a, text_b`` or ``string1, string2`` sorted; other names unchanged."""
-    if len(names) < 2:
-        return names
-    numbered = [re.fullmatch(r"(.*?)_?(\d+|[a-z])", name) for name in names]
-    stems = {match[1] for match in numbered if match}
-    if all(numbered) and len(stems) == 1:
-        return sorted(names, key=lambda name: (len(name), name))
-    return names
-
-
-def _not_shown(node: Node, names: list[str]) -> list[str]:
-    """Names without the output of a viewer: ``text_0`` beside a linked ``text``."""
-    return [
-        name
-        for name in names
-        if name in node.links or name.rstrip("0123456789").removesuffix("_") not in node.links
-    ]
-
-
-def _replaced(node: Node, text: str) -> str:
-    find, replace = node.text("find"), node.text("replace")
-    return text.replace(find, replace) if find and replace is not None else text
-
-
-def _delimiter(node: Node) -> str | None:
-    for name in _DELIMITERS:
-        if (value := node.text(name)) is not None:
-            return value.replace("\\n", "\n")
-    return None

@@ -222,6 +222,8 @@ def _guess(
     raw: Mapping[str, Any], class_type: str, names: list[str | None], values: list[Any]
 ) -> frozenset[str]:
     """Name the texts among the widgets without names, in place; returns the uncertain names."""
+    if all(names):
+        return frozenset()
     has_text = any(
         name and (traits := traits_of(name)) & TEXT and not traits & (OPTION | NEGATIVE)
         for name in (*names, *_text_sockets(raw))

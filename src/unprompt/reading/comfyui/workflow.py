@@ -247,11 +247,12 @@ class _Builder:
             return -1
         return slot
 
-    def _input_name(self, raw: Mapping[str, Any], slot: int) -> Any:
+    def _input_name(self, raw: Mapping[str, Any], slot: int) -> str | None:
         """The name of input ``slot`` of the sub-graph that a node stands for."""
         declared = _listed(self._subgraphs.get(str(raw.get("type")), {}), "inputs")
         if 0 <= slot < len(declared) and isinstance(declared[slot], dict):
-            return declared[slot].get("name")
+            name = declared[slot].get("name")
+            return name if isinstance(name, str) else None
         return None
 
     def _outer(self, key: str, slot: int, depth: int) -> Any:
@@ -266,7 +267,7 @@ class _Builder:
         outer_slot = self._outer_slot(outer, link.slot)
         if (outer, outer_slot) in self._links:
             return self._outer(outer, outer_slot, depth + 1)
-        return self._promoted.get(outer, {}).get(self._input_name(raw, link.slot))
+        return self._promoted.get(outer, {}).get(self._input_name(raw, link.slot) or "")
 
     def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
         """The source of a bypassed node: its first input of the same type as the output."""
@@ -293,7 +294,7 @@ def _queued(name: str, value: Any, names: Names) -> Any:
 
 def _is_widget(item: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
     """Whether an input of a sub-graph is a widget on the sub-graph's node."""
-    if item.get("type") in _WIDGET_TYPES:
+    if str(item.get("type")) in _WIDGET_TYPES:
         return True
     links = _listed(item, "linkIds")
     return any(

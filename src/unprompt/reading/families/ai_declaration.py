@@ -15,7 +15,7 @@ _SOURCE_TYPES = (
 )
 _SYSTEMS = ("Iptc4xmpExt:AISystemUsed", "AISystemUsed")
 _LABELS = ("AIGC", "TC260:AIGC")
-PLACES = (*_SOURCE_TYPES, *_SYSTEMS, *_LABELS, "Software")
+PLACES = frozenset((*_SOURCE_TYPES, *_SYSTEMS, *_LABELS, "Software"))
 JSON_PLACES = ("UserComment", "exif:UserComment", "ImageDescription", "Comment", "comment")
 _MAKERS = (
     ("openai", "OpenAI"),
@@ -58,9 +58,9 @@ def read(texts: ImageTexts) -> Reading | None:
 
 def _declared(texts: ImageTexts) -> Iterator[Field]:
     for field in texts.fields:
-        if _is_declaration(texts, field):
+        if field.name in PLACES and _is_declaration(texts, field):
             yield field
-    for field, value in texts.objects('"AIGC"'):
+    for field, value in texts.objects('"AIGC"', *JSON_PLACES):
         label = value.get("AIGC")
         if _is_generated(parse_json(label) if isinstance(label, str) else label):
             yield field
@@ -73,8 +73,6 @@ def _is_generated(label: object) -> bool:
 
 def _is_declaration(texts: ImageTexts, field: Field) -> bool:
     name = field.name
-    if name not in PLACES:
-        return False
     if name in _SOURCE_TYPES:
         return field.text.rstrip("/").rpartition("/")[2] in _AI
     if name in _SYSTEMS:
