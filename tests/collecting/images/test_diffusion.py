@@ -148,7 +148,7 @@ def test_numbers_that_are_not_finite_fail_their_image_alone(sd: Path, tmp_path: 
 
     backend.pipeline.vae.decode = broken
     result = generate(PROMPTS[:2], tmp_path, backend)
-    assert next(iter(result.failed.values())).startswith("the model gave numbers")
+    assert next(iter(result.failed.values())).startswith("the model returned values")
     assert load(result.table).prompts == PROMPTS[1:2]
 
 

@@ -94,7 +94,7 @@ def test_a_part_of_another_layout_and_a_wrong_limit(web, tmp_path: Path) -> None
     folder, preset = web
     with zipfile.ZipFile(folder / "part-000001.zip", "w") as archive:
         archive.writestr("x.png", b"x")
-    with pytest.raises(TableError, match="as DiffusionDB's parts have it"):
+    with pytest.raises(TableError, match="not DiffusionDB's list of prompts"):
         download_parts(preset, tmp_path / "out", limit=1)
     with pytest.raises(UnpromptError, match="ask for 1 or more"):
         download_parts(preset, tmp_path / "out", limit=0)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from unprompt.collecting.generate import Job
+from unprompt.devices import choose_device
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 
 if TYPE_CHECKING:
@@ -277,13 +278,11 @@ def _is_no_cut_warning(record: logging.LogRecord) -> bool:
 def _device(options: Diffusion) -> str:
     import torch
 
-    has_gpu = torch.cuda.is_available()
-    if options.device:
-        if options.device.startswith("cuda") and not has_gpu:
-            raise UnpromptError(f"torch finds no GPU for the device '{options.device}'; use cpu")
-        return options.device
+    device = choose_device(options.device)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UnpromptError(f"torch finds no GPU for the device '{device}'; use cpu")
     # torchrun and accelerate launch start one process for each GPU.
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
 
 
 def _precision(options: Diffusion) -> torch.dtype:
