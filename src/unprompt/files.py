@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their formats, and the place of the on-disk caches."""
+"""Files written whole or not at all, formats by suffix, and the folder of the caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 from unprompt.errors import OutputError
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "text"}
-"""The format of answers that are written to a file, by the file's suffix."""
+"""Format of an output file by its suffix."""
 
 
 def cache_dir() -> Path:
@@ -29,17 +29,17 @@ def cache_dir() -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and rename it to ``path`` when the block succeeds.
 
-    The temporary file keeps the suffix of ``path``, since writers choose formats by it. When the
-    block raises, the temporary file is removed and what stood at ``path`` stays as it was.
+    The temporary file has the suffix of ``path``, because writers choose formats by it. If the
+    block raises, the temporary file is removed and an old file at ``path`` does not change.
 
     Raises:
-        OutputError: the folder cannot be created or written, the disk is full, or at ``path``
-            stands a folder or a device. An OSError about another file passes as it is.
+        OutputError: the folder cannot be created or written, the disk is full, or ``path`` is a
+            folder or a device. An OSError about another file is raised unchanged.
     """
     path = Path(path)
-    # Renaming over /dev/null, which root may, would break the machine.
+    # Root could replace /dev/null, which would break the machine.
     if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is there and is not a file; name another")
+        raise OutputError(f"cannot write {path}: it exists and is not a file; name another")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing (``w`` as UTF-8, or ``wb``) that replaces ``path`` only when whole.
+    """Open a file for writing (``w`` is UTF-8, or ``wb``) that replaces ``path`` when it is whole.
 
     Raises:
         OutputError: as `atomic_path`.
@@ -120,16 +120,18 @@ def format_of(
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that becomes ``path`` when the block succeeds.
 
-    What a killed run left behind is removed first.
+    The partial folder of a killed run is removed first.
 
     Raises:
-        OutputError: ``path`` is there and not empty, cannot be written, or the disk is full.
+        OutputError: ``path`` exists and is not empty, or cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputError(f"cannot write {path}: it is there and not empty; name another place")
+            raise OutputError(
+                f"cannot write {path}: it exists and is not empty; name another place"
+            )
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary

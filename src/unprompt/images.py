@@ -1,4 +1,4 @@
-"""Images found on disk and decoded to plain RGB, whatever they were."""
+"""Image files: found in folders, and decoded to RGB."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 ).union((".jxl", ".jfif", ".jpe", ".apng"))
-"""File name endings that a folder search takes for images; a file named outright may have any."""
+"""Endings of images in a folder search; a file that is named itself may have any ending."""
 VIDEO_SUFFIXES = frozenset((".mp4", ".webm", ".mov"))
 """Endings of videos, which a folder search yields too: their prompts can be read."""
 _SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 _HELD_NAMES = 1 << 14
-"""Names of a folder that are held at once; one with more is listed again for the next."""
+"""Names of a folder in memory at a time; a folder with more is listed again for the next."""
 
 MAX_PIXELS = 100_000_000
-"""Images with more pixels are refused before decoding: at this size one takes up to 0.95 GB."""
+"""Images with more pixels are refused before decoding; one of this size takes up to 0.95 GB."""
 
 _TO_EIGHT_BITS = [round(value / 257) for value in range(65536)]
 
@@ -43,23 +43,23 @@ def no_images_error(inputs: Iterable[str | Path], recursive: bool) -> UnpromptEr
 def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> Iterator[Path]:
     """Yield the image paths of files, folders and glob patterns, each once, in a stable order.
 
-    A folder gives its files with an image suffix, sorted by name; ``recursive`` descends into
-    sub-folders at their place in that order, hidden ones and symbolic links excepted. A path that
-    does not exist, a pattern that matches no file and a folder that cannot be listed are yielded
-    as they are, so that the caller reports them in their place instead of losing them.
+    A folder gives its files with an image suffix, sorted by name. ``recursive`` adds sub-folders at
+    their place in that order, except hidden ones and symbolic links. A path that does not exist, a
+    pattern that matches no file and a folder that cannot be listed are yielded too, so that the
+    caller can report them.
 
-    Folders are walked as the paths are asked for, and memory does not grow with the number of
-    images in them. What is named outright, or matched by a pattern, is held.
+    Folders are read lazily, so memory does not grow with the number of images in them. Paths that
+    are named themselves or matched by a pattern are held in memory.
     """
     named: set[Path] = set()
     walked: set[Path] = set()
     for item in inputs:
         path = Path(item)
-        if is_folder := _kind(path) == S_IFDIR:
+        if is_folder := _file_type(path) == S_IFDIR:
             matches: Iterable[Path] = _walk(path, recursive)
-        elif not _kind(path) and glob.has_magic(str(item)):
+        elif not _file_type(path) and glob.has_magic(str(item)):
             files = map(Path, glob.iglob(str(item), recursive=True))  # noqa: PTH207
-            matches = sorted(file for file in files if _kind(file) == S_IFREG) or [path]
+            matches = sorted(file for file in files if _file_type(file) == S_IFREG) or [path]
         else:
             matches = [path]
         for match in matches:
@@ -72,27 +72,27 @@ def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> Iterat
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the images of a folder in the order of their names, those of sub-folders in place."""
+    """Yield the images of a folder and its sub-folders in the order of their names."""
     levels = [(folder, _names(folder, recursive))]
     while levels:
         folder, names = levels[-1]
         try:
             name = next(names, None)
-        except OSError:  # which opening it will meet too, and tell
+        except OSError:  # opening the folder will report it
             yield folder
             name = None
         if name is None:
             levels.pop()
             continue
         path = folder / name
-        if name.lower().endswith(_SUFFIXES) and not (recursive and _kind(path) == S_IFDIR):
+        if name.lower().endswith(_SUFFIXES) and not (recursive and _file_type(path) == S_IFDIR):
             yield path
         else:
             levels.append((path, _names(path, recursive)))
 
 
 def _names(folder: Path, recursive: bool) -> Iterator[str]:
-    """Yield the names of a folder's images, and of its sub-folders if ``recursive``, sorted."""
+    """Yield the sorted names of a folder's images, and of its sub-folders if ``recursive``."""
     after = ""
     while names := _names_after(after, folder, recursive):
         yield from names
@@ -102,7 +102,7 @@ def _names(folder: Path, recursive: bool) -> Iterator[str]:
 
 
 def _names_after(after: str, folder: Path, recursive: bool) -> list[str]:
-    """The next `_HELD_NAMES` names of a folder in their order."""
+    """The next `_HELD_NAMES` names of a folder after ``after``, sorted."""
     names: list[str] = []
     last = None
     with os.scandir(folder) as entries:
@@ -124,20 +124,20 @@ def _counts(entry: os.DirEntry[str], recursive: bool) -> bool:
         return False
     if entry.name.lower().endswith(_SUFFIXES):
         if entry.is_symlink():
-            return _kind(Path(entry.path)) == S_IFREG
+            return _file_type(Path(entry.path)) == S_IFREG
         if entry.is_file():
             return True
     return recursive and entry.is_dir(follow_symlinks=False)
 
 
 def _is_from(path: Path, walked: Container[Path], recursive: bool) -> bool:
-    """Whether an image is one of those that a walk of one of these folders has come by."""
+    """Whether an image has already been yielded from one of the walked folders."""
     between = [path]
     for parent in path.parents if recursive else [path.parent]:
         if parent in walked:
             return (
                 path.name.lower().endswith(_SUFFIXES)
-                and _kind(path) == S_IFREG
+                and _file_type(path) == S_IFREG
                 and not any(part.name.startswith(".") for part in between)
                 and not any(part.is_symlink() for part in between[1:])
             )
@@ -145,8 +145,8 @@ def _is_from(path: Path, walked: Container[Path], recursive: bool) -> bool:
     return False
 
 
-def _kind(path: Path) -> int:
-    """`S_IFDIR`, `S_IFREG`...; 0 where there is nothing, or where we may not look."""
+def _file_type(path: Path) -> int:
+    """`S_IFDIR`, `S_IFREG`, ...; 0 if there is nothing or it is not accessible."""
     try:
         return S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):
@@ -154,7 +154,7 @@ def _kind(path: Path) -> int:
 
 
 def why_no_image(folder: Path) -> str:
-    """Why a folder is no image, as errors tell it: one that was to be searched cannot be."""
+    """The reason for errors why a folder is no image: perhaps it could not be searched."""
     try:
         with os.scandir(folder):
             return "is a folder, not an image"
@@ -167,9 +167,8 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
 
     Args:
         source: path, encoded bytes, binary file object or PIL image.
-        at_least: where the format allows (JPEG), decode at the smallest scale whose shorter side
-            is still this many pixels. Faster; the result may be larger, never smaller than asked
-            unless the image is.
+        at_least: decode JPEG faster, at the smallest scale whose shorter side has at least this
+            many pixels. Other formats keep their size.
 
     Returns:
         An RGB image. 16-bit grey is scaled to 8 bits, CMYK and palettes are converted, and the
@@ -183,7 +182,7 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Kept by no name here, so that _to_rgb frees what it converts.
+            # Without a name here, so that _to_rgb can free the image that it converts.
             return _to_rgb(_sized(_open(source), name, at_least))
     except UnreadableImageError:
         raise
@@ -223,7 +222,7 @@ def _is_video(source: ImageSource) -> bool:
 
 
 def image_name(source: ImageSource) -> str:
-    """What to call an image in answers and errors: its path, or ``image`` where it has none."""
+    """The name of an image in answers and errors: its path, or ``image`` if it has none."""
     if isinstance(source, str | Path):
         return str(source)
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or "image")
@@ -245,7 +244,7 @@ def _open(source: ImageSource) -> Image.Image:
 
 
 def _sized(image: Image.Image, name: str, at_least: int | None) -> Image.Image:
-    """The image, still undecoded, if it is not too large; a JPEG set to decode smaller."""
+    """Check the size of an undecoded image, and set a JPEG to decode smaller."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(
@@ -259,7 +258,7 @@ def _sized(image: Image.Image, name: str, at_least: int | None) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert with as few copies as can be: at `MAX_PIXELS` each takes 0.4 GB."""
+    """Convert with as few copies as possible; at `MAX_PIXELS` each takes 0.4 GB."""
     image.seek(0)
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:

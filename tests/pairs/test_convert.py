@@ -333,7 +333,7 @@ def test_further_columns_are_held_or_named(table, tmp_path):
 def test_a_folder_with_something_in_it_is_not_overwritten(table, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputError, match="there and not empty"):
+    with pytest.raises(OutputError, match="exists and is not empty"):
         convert(table, tmp_path / "out", "imagefolder")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 

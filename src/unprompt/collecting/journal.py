@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unprompt.errors import OutputError, UnpromptError
-from unprompt.files import atomic_open
+from unprompt.files import write_json
 
 
 def to_line(entry: Mapping[str, Any]) -> bytes:
@@ -110,6 +110,4 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_open(path) as file:
-        json.dump(settings, file, indent=2, sort_keys=True)
-        file.write("\n")
+    write_json(path, dict(sorted(settings.items())))
