@@ -19,7 +19,7 @@ import img2dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.collecting.urls.web import bad_web, kind
-from unprompt.collecting.download import Options, download
+from unprompt.collecting.download import Options, download_list
 
 
 def main() -> None:
@@ -56,9 +56,9 @@ def main() -> None:
                 rows = [f"{web.url(n)}\tpicture {n}" for n in range(chosen.images)]
                 urls.write_text("\n".join(["url\tcaption", *rows]) + "\n", encoding="utf-8")
                 start = time.perf_counter()
-                first = download(urls, Path(folder) / "ours", options)
+                first = download_list(urls, Path(folder) / "ours", options)
                 ours.append(chosen.images / (time.perf_counter() - start))
-                second = download(urls, Path(folder) / "ours", options)
+                second = download_list(urls, Path(folder) / "ours", options)
                 at_first = sum(kind(n) in ("busy", "hang") for n in range(chosen.images))
                 recovered.append((second.arrived - first.arrived) / at_first)
         # Said at once, so that a run cut short leaves what it measured.

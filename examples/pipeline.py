@@ -29,7 +29,7 @@ def main() -> None:
     unprompt(f"compose -n 10000 --style sketch --seed 1 -o {DEMO}/composed.txt")
     keep_simple(DEMO / "composed.txt", DEMO / "scenes.txt")
     unprompt(f"dedup {DEMO}/scenes.txt -o {DEMO}/prompts.txt --threshold 0.99")
-    unprompt(f"generate {DEMO}/prompts.txt --backend sketch --size 160 -o {DEMO}/sketches")
+    unprompt(f"generate {DEMO}/prompts.txt --backend sketch --image-size 160 -o {DEMO}/sketches")
     unprompt(f"split {DEMO}/sketches/pairs.parquet -o {DEMO}/split.parquet --val 0.1 --test 0.15")
     unprompt("train recipes/sketches.yaml")
     model = DEMO / "run" / "model"

@@ -1,5 +1,6 @@
 """What importing costs, and what the light install can do."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,19 @@ def test_import_loads_nothing() -> None:
     loaded = set(run(script).split())
     assert "numpy" not in loaded
     assert "PIL" not in loaded
+
+
+def test_the_imports_for_type_checkers_agree_with_the_table() -> None:
+    source = Path(unprompt.__file__).read_text("utf-8")
+    typed = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("unprompt."):
+            module = str(node.module).removeprefix("unprompt.")
+            for alias in node.names:
+                public = alias.asname or alias.name
+                typed[public] = module if public == alias.name else f"{module}:{alias.name}"
+    assert typed == unprompt._HOMES
+    assert sorted(unprompt.__all__) == unprompt.__all__
 
 
 @pytest.mark.parametrize("name", unprompt.__all__)

@@ -90,7 +90,7 @@ def test_dedup(table, no_prompts, tmp_path):
 
 
 def test_generate(table, no_prompts, tmp_path):
-    sketch = ("--backend", "sketch", "--size", "32")
+    sketch = ("--backend", "sketch", "--image-size", "32")
     call("generate", table, "-o", tmp_path / "images", *sketch)
     assert load(tmp_path / "images").prompts == PROMPTS
     refuses("generate", no_prompts, "-o", tmp_path / "none", *sketch)
@@ -119,8 +119,8 @@ def test_train_a_decoder(table, no_prompts, tmp_path):
     refuses("train", tmp_path / "recipe.yaml", *again)
 
 
-def test_compose_against(table, no_prompts, tmp_path):
-    done = call("compose", "-n", "3", "-o", tmp_path / "new.txt", "--against", table)
+def test_compose_beside(table, no_prompts, tmp_path):
+    done = call("compose", "-n", "3", "-o", tmp_path / "new.txt", "--beside", table)
     row = next(line for line in done.stdout.splitlines() if line.startswith(str(table)))
     assert row.split()[1] == str(len(PROMPTS))
-    refuses("compose", "-n", "3", "-o", tmp_path / "new.txt", "--against", no_prompts)
+    refuses("compose", "-n", "3", "-o", tmp_path / "new.txt", "--beside", no_prompts)

@@ -17,7 +17,7 @@ pytest.importorskip("img2dataset", reason="the extra [data] is not installed")
 
 from tests.collecting.urls.web import AT_FIRST, NEVER, BadWeb, bad_web, kind
 from unprompt.cli import app
-from unprompt.collecting.download import Options, download, is_passing
+from unprompt.collecting.download import Options, download_list, is_passing
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import load
 from unprompt.pairs.validation import validate
@@ -105,7 +105,7 @@ def test_reasons(reason: str, passing: bool) -> None:
 def test_the_guard_stands_in_every_process(tmp_path: Path) -> None:
     with bad_web(1.0) as web:
         urls = _few(tmp_path / "urls.tsv", web, range(4))
-        result = download(
+        result = download_list(
             urls, tmp_path / "out", replace(SMALL, allow_private=False, processes=2, shard_size=2)
         )
         assert result.failures == {"<urlopen error refused: 127.0.0.1 has no public address>": 4}
@@ -135,7 +135,7 @@ import multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import img2dataset.main
 from unprompt.collecting import download as module
-from unprompt.collecting.download import Options, download
+from unprompt.collecting.download import Options, download_list
 
 urls, folder, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 options = Options(
@@ -153,7 +153,7 @@ for _ in range(kills):
     child = os.fork()
     if child == 0:
         os.setsid()
-        download(urls, folder, options)
+        download_list(urls, folder, options)
         os._exit(0)
     while whole() == before and os.waitpid(child, os.WNOHANG) == (0, 0):
         time.sleep(0.001)
@@ -165,7 +165,7 @@ for _ in range(kills):
     halfway += not (folder / "round-0" / "complete").exists()
 print(halfway)
 for _ in range(4):
-    result = download(urls, folder, options)
+    result = download_list(urls, folder, options)
 """
 
 
@@ -236,12 +236,12 @@ def test_tar_shards_and_what_becomes_of_each_kind(in_process: None, tmp_path: Pa
     options = replace(SMALL, output_format="webdataset", encode_format="png")
     with bad_web(1.0) as web:
         urls = _few(tmp_path / "urls.tsv", web, numbers)
-        first = download(urls, tmp_path / "out", options)
+        first = download_list(urls, tmp_path / "out", options)
         asked = web.asked.copy()
-        second = download(urls, tmp_path / "out", options)
+        second = download_list(urls, tmp_path / "out", options)
         # Only the failures that may pass are asked for again: 429 and 500.
         assert web.asked - asked == Counter({"/7.jpg": 1, "/37.jpg": 1})
-        third = download(urls, tmp_path / "out", options)
+        third = download_list(urls, tmp_path / "out", options)
     assert (first.listed, first.tried, first.arrived, first.passing) == (14, 14, 6, 2)
     assert (second.tried, second.arrived, second.passing) == (2, 7, 1)
     assert (third.tried, third.arrived) == (1, 7)
@@ -258,13 +258,13 @@ def test_tar_shards_and_what_becomes_of_each_kind(in_process: None, tmp_path: Pa
     assert "may arrive" not in str(replace(first, passing=0))
 
     with pytest.raises(UnpromptError, match="image_size: 16 there, 64 now"):
-        download(urls, tmp_path / "out", replace(options, image_size=64))
+        download_list(urls, tmp_path / "out", replace(options, image_size=64))
 
 
 def test_addresses_that_are_not_public_are_refused(in_process: None, tmp_path: Path) -> None:
     with bad_web(1.0) as web:
         urls = _few(tmp_path / "urls.tsv", web, range(5))
-        result = download(urls, tmp_path / "out", replace(SMALL, allow_private=False))
+        result = download_list(urls, tmp_path / "out", replace(SMALL, allow_private=False))
         assert result.failures == {"<urlopen error refused: 127.0.0.1 has no public address>": 5}
         assert result.passing == 0
         assert not web.asked
@@ -278,7 +278,7 @@ def test_what_a_killed_run_left_of_a_shard_is_removed(in_process: None, tmp_path
     (images / "_tmp").mkdir()
     with bad_web(1.0) as web:
         urls = _few(tmp_path / "urls.tsv", web, [0, 1, 3])
-        result = download(urls, tmp_path / "out", replace(SMALL, shard_size=2))
+        result = download_list(urls, tmp_path / "out", replace(SMALL, shard_size=2))
     assert result.arrived == 2
     names = {path.name for path in images.rglob("*.jpg")}
     assert names == {"000000.jpg", "000001.jpg"}
@@ -311,6 +311,7 @@ def test_the_verb_lists_presets_and_refuses_half_a_call(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "591,753 pairs" in shown.stdout
     assert run(app, ["download"]).exit_code == 2
-    assert run(app, ["download", "urls.csv", "-o", "x", "--urls", "list"]).exit_code == 2
+    no_preset = run(app, ["download", "urls.csv", "-o", "x", "--urls", "list"])
+    assert "--urls needs a preset" in str(no_preset.exception)
     by_hand = run(app, ["download", "cc3m", "-o", folder])
     assert "unprompt download cc3m --urls" in str(by_hand.exception)

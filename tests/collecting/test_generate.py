@@ -191,7 +191,7 @@ def test_killed_at_random_it_ends_as_if_never_stopped(
         str(prompts),
         "--backend",
         "sketch",
-        "--size",
+        "--image-size",
         "32",
         "--images-per-prompt",
         "2",
@@ -278,13 +278,13 @@ def test_the_verb(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red cat\na blue dog\n", encoding="utf-8")
     call = [UNPROMPT, "generate", str(prompts), "-o", str(tmp_path / "x"), "--backend", "sketch"]
-    done = subprocess.run([*call, "--size", "32"], capture_output=True, text=True)
+    done = subprocess.run([*call, "--image-size", "32"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "2 images, 2 of them made now" in done.stderr
     wrong = subprocess.run([*call, "--backend", "camera"], capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert "unknown backend 'camera'" in wrong.stderr
+    assert "'camera' is not one of" in wrong.stderr
 
 
 @pytest.mark.parametrize("shard_size", [None, 2])

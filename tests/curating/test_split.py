@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.curating.dedup import twin
 from unprompt.curating.split import GroupSplit, split_by_group
-from unprompt.errors import TableError, UnpromptError
-from unprompt.pairs.table import Pair, PairsTable
+from unprompt.errors import UnpromptError
+from unprompt.pairs.table import Pair, PairsTable, save
 
 
 def table_of(
@@ -146,9 +146,16 @@ def test_what_cannot_be_split_is_refused():
         split_by_group(table_of(np.ones((50, 4))))
     with pytest.raises(UnpromptError, match="too few or too large"):
         split_by_group(table_of(np.eye(3)), test=0.0, folds=4)
-    bare = PairsTable.from_pairs([Pair("a", "a.png", "a")], "images")
-    with pytest.raises(TableError, match="unprompt encode"):
-        split_by_group(bare)
+
+
+def test_a_table_without_embeddings_is_encoded_and_may_be_a_path(tmp_path):
+    pairs = [Pair(name, f"{name}.png", f"{name} dog on a {name} hill") for name in "abcdefgh"]
+    bare = PairsTable.from_pairs(pairs, tmp_path)
+    save(bare, tmp_path / "bare.parquet")
+    found = split_by_group(tmp_path / "bare.parquet", 0.2, 0.2, 0.999).table
+    assert found.has("embedding")
+    assert found.column("split") == split_by_group(bare, 0.2, 0.2, 0.999).table.column("split")
+    assert {*found.column("split")} == {"train", "val", "test"}
 
 
 def test_the_real_pairs_split_without_leakage(shared, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,16 +21,12 @@ class MatchFormat(StrEnum):
 
     text = "text"
     json = "json"
+    csv = "csv"
 
 
 @bank.command()
 def build(
-    prompts: Annotated[
-        Path,
-        typer.Argument(
-            help="Prompts: a text file, one a line, or a pairs table.", metavar="PROMPTS"
-        ),
-    ],
+    prompts: options.Prompts,
     output: options.Output,
     index: options.IndexOption = options.Index.flat,
     encoder: options.Encoder = options.ENCODER,
@@ -68,10 +62,11 @@ def search(
     query: Annotated[str, typer.Argument(help="Text, or an image file.", metavar="TEXT|IMAGE")],
     top_k: options.TopK = 5,
     model: Annotated[
-        str, typer.Option(help="The embedder, for an image.", metavar="MODEL")
+        str, typer.Option(help="builtin, a model's folder or a hub id.", metavar="MODEL")
     ] = "builtin",
     probes: Annotated[int, typer.Option(min=1, help="Cells of an sq8 or pq index to search.")] = 32,
-    form: Annotated[MatchFormat, typer.Option("--format", help="Format.")] = MatchFormat.text,
+    output: options.OptionalOutput = None,
+    form: Annotated[MatchFormat | None, options.format_option()] = None,
 ) -> None:
     """Find the prompts of a bank that are nearest to a text or to an image.
 
@@ -83,9 +78,6 @@ def search(
 
       unprompt bank search builtin picture.png --top-k 10
     """
-    from unprompt.predicting.bank_search import search_bank
+    from unprompt.predicting.bank_search import search_bank, write_matches
 
-    for match in search_bank(folder, query, top_k, model, probes):
-        line = {"prompt": match.prompt, "cosine": round(match.cosine, 4)}
-        as_json = form is MatchFormat.json
-        typer.echo(json.dumps(line) if as_json else f"{match.cosine:.3f}  {match.prompt}")
+    write_matches(search_bank(folder, query, top_k, model, probes), output, form)

@@ -1,4 +1,4 @@
-"""Verbs that clean pairs, divide them, and carry them from format to format."""
+"""The verbs that curate pairs: filter, encode, dedup, split and convert."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def filter_table(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The table to write.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Report alone; write nothing.")] = False,
+    dry_run: options.DryRun = False,
     min_words: Annotated[int | None, typer.Option(min=0, help="Least words.")] = None,
     max_words: Annotated[int | None, typer.Option(min=0, help="Most words.")] = None,
     min_chars: Annotated[int | None, typer.Option(min=0, help="Least characters.")] = None,
@@ -72,24 +72,28 @@ def filter_table(
     max_aspect: Annotated[
         float | None, typer.Option(help="Most that the longer side may be of the shorter.")
     ] = None,
-    images: Annotated[
+    check_images: Annotated[
         bool,
-        typer.Option("--images", help="Decode images; drop broken ones and those of one colour."),
+        typer.Option(
+            "--check-images", help="Decode the images; drop broken ones and those of one colour."
+        ),
     ] = False,
     keep_blank: Annotated[
         bool, typer.Option("--keep-blank", help="Keep prompts that are empty, NULL or NaN.")
     ] = False,
 ) -> None:
-    """Drop pairs that are not worth training on; tell how many each filter dropped, and which.
+    """Drop pairs that are not worth training on; report what each rule dropped.
 
-    Examples:
+    [bold]Examples[/bold]
+
       unprompt filter pairs.parquet -o clean.parquet --min-words 3 --max-tokens 77
-      unprompt filter pairs.parquet --dry-run --language en --images --min-side 256
+
+      unprompt filter pairs.parquet --dry-run --language en --check-images --min-side 256
     """
     from unprompt.curating.filter import NSFW_WORDS, Rules, filter_pairs
 
     if output is None and not dry_run:
-        raise typer.BadParameter("name the table to write, or ask for --dry-run", param_hint="-o")
+        raise typer.BadParameter("name the table to write, or use --dry-run", param_hint="-o")
     rules = Rules(
         blank=not keep_blank,
         min_words=min_words,
@@ -104,32 +108,25 @@ def filter_table(
         nsfw_words=NSFW_WORDS if nsfw else (),
         min_side=min_side,
         max_aspect=max_aspect,
-        images=images,
+        images=check_images,
     )
     report = filter_pairs(table, None if dry_run else output, rules)
     typer.echo(str(report), err=True)
 
 
 def encode(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A pairs table, or text, one prompt a line.", metavar="TABLE|TXT"),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="The pairs table (.parquet) with its column embedding, or an array (.npy).",
-        ),
-    ],
+    source: options.Prompts,
+    output: options.Output,
     encoder: options.Encoder = options.ENCODER,
     backend: Annotated[
         Backend, typer.Option(help="onnx needs no torch; auto takes the fastest that is installed.")
     ] = Backend.auto,
     precision: options.PrecisionOption = options.Precision.auto,
 ) -> None:
-    """Encode prompts as embeddings; the same command again continues where it stopped.
+    """Encode prompts as embeddings.
+
+    The output is the pairs table with its column embedding (.parquet), or an array (.npy). The same
+    command again continues where it stopped.
 
     Use --precision fp32 if scores that you compute from the embeddings must be the same on every
     machine.
@@ -149,15 +146,11 @@ def encode(
 
 
 def dedup(
-    source: Annotated[
-        Path, typer.Argument(help="A pairs table, or a text file of prompts.", metavar="TABLE|TXT")
-    ],
+    source: options.Prompts,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="What is kept: a table, or a text file.")
+        Path | None, typer.Option("-o", "--output", help="File to write: a table, or a text file.")
     ] = None,
-    threshold: Annotated[
-        float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
-    ] = 0.9,
+    threshold: options.Threshold = 0.9,
     keep: Annotated[
         Keep, typer.Option(help="Which one stays; central has the most near-duplicates.")
     ] = Keep.first,
@@ -174,21 +167,23 @@ def dedup(
     mark: Annotated[
         bool, typer.Option("--mark", help="Keep every row; only set the column group.")
     ] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="An HTML page to choose the threshold by.")
-    ] = None,
+    report: options.Report = None,
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Faiss IVF, for 5 million rows and more.")
     ] = False,
     encoder: options.Encoder = options.ENCODER,
     device: options.Device = "auto",
 ) -> None:
-    """Remove near-duplicates, exactly: one of each is kept, by a stated rule.
+    """Remove near-duplicate prompts: of each group one is kept.
 
-    Examples:
+    [bold]Examples[/bold]
+
       unprompt dedup pairs.parquet -o distinct.parquet --threshold 0.9
+
       unprompt dedup prompts.txt -o distinct.txt --keep longest --report near.html
+
       unprompt dedup train.parquet --against test.parquet --threshold 0.7 -o clean.parquet
+
       unprompt dedup pairs.parquet --images --distance 6 -o distinct.parquet
     """
     from unprompt.curating.dedup.dedup_file import dedup_file
@@ -208,37 +203,35 @@ def dedup(
     )
     typer.echo(str(done), err=True)
     for line in done.failed:
-        typer.echo(f"unprompt: {line}", err=True)
+        options.note(line)
     if done.failed:
         raise typer.Exit(1)
 
 
 def split(
     table: options.Table,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
+    output: options.Output,
     val: Annotated[float, typer.Option(help="Share of the rows for val.")] = 0.05,
     test: Annotated[float, typer.Option(help="Share of the rows for test.")] = 0.05,
-    threshold: Annotated[
-        float, typer.Option(help="Cosine from which two prompts are of one group.")
-    ] = 0.7,
+    threshold: options.Threshold = 0.7,
     seed: options.Seed = 0,
     folds: Annotated[
         int | None, typer.Option(help="Cross-validation folds; val is then fold 0.")
     ] = None,
     encoder: options.Encoder = options.ENCODER,
 ) -> None:
-    """Split a table so that near-duplicate prompts are never on both sides; report what leaks.
+    """Split a table into train, val and test; near-duplicate prompts stay together.
 
-    Examples:
+    [bold]Examples[/bold]
+
       unprompt split pairs.parquet -o split.parquet --val 0.1 --test 0.1
+
       unprompt split pairs.parquet -o folds.parquet --folds 5 --seed 1
     """
-    from unprompt.curating.encode_file import with_embeddings
     from unprompt.curating.split import split_by_group
-    from unprompt.pairs.table import load, save
+    from unprompt.pairs.table import save
 
-    pairs = with_embeddings(load(table), encoder)
-    done = split_by_group(pairs, val, test, threshold, seed, folds)
+    done = split_by_group(table, val, test, threshold, seed, folds, encoder=encoder)
     save(done.table, output)
     typer.echo(str(done), err=True)
 
@@ -255,12 +248,16 @@ def convert(
         typer.Option("--from", help="Format to read.", show_default="recognised"),
     ] = None,
 ) -> None:
-    """Carry pairs from one format to another; name what the other cannot hold.
+    """Convert pairs from one format to another; name what the other cannot hold.
 
-    Examples:
+    [bold]Examples[/bold]
+
       unprompt convert pairs.parquet train.csv
+
       unprompt convert pairs.parquet shards --to webdataset
+
       unprompt convert diffusiondb/metadata.parquet pairs.parquet
+
       unprompt convert predicted.parquet submission.csv
     """
     from unprompt.pairs.convert import convert as run
@@ -268,6 +265,6 @@ def convert(
     done = run(source, target, to, source_format)
     typer.echo(str(done), err=True)
     for line in done.failed:
-        typer.echo(f"unprompt: {line}", err=True)
+        options.note(line)
     if done.failed:
         raise typer.Exit(1)

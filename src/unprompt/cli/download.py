@@ -1,59 +1,116 @@
-"""The verb that downloads the images of URL lists."""
+"""The verb that downloads the images of data sets and URL lists."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unprompt.cli import options
+
+
+class ResizeMode(StrEnum):
+    """How images are brought to their size."""
+
+    keep_ratio = "keep_ratio"
+    keep_ratio_largest = "keep_ratio_largest"
+    center_crop = "center_crop"
+    border = "border"
+    no = "no"
+
+
+class Storage(StrEnum):
+    """How images are stored."""
+
+    files = "files"
+    webdataset = "webdataset"
+
+
+class ImageFormat(StrEnum):
+    """Format of the images."""
+
+    jpg = "jpg"
+    png = "png"
+    webp = "webp"
+
+
+class Distributor(StrEnum):
+    """What shares the work."""
+
+    multiprocessing = "multiprocessing"
+    pyspark = "pyspark"
+    ray = "ray"
+
+
+def _list_presets(asked: bool) -> None:
+    if asked:
+        from unprompt.collecting.urls.preset_list import load_presets, to_text
+
+        typer.echo(to_text(load_presets()))
+        raise typer.Exit
+
 
 def download(
     source: Annotated[
-        str | None, typer.Argument(help="A preset (see --list) or a list of URLs with captions.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder of images and pairs table.")
-    ] = None,
-    show: Annotated[bool, typer.Option("--list", help="Show the presets and do nothing.")] = False,
+        str,
+        typer.Argument(help="A preset (see --list), or a list of URLs with captions."),
+    ],
+    output: options.Output,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--list", help="Show the presets and exit.", callback=_list_presets, is_eager=True
+        ),
+    ] = False,
     urls: Annotated[
         Path | None,
-        typer.Option(help="The preset's list where it was fetched by hand: a file or a folder."),
+        typer.Option(help="The preset's list, if you fetched it by hand: a file or a folder."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many of the list.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only this many pairs, from the start of the list.")
+    ] = None,
     url_column: Annotated[
-        str | None, typer.Option(help="The list's column of URLs [default: url].")
+        str | None, typer.Option(help="The list's column of URLs.", show_default="url")
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="Its column of captions [default: caption].")
+        str | None, typer.Option(help="The list's column of captions.", show_default="caption")
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence noted in the table.")] = None,
-    image_size: Annotated[int, typer.Option(help="Side in pixels.")] = 512,
+    licence: Annotated[str | None, typer.Option(help="Licence to note in the table.")] = None,
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 512,
     resize_mode: Annotated[
-        str, typer.Option(help="keep_ratio, keep_ratio_largest, center_crop, border or no.")
-    ] = "keep_ratio",
-    output_format: Annotated[
-        str, typer.Option("--format", help="files, or webdataset for tar shards.")
-    ] = "files",
-    encode_format: Annotated[str, typer.Option(help="jpg, png or webp.")] = "jpg",
+        ResizeMode, typer.Option(help="How images are brought to that size.")
+    ] = ResizeMode.keep_ratio,
+    image_format: Annotated[ImageFormat, typer.Option(help="Format of the images.")] = (
+        ImageFormat.jpg
+    ),
+    storage: Annotated[
+        Storage, typer.Option(help="Single files, or tar shards of WebDataset.")
+    ] = Storage.files,
+    shard_size: Annotated[int, typer.Option(min=2, help="Images in a tar shard.")] = 1000,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 4,
-    threads: Annotated[int, typer.Option(min=1, help="Downloads at once in each.")] = 64,
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds without an answer.")] = 10,
-    shard_size: Annotated[int, typer.Option(min=2, help="Pairs in a shard.")] = 1000,
+    threads: Annotated[int, typer.Option(min=1, help="Downloads at once in each process.")] = 64,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for an answer.")] = 10,
     distributor: Annotated[
-        str, typer.Option(help="multiprocessing, pyspark or ray.")
-    ] = "multiprocessing",
+        Distributor, typer.Option(help="What shares the work.")
+    ] = Distributor.multiprocessing,
     wandb: Annotated[bool, typer.Option("--wandb", help="Report to Weights & Biases.")] = False,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let URLs lead to addresses not public.")
+        bool,
+        typer.Option("--allow-private", help="Allow URLs that lead to private addresses."),
     ] = False,
 ) -> None:
-    """Fetch the images of a URL list; again, it finishes and retries what failed in passing.
+    """Download the images of a data set or of a URL list, with their pairs table.
 
-    Examples:
+    The same command again finishes what is missing, and tries again what failed for a passing
+    reason.
+
+    [bold]Examples[/bold]
+
       unprompt download --list
 
-      unprompt download urls.tsv -o pairs --processes 8 --format webdataset
+      unprompt download urls.csv -o pairs --storage webdataset
 
       unprompt download mscoco -o coco --limit 100000
 
@@ -62,21 +119,13 @@ def download(
       unprompt download diffusiondb -o diffusiondb --limit 20000
     """
     from unprompt.collecting.download import Options
-    from unprompt.collecting.download import download as run
-    from unprompt.collecting.urls.diffusiondb_parts import download_parts
-    from unprompt.collecting.urls.preset_list import fetch_list, load_presets, to_text
+    from unprompt.collecting.download_dataset import download as run
 
-    presets = load_presets()
-    if show:
-        typer.echo(to_text(presets))
-        return
-    if source is None or output is None:
-        raise typer.BadParameter("name a preset or a list of URLs, and a folder with -o")
-    options = Options(
+    how = Options(
         image_size,
         resize_mode,
-        output_format,
-        encode_format,
+        storage,
+        image_format,
         processes,
         threads,
         timeout,
@@ -85,32 +134,16 @@ def download(
         wandb,
         allow_private,
     )
-    preset = presets.get(source)
-    if urls is not None and preset is None:
-        raise typer.BadParameter(f"--urls needs a preset, and '{source}' is none; see --list")
-    if preset is not None and preset.format == "zip parts":
-        result = download_parts(preset, output, limit=limit)
-    else:
-        path = Path(source)
-        if preset is not None:
-            path = urls or fetch_list(preset, output)
-        result = run(
-            path,
-            output,
-            options,
-            url_columns=_names(url_column, preset.url_columns if preset else ("url",)),
-            caption_columns=_names(
-                caption_column, preset.caption_columns if preset else ("caption",)
-            ),
-            header=preset.header if preset else (),
-            source=source if preset else None,
-            licence=licence or (preset.licence if preset else None),
-            limit=limit,
-        )
+    result = run(
+        source,
+        output,
+        how,
+        limit=limit,
+        urls=urls,
+        url_column=url_column,
+        caption_column=caption_column,
+        licence=licence,
+    )
     typer.echo(str(result), err=True)
     if result.arrived < result.listed:
         raise typer.Exit(1)
-
-
-def _names(stated: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    return known if stated is None else (stated,)

@@ -34,9 +34,7 @@ def evaluate(
     ] = None,
     output: options.OptionalOutput = None,
     form: Annotated[EvaluationFormat | None, options.format_option()] = None,
-    split: Annotated[options.Split | None, options.split_option("Split to measure on.")] = (
-        options.Split.test
-    ),
+    split: options.SplitOption = options.Split.test,
     baselines: Annotated[
         bool,
         typer.Option("--baselines", help="Also measure what the training split alone predicts."),
@@ -120,9 +118,7 @@ def calibrate(
             show_default="MODEL itself is changed",
         ),
     ] = None,
-    split: Annotated[options.Split | None, options.split_option("Split to measure on.")] = (
-        options.Split.val
-    ),
+    split: options.SplitOption = options.Split.val,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     device: options.Device = "auto",
 ) -> None:

@@ -2,67 +2,130 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
+from unprompt.cli import options
+
+
+class Backend(StrEnum):
+    """What makes the images."""
+
+    diffusers = "diffusers"
+    sketch = "sketch"
+
+
+class ImageFormat(StrEnum):
+    """Format of the images."""
+
+    png = "png"
+    webp = "webp"
+    jpeg = "jpeg"
+
+
+class Sampler(StrEnum):
+    """How the pipeline samples."""
+
+    dpm = "dpm++"
+    default = "default"
+
+
+class DiffusionPrecision(StrEnum):
+    """Number format of the pipeline's computation."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Attention(StrEnum):
+    """Implementation of attention."""
+
+    sdpa = "sdpa"
+    xformers = "xformers"
+
 
 def generate(
-    prompts: Annotated[Path, typer.Argument(help="Prompts, one a line.", metavar="PROMPTS")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the images and their pairs table.")
-    ],
+    prompts: options.Prompts,
+    output: options.Output,
     backend: Annotated[
-        str,
-        typer.Option(help="diffusers, or sketch: drawings that stand in for a generator's images."),
-    ] = "diffusers",
-    model: Annotated[
+        Backend,
+        typer.Option(help="sketch draws simple scenes that stand in for a generator's images."),
+    ] = Backend.diffusers,
+    pipeline: Annotated[
         str | None,
-        typer.Option(help="Text-to-image pipeline, hub id or folder [default: SD 2 base]."),
+        typer.Option(
+            help="Text-to-image pipeline: hub id or folder.",
+            show_default="Stable Diffusion 2 base",
+            metavar="MODEL",
+        ),
     ] = None,
-    size: Annotated[
+    image_size: Annotated[
         int | None,
-        typer.Option(help="Side of the images in pixels [default: the model's own; sketch: 128]."),
+        typer.Option(
+            min=1,
+            help="Side of the images in pixels.",
+            show_default="the pipeline's own; sketch: 128",
+        ),
     ] = None,
     images_per_prompt: Annotated[
         int, typer.Option(min=1, help="Images of each prompt, each with its own seed.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Another seed gives other images.")] = 0,
-    image_format: Annotated[str, typer.Option("--format", help="png, webp or jpeg.")] = "png",
+    seed: options.Seed = 0,
+    image_format: Annotated[ImageFormat, typer.Option(help="Format of the images.")] = (
+        ImageFormat.png
+    ),
     shard_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images in a tar shard of WebDataset [default: single files]."),
+        typer.Option(min=1, help="Images in a tar shard.", show_default="no shards"),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 switches it off.")] = 7.5,
-    negative_prompt: Annotated[str | None, typer.Option(help="What is to be avoided.")] = None,
-    sampler: Annotated[str, typer.Option(help="dpm++, or default: the pipeline's own.")] = "dpm++",
-    precision: Annotated[str, typer.Option(help="auto, fp16, bf16 or fp32.")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa or xformers.")] = "sdpa",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 25,
+    guidance: Annotated[
+        float, typer.Option(help="Weight of the prompt; 1 switches guidance off.")
+    ] = 7.5,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
+    sampler: Annotated[Sampler, typer.Option(help="default is the pipeline's own.")] = Sampler.dpm,
+    precision: Annotated[
+        DiffusionPrecision, typer.Option(help="auto is fp16 on a GPU and fp32 elsewhere.")
+    ] = DiffusionPrecision.auto,
+    attention: Annotated[
+        Attention, typer.Option(help="Implementation of attention.")
+    ] = Attention.sdpa,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images at a time [default: what fits].")
+        int | None, typer.Option(min=1, help="Images in a batch.", show_default="what fits")
     ] = None,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the denoiser: for many images.")
     ] = False,
-    channels_last: Annotated[bool, typer.Option(help="Lay memory out for tensor cores.")] = True,
-    vae_slicing: Annotated[bool, typer.Option(help="Decode one image at a time.")] = False,
-    vae_tiling: Annotated[bool, typer.Option(help="Decode in tiles, for large images.")] = False,
-    safety_checker: Annotated[bool, typer.Option(help="Fail images that it flags.")] = False,
-    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu…")] = None,
+    channels_last: Annotated[
+        bool, typer.Option(help="Order memory as tensor cores read it.")
+    ] = True,
+    vae_slicing: Annotated[
+        bool, typer.Option("--vae-slicing", help="Decode one image at a time.")
+    ] = False,
+    vae_tiling: Annotated[
+        bool, typer.Option("--vae-tiling", help="Decode in tiles, for large images.")
+    ] = False,
+    safety_checker: Annotated[
+        bool, typer.Option("--safety-checker", help="Fail images that the pipeline flags.")
+    ] = False,
+    device: options.Device = "auto",
 ) -> None:
-    """Make images of prompts, with a pairs table; the same command again finishes what is missing.
+    """Make images of prompts, with their pairs table.
 
-    Several GPUs share the work under accelerate launch or torchrun.
+    The same command again finishes what is missing. Several GPUs share the work under accelerate
+    launch or torchrun.
 
-    Examples:
-      unprompt generate prompts.txt -o pairs --model stabilityai/stable-diffusion-2-base
+    [bold]Examples[/bold]
 
-      unprompt generate prompts.txt -o turbo --model stabilityai/sd-turbo --steps 1 --guidance 0
+      unprompt generate prompts.txt -o pairs --pipeline stabilityai/stable-diffusion-2-base
 
-      unprompt generate scenes.txt -o sketches --backend sketch --size 64 --images-per-prompt 4
+      unprompt generate prompts.txt -o turbo --pipeline stabilityai/sd-turbo --steps 1 --guidance 0
+
+      unprompt generate scenes.txt -o sketches --backend sketch --image-size 64
 
       torchrun --nproc-per-node 8 $(which unprompt) generate prompts.txt -o pairs
     """
@@ -70,37 +133,35 @@ def generate(
     from unprompt.collecting.images.backends import make_backend
     from unprompt.pairs.prompt_file import prompts_of
 
-    options: dict[str, Any] = {}
-    if backend == "diffusers":
-        options = {
-            "steps": steps,
-            "guidance": guidance,
-            "negative_prompt": negative_prompt,
-            "sampler": sampler,
-            "precision": precision,
-            "attention": attention,
-            "batch_size": batch_size,
-            "compile": compile_,
-            "channels_last": channels_last,
-            "vae_slicing": vae_slicing,
-            "vae_tiling": vae_tiling,
-            "safety_checker": safety_checker,
-            "device": device,
-        }
-        if model is not None:
-            options["model"] = model
+    made = make_backend(
+        backend,
+        size=image_size,
+        model=pipeline,
+        steps=steps,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+        sampler=sampler,
+        precision=precision,
+        attention=attention,
+        batch_size=batch_size,
+        compile=compile_,
+        channels_last=channels_last,
+        vae_slicing=vae_slicing,
+        vae_tiling=vae_tiling,
+        safety_checker=safety_checker,
+        device=device,
+    )
     result = run(
         prompts_of(prompts),
         output,
-        make_backend(backend, size=size, **options),
+        made,
         images_per_prompt=images_per_prompt,
         seed=seed,
         format=image_format,
         shard_size=shard_size,
-        share=(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))),
     )
     typer.echo(str(result), err=True)
     for name, reason in result.failed.items():
-        typer.echo(f"unprompt: {name}: {reason}", err=True)
+        options.note(f"{name}: {reason}")
     if result.failed:
         raise typer.Exit(1)

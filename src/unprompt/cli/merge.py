@@ -73,12 +73,12 @@ def answers(
     output: options.Output,
     fit: Annotated[
         Path | None,
-        typer.Option(help="Fit the shares on this table; equal without it.", metavar="TABLE"),
+        typer.Option(
+            help="Fit the shares on this table, from which no model learned; equal without it.",
+            metavar="TABLE",
+        ),
     ] = None,
-    split: Annotated[
-        options.Split | None,
-        options.split_option("Split to fit on; no model may have learned from it."),
-    ] = options.Split.val,
+    split: options.SplitOption = options.Split.val,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     device: options.Device = "auto",
 ) -> None:

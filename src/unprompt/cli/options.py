@@ -79,19 +79,29 @@ def _none_for_all(value: Split | None) -> Split | None:
     return None if value is Split.all else value
 
 
-def split_option(help_: str) -> Any:
-    """The option ``--split``; the verb gets None for all rows."""
-    return typer.Option(help=f"{help_} all takes every row.", callback=_none_for_all)
-
-
 def note(line: str) -> None:
     """Print a line on standard error."""
     typer.echo(f"unprompt: {line}", err=True)
 
 
+SplitOption = Annotated[
+    Split | None,
+    typer.Option(help="Rows to use; all takes every row.", callback=_none_for_all),
+]
+Threshold = Annotated[
+    float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would be done.")]
 Table = Annotated[Path, typer.Argument(help="A pairs table.", metavar="TABLE")]
 Report = Annotated[
     Path | None, typer.Option(help="Also write this HTML page.", metavar="FILE.html")
+]
+Prompts = Annotated[
+    Path,
+    typer.Argument(
+        help="Prompts: a text file with one a line, or a table with a column of prompts.",
+        metavar="PROMPTS",
+    ),
 ]
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Search sub-folders too.")]
 Device = Annotated[
@@ -130,7 +140,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        help="builtin, a model's folder or a hub id; several models answer together.",
+        help="builtin, a model's folder or a hub id; may be repeated: models answer together.",
         show_default="builtin",
         metavar="MODEL",
     ),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unprompt.cli import options
 from unprompt.errors import need
 
 
@@ -36,12 +37,7 @@ def train(
             "--find-lr", help="Only try rising learning rates, draw the loss and suggest one."
         ),
     ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Only show the resolved recipe, parameter groups, steps and memory."
-        ),
-    ] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Train a model as a recipe says; the same command again goes on where a run was stopped.
 
@@ -96,7 +92,7 @@ def train(
 
 def export(
     model: Annotated[str, typer.Argument(help="A trained model's folder, or a hub repository.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: options.Output,
     prompts: Annotated[
         Path | None,
         typer.Option(help="Text file, one prompt a line: the bank that answers are taken from."),

@@ -39,16 +39,12 @@ Clip = Annotated[
         metavar="CLIP",
     ),
 ]
-Prompts = Annotated[
-    Path,
-    typer.Argument(help="Prompts: a text file, one a line, or a pairs table.", metavar="PROMPTS"),
-]
 
 
 @zero_shot.command()
 def head(
     clip: Clip,
-    prompts: Prompts,
+    prompts: options.Prompts,
     output: options.Output,
     head: Annotated[Head, typer.Option(help="Type of head.")] = Head.linear,
     hidden: Annotated[int, typer.Option(min=1, help="Width of an mlp's hidden layer.")] = 4096,
@@ -105,7 +101,7 @@ def head(
 @zero_shot.command()
 def knn(
     clip: Clip,
-    prompts: Prompts,
+    prompts: options.Prompts,
     output: options.Output,
     index: options.IndexOption = options.Index.flat,
     encoder: options.Encoder = options.ENCODER,

@@ -127,7 +127,7 @@ def is_passing(reason: str) -> bool:
     return _PASSING.search(reason) is not None
 
 
-def download(
+def download_list(
     url_list: str | Path,
     folder: str | Path,
     options: Options | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -139,7 +140,7 @@ def generate(
     seed: int = 0,
     format: str = "png",
     shard_size: int | None = None,
-    share: tuple[int, int] = (0, 1),
+    share: tuple[int, int] | None = None,
 ) -> Generation:
     """Make images of prompts and write them with a pairs table into a folder.
 
@@ -163,13 +164,16 @@ def generate(
             are made; by default single files under ``images/``. With shards, prompts can be added
             at the end of the list only.
         share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in its own process; the
-            last process to finish completes the table.
+            last process to finish completes the table. By default the environment variables
+            ``RANK`` and ``WORLD_SIZE`` decide, which torchrun sets.
 
     Raises:
         UnpromptError: no prompts, a number below 1, or the folder was made with other settings.
         OutputError: the folder cannot be written.
     """
     folder = Path(folder)
+    if share is None:
+        share = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if images_per_prompt < 1:
         raise UnpromptError(f"cannot make {images_per_prompt} images per prompt; ask for 1 or more")
     if format not in ("png", "webp", "jpeg"):

@@ -46,6 +46,16 @@ class Harvest:
     unreadable: tuple[tuple[str, str], ...] = ()
     resumed: int = 0
 
+    def __str__(self) -> str:
+        lines = [f"{self.pairs} pairs written"]
+        lines += [f"  {count:>8}  {name}" for name, count in self.generators.items()]
+        lines.append(
+            f"{self.duplicates} duplicates, {self.without_prompt} images without a prompt, "
+            f"{len(self.unreadable)} that could not be read"
+        )
+        lines += [f"  {file}: {reason}" for file, reason in self.unreadable]
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:

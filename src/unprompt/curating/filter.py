@@ -122,13 +122,15 @@ Filter = Callable[[PairsTable, np.ndarray, "pl.Series"], np.ndarray]
 bool of shape (n,)."""
 
 
-def filter_pairs(source: str | Path, output: str | Path | None, rules: Rules) -> FilterReport:
+def filter_pairs(
+    source: str | Path, output: str | Path | None = None, rules: Rules | None = None
+) -> FilterReport:
     """Copy the rows of a table that fulfil the rules, batch by batch.
 
     Args:
         source: a pairs table; a null prompt counts as blank.
         output: the table to write, or None to count only.
-        rules: the conditions.
+        rules: the conditions; by default only that the prompt is not blank.
 
     Raises:
         UnpromptError: a wrong rule, such as a broken regular expression.
@@ -136,7 +138,7 @@ def filter_pairs(source: str | Path, output: str | Path | None, rules: Rules) ->
         OutputError: the output cannot be written; an old file is intact.
         MissingExtraError: polars, or a package that a rule needs, is not installed.
     """
-    filters = make_filters(rules)
+    filters = make_filters(rules or Rules())
     report = FilterReport(dropped={name: Dropped() for name in filters})
     batches = stream(source, batch_size=BATCH_SIZE, blank_prompts=True)
     first = next(batches, None)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from unprompt.curating.dedup.exact_search import BLOCK_SIZE, exact_search
 from unprompt.curating.dedup.identical_prompts import fold
 from unprompt.curating.dedup.neighbour_pairs import check_threshold, components
+from unprompt.curating.encode_file import with_embeddings
 from unprompt.curating.leakage import SplitLeak, split_leaks
+from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import UnpromptError
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, as_table
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class GroupSplit:
 
 
 def split_by_group(
-    table: PairsTable,
+    table: PairsTable | str | Path,
     val: float = 0.05,
     test: float = 0.05,
     threshold: float = 0.7,
     seed: int = 0,
     folds: int | None = None,
     *,
+    encoder: str = DEFAULT_ENCODER,
     block_size: int = BLOCK_SIZE,
 ) -> GroupSplit:
     """Split a table so that near-duplicate prompts are never in two splits.
@@ -88,23 +92,26 @@ def split_by_group(
     fold if it has more than twice a fold's share, or more than half, of a source.
 
     Args:
-        table: a pairs table with embeddings.
+        table: a pairs table, or its path; missing embeddings are computed.
         val: share of the rows for val, from 0; val and test together are below 1.
         test: share of the rows for test.
         threshold: cosine from which two prompts belong to one group.
         seed: another seed gives another split.
         folds: number of cross-validation folds, at least 2; all rows outside test get a ``fold``,
             ``split`` is that of fold 0, and ``val`` is ignored.
+        encoder: encoder of missing embeddings.
         block_size: as in `deduplicate`.
 
     Raises:
-        TableError: the table has no embeddings, or one is zero or not finite.
+        TableError: an embedding is zero or not finite.
         UnpromptError: wrong shares, threshold or folds, or too few groups to fill a split.
     """
     check_threshold(threshold)
     _check_shares(val, test, folds)
+    table = as_table(table)
     if not len(table):
         raise UnpromptError(f"{table.name}: has no rows to split")
+    table = with_embeddings(table, encoder)
     embeddings, prompts = table.embeddings, table.prompts
     items = fold(embeddings, prompts, name=table.name)
     found = exact_search(items.vectors, threshold, block_size=block_size)

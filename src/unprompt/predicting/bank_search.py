@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
+from unprompt.files import format_of, output_stream
 from unprompt.images import IMAGE_SUFFIXES, open_rgb
 from unprompt.models.bank.bank import PROBES, Bank, Match
 from unprompt.predicting.loading import BUILTIN, folder_of, load_model
+
+FORMATS = ("text", "json", "csv")
 
 
 def search_bank(
@@ -40,6 +46,37 @@ def search_bank(
     if not isinstance(bank, Bank):
         bank = Bank.load(folder_of(bank), probes)
     return bank.search(_embedded(query, bank.encoder, model), top_k)[0]
+
+
+def write_matches(
+    matches: Iterable[Match], output: str | Path | None = None, form: str | None = None
+) -> None:
+    """Write the prompts that a search found, best first.
+
+    Args:
+        matches: of `search_bank`.
+        output: file to write, whole or not at all; standard output by default.
+        form: ``text``, ``json`` (one object a line) or ``csv``; by default what the suffix of
+            ``output`` says.
+
+    Raises:
+        OutputError: the file cannot be written.
+        UnpromptError: there is no such format.
+    """
+    form = format_of(output, form)
+    if form not in FORMATS:
+        raise UnpromptError(f"format '{form}': must be one of {', '.join(FORMATS)}")
+    with output_stream(output) as file:
+        if form == "csv":
+            rows = csv.writer(file)
+            rows.writerow(("prompt", "cosine"))
+            rows.writerows((match.prompt, round(match.cosine, 4)) for match in matches)
+            return
+        for match in matches:
+            line = f"{match.cosine:.3f}  {match.prompt}"
+            if form == "json":
+                line = json.dumps({"prompt": match.prompt, "cosine": round(match.cosine, 4)})
+            file.write(line + "\n")
 
 
 def _embedded(query: str | Path, encoder: str, model: str | Path) -> np.ndarray:

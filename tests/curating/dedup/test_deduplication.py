@@ -236,9 +236,13 @@ def test_wrong_calls_are_refused(tmp_path):
         deduplicate(np.eye(3), 0.9, prompts=["a", "b"])
     with pytest.raises(TableError, match="shape"):
         deduplicate(np.zeros(3), 0.9)
-    table = PairsTable.from_pairs([Pair("a", "a.png", "a")], tmp_path)
-    with pytest.raises(TableError, match="unprompt encode"):
-        deduplicate(table, 0.9)
+
+
+def test_a_table_without_embeddings_is_encoded(tmp_path):
+    prompts = ["a red fox in the snow", "a red fox in snow", "an empty harbour at night"]
+    pairs = [Pair(str(row), f"{row}.png", prompt) for row, prompt in enumerate(prompts)]
+    found = deduplicate(PairsTable.from_pairs(pairs, tmp_path), 0.9)
+    assert found.kept.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])

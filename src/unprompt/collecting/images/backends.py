@@ -11,12 +11,15 @@ from unprompt.errors import UnpromptError
 BACKENDS = ("diffusers", "sketch")
 
 
-def make_backend(name: str, *, size: int | None = None, **options: Any) -> Backend:
+def make_backend(
+    name: str, *, size: int | None = None, model: str | None = None, **options: Any
+) -> Backend:
     """A backend by name.
 
     Args:
         name: one of `BACKENDS`.
         size: side of the images in pixels; 128 for sketches, the model's own for diffusers.
+        model: the pipeline of diffusers, hub id or folder; Stable Diffusion 2 base by default.
         options: for diffusers, fields of `unprompt.collecting.images.diffusion.Diffusion`.
 
     Raises:
@@ -27,5 +30,7 @@ def make_backend(name: str, *, size: int | None = None, **options: Any) -> Backe
     if name == "diffusers":
         from unprompt.collecting.images.diffusion import Diffusion, DiffusionBackend
 
+        if model is not None:
+            options["model"] = model
         return DiffusionBackend.from_pretrained(Diffusion(size=size, **options))
     raise UnpromptError(f"unknown backend '{name}'; choose one of {', '.join(BACKENDS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from unprompt.curating.dedup.neighbour_pairs import (
     collect,
     components,
 )
+from unprompt.curating.encode_file import with_embeddings
+from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import UnpromptError
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, as_table
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class Deduplication:
 
 
 def deduplicate(
-    items: PairsTable | np.ndarray,
+    items: PairsTable | str | Path | np.ndarray,
     threshold: float = 0.9,
     keep: str = "first",
     *,
@@ -190,13 +193,15 @@ def deduplicate(
     max_pairs: int = MAX_PAIRS,
     device: str = "auto",
     approximate: bool = False,
+    encoder: str = DEFAULT_ENCODER,
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
 
     Block size, number of threads and device do not change a bit of the result.
 
     Args:
-        items: a pairs table with embeddings, or a float array of shape (n, dim), of any scale.
+        items: a pairs table or its path, whose missing embeddings are computed; or a float array
+            of shape (n, dim), of any scale.
         threshold: cosine from which two prompts are near-duplicates, above 0 and at most 1.
         keep: which near-duplicate is kept: the ``first`` in row order, the ``longest`` prompt, or
             the most ``central`` one, which has the most near-duplicate rows.
@@ -206,16 +211,18 @@ def deduplicate(
         device: ``cpu``, ``cuda``, or ``auto``: cuda if torch finds a GPU.
         approximate: search with Faiss IVF, for five million rows and more; it misses some pairs,
             and ``recall`` says how many.
+        encoder: encoder of missing embeddings.
 
     Raises:
-        TableError: the table has no embeddings, or one is zero or not finite.
+        TableError: an embedding is zero or not finite.
         UnpromptError: a wrong threshold or rule, or more than ``max_pairs`` pairs.
     """
     check_threshold(threshold)
     if keep not in KEEP_RULES:
         raise UnpromptError(f"keep must be one of {', '.join(KEEP_RULES)}, not '{keep}'")
     name = "embeddings"
-    if isinstance(items, PairsTable):
+    if not isinstance(items, np.ndarray):
+        items = with_embeddings(as_table(items), encoder)
         name, prompts, items = items.name, items.prompts, items.embeddings
     if keep == "longest" and prompts is None:
         raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
