@@ -65,7 +65,7 @@ UNKNOWABLE = re.compile(
 NO_PROMPT = re.compile(r"^Load|Math|GLSL|Sigmas|Note|Painter|Expression|Dialogue|^KlingVideoNode")
 OUTPUTS = re.compile(r"^Save|^Preview|VideoCombine")
 NO_IMAGE = re.compile(
-    r"SAM|Segment|Detect|Music|Speech|Voice|Audio|SFX|Sound|TextGenerate|Chat|Claude|Gemini(?:Node)"
+    r"RemoveBackground|SAM|Segment|Detect|Music|Speech|Voice|Audio|SFX|Sound|TextGenerate|Chat|Claude|Gemini(?:Node)"
 )
 
 
@@ -129,6 +129,13 @@ def prompt_of(graph: dict[str, Any], key: str) -> Reading | None:
 
 def bare(reading: Reading | None) -> str:
     return ((reading.prompt if reading else None) or "").strip(" ,\n")
+
+
+def as_queued(name: str, value: Any) -> Any:
+    """A text without its comments, which the editor removes."""
+    if name in TEXTS and isinstance(value, str):
+        return re.sub(r"/\*.*?\*/|//[^\n]*", "", value, flags=re.DOTALL)
+    return value
 
 
 def texts_agree(one: Reading | None, other: Reading | None) -> bool:
@@ -263,7 +270,7 @@ def widgets(node: dict[str, Any]) -> dict[str, Any]:
     if names is None and len(named) == len(without_controls(values)):
         names, values = named, without_controls(values)
     if names is not None:
-        return dict(zip(names, values, strict=False))
+        return {n: as_queued(n, v) for n, v in zip(names, values, strict=False)}
     found = {f"widget_{index}": value for index, value in enumerate(values)}
     texts = [
         value
@@ -275,6 +282,12 @@ def widgets(node: dict[str, Any]) -> dict[str, Any]:
     if texts and not any(name in TEXTS for name in named) and not NO_PROMPT.search(node["type"]):
         found["prompt"] = max(texts, key=len)
     return found
+
+
+def prompts_in(node: dict[str, Any]) -> list[str]:
+    """Names of the inputs of a node that takes a prompt itself."""
+    names = [name for name in node["inputs"] if re.search(r"(^|[._])prompt(_text)?$", name)]
+    return [name for name in names if not re.search("negative|system", name)]
 
 
 def texts_behind(api: dict[str, Any]) -> set[str]:
@@ -314,7 +327,7 @@ def texts_behind(api: dict[str, Any]) -> set[str]:
         if is_link and not NO_IMAGE.search(node["class_type"]):
             sampled = True
             collect(str(positive[0]), set())
-        elif "prompt" in node["inputs"] or "prompt_text" in node["inputs"]:
+        elif prompts_in(node):
             makers.append(node)
         for value in node["inputs"].values():
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in api:
@@ -328,11 +341,12 @@ def texts_behind(api: dict[str, Any]) -> set[str]:
                 continue
             if ENCODERS.search(node["class_type"]):
                 continue
-            value = node["inputs"].get("prompt", node["inputs"].get("prompt_text"))
-            if isinstance(value, list) and len(value) == 2:
-                collect(str(value[0]), set())
-            elif isinstance(value, str) and value.strip():
-                texts.add(value)
+            for name in prompts_in(node):
+                value = node["inputs"][name]
+                if isinstance(value, list) and len(value) == 2:
+                    collect(str(value[0]), set())
+                elif isinstance(value, str) and value.strip():
+                    texts.add(value)
     return set() if unknown else texts
 
 

@@ -226,6 +226,22 @@ def test_sidecars_of_other_tools(tmp_path: Path, name: str) -> None:
     assert name in reading.where[0]
 
 
+def test_lists_of_exiftool(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(making.png())
+    tags = {"SourceFile": "dir/x.png", "PNG": {"Parameters": f"{FOX}\n{STEPS}"}}
+    other = {"SourceFile": "dir/y.png", "Parameters": f"a cow\n{STEPS}"}
+    (tmp_path / "x.json").write_text(json.dumps([other, tags]))
+    reading = read(tmp_path / "x.png")
+    assert reading is not None
+    assert reading.prompt == FOX
+
+
+def test_long_names_have_no_sidecar(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".png")
+    path.write_bytes(making.png())
+    assert read(path) is None
+
+
 def test_a_graph_beside_an_empty_prompt() -> None:
     graph = json.loads(
         making.api(

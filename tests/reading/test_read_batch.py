@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.reading import making
-from unprompt.reading import Reading, read_many
+from unprompt.reading import Reading, read, read_batch, read_many
 from unprompt.reading.formatting import show
 
 Answer = tuple[str, str | None, bool]
@@ -80,3 +80,16 @@ def test_what_is_printed(folder: Path) -> None:
     as_json = list(read_many(paths, partial(show, form="json")))
     assert [line.failed for line in as_json] == [False, True, False]
     assert [line.note is None for line in as_json] == [True, False, True]
+
+
+def test_an_error_of_one_file_does_not_end_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, captions: bool) -> Reading | None:
+        if path.name == "003.png":
+            raise RecursionError("too deep")
+        return read(path, captions)
+
+    monkeypatch.setattr(read_batch, "read", broken)
+    answers = list(read_many(sorted(folder.iterdir())[:6], answer, workers=1))
+    assert [failed for _, _, failed in answers] == [False, False, False, True, False, False]

@@ -182,7 +182,7 @@ def _row(
         negative_prompt=reading.negative_prompt,
         generator=reading.generator,
         source=reading.where[0] if reading.where else None,
-        exact=reading.exact,
+        exact=reading.exact and reading.certain,
         width=width,
         height=height,
         seed=_within(settings.seed, _INT64),

@@ -50,4 +50,6 @@ def _read(item: tuple[Path, bytes | None], finish: Finish[Result], captions: boo
         reading = read(path if data is None else data, captions=captions)
     except UnreadableImageError as error:
         problem = str(error)
+    except Exception as error:  # of one file, which must not end the run over all others
+        problem = f"{path}: cannot be read ({type(error).__name__}: {error})"
     return finish(path, reading, problem)

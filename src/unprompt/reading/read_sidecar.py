@@ -28,7 +28,11 @@ def sidecars(path: Path) -> Iterator[Path]:
     """Yield the files beside an image that may describe it: ``image.txt``, ``image.png.txt``..."""
     for suffix in _SUFFIXES:
         for candidate in (path.with_suffix(suffix), path.with_name(path.name + suffix)):
-            if candidate != path and candidate.is_file():
+            try:
+                is_file = candidate != path and candidate.is_file()
+            except OSError:  # the name is too long, or the disk fails
+                continue
+            if is_file:
                 yield candidate
 
 
@@ -67,7 +71,9 @@ def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading 
         texts = ImageTexts([Field("sidecar", "parameters", text)])
         stated = texts.json(texts.fields[0])
         if isinstance(stated, list) and stated and isinstance(stated[0], dict):
-            texts, stated = ImageTexts(_of_exiftool(stated[0])), stated[0]
+            listed = [item for item in stated[:1000] if isinstance(item, dict)]
+            stated = next((item for item in listed if _is_about(item, path)), listed[0])
+            texts = ImageTexts(_of_exiftool(stated))
         if isinstance(stated, dict) and stated.get(PREDICTED) is True:
             guess = one_line(as_text(stated.get("prompt")) or "")
             continue
@@ -81,10 +87,17 @@ def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading 
     return caption if captions else None
 
 
+def _is_about(tags: Mapping[str, Any], image: Path) -> bool:
+    return Path(str(tags.get("SourceFile"))).name == image.name
+
+
 def _of_exiftool(tags: Mapping[str, Any]) -> Iterator[Field]:
     """The fields of the tags that ``exiftool -j`` lists, under the names they have in files."""
     for key, value in islice(tags.items(), 2000):
         group, _, name = key.rpartition(":")
+        if isinstance(value, dict) and not group and name not in _EXIFTOOL_NAMES:  # option -g
+            yield from _of_exiftool({f"{key}:{inner}": item for inner, item in value.items()})
+            continue
         if isinstance(value, (dict, list)):
             value = json.dumps(value)
         if name in _EXIFTOOL_NAMES and not group.startswith("XMP"):

@@ -16,9 +16,11 @@ from unprompt.reading.comfyui.text_tracing import Found, Tracer
 _SAVES = re.compile(r"save|output|combine|export|write", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _OTHER_USES = re.compile(
-    r"segment|sam[23]?(?![a-z])|dino|detect|florence|mask(?!ed)|clipseg|yolo|ground|matting|rembg|"
-    r"removebackground|caption|interrogat|tagger|describe|vqa|chat|textgenerate|llm|texttospeech|"
-    r"speech|voice|shader|expression|audio|music|sfx|geminin(?:ode)?v?\d?$|claudenode|seednode|openrouterllm",
+    r"segment|sam[23]?(?![a-z])|dino|detect|florence|mask(?!ed)|clipseg|yolo|grounding|matting|"
+    r"rembg|remove_?background|caption|interrogat|tagger|describe|vqa|chat|textgenerate|llm|"
+    r"shader|expression|geminin(?:ode)?v?\d?$|claudenode|seednode|openrouterllm|"
+    r"to(?:music|sfx|speech|audio|dialogue)|soundeffect|"
+    r"^(?!.*(?:video|image)).*(?:audio|voice|music|speech|sfx)",
     re.IGNORECASE,
 )
 """Classes of nodes whose text is no prompt of an image: it asks for a mask, a caption, a sound."""

@@ -23,6 +23,8 @@ _PREFIXES = {
     "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/": "Iptc4xmpCore",
     "http://ns.adobe.com/xap/1.0/mm/": "xmpMM",
     "http://www.tc260.org.cn/ns/AIGC/1.0/": "TC260",
+    "http://www.tc260.org.cn/ns/AIGC/1.0": "TC260",
+    "http://www.tc260.org.cn/ns/AIGC/": "TC260",
 }
 
 

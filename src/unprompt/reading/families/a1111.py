@@ -33,6 +33,7 @@ PLACES = (
     "XPKeywords",
     "DocumentName",
     "Title",
+    "tiff:ImageDescription",
     "dc:title",
     "dc:subject",
     "Caption",

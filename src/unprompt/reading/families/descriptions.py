@@ -17,8 +17,8 @@ _DESCRIPTIONS = ("dc:description", "ImageDescription", "Description", "Caption",
 PLACES = (*_IPTC, *_DESCRIPTIONS)
 _MOCHI = "Include in Image: "
 _MOCHI_PAIR = re.compile(
-    r"(?:^|; )(Include in Image|Exclude from Image|Model|Steps|Guidance Scale|Seed|Size|Scheduler|"
-    r"ML Compute Unit|Generator|Upscaler|Date|Starting Image|Image Index): "
+    r"(?:^|[;\n] ?)(Include in Image|Exclude from Image|Model|Steps|Guidance Scale|Seed|Size|"
+    r"Scheduler|ML Compute Unit|Generator|Upscaler|Date|Starting Image|Image Index): "
 )
 
 
@@ -37,7 +37,8 @@ def read(texts: ImageTexts) -> Reading | None:
         if described.whole and _MOCHI in described.text[:2000]:
             return _read_mochi(described)
     software = texts.text("Software", "xmp:CreatorTool") or ""
-    if software.startswith("AI generated") and "Black Forest Labs" in (texts.text("Make") or ""):
+    flux = "flux" in software or "Black Forest Labs" in (texts.text("Make") or "")
+    if software.startswith("AI generated") and flux:
         reading = _reading(field, "Black Forest Labs", None)
         return changed(reading, settings=Settings(model=texts.text("Model")))
     if software.upper().startswith("MFLUX"):
