@@ -4,12 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import TrainerCallback
 
 from unprompt.collecting.compose import compose
 from unprompt.collecting.generate import generate
 from unprompt.collecting.sketches.sketch import SketchBackend
 from unprompt.pairs.table import PairsTable, load, save
+from unprompt.training.data.dataset import PairsDataset
+from unprompt.training.embedder_trainer import EmbedderTrainer
 from unprompt.training.recipe import Data, Model, Optimiser, Recipe, Schedule
+from unprompt.training.train_embedder import build, prepare_backbone
 
 PAIRS = 60
 SIZE = 32
@@ -64,3 +69,19 @@ def recipe(pairs: PairsTable, tmp_path: Path) -> Recipe:
         optimiser=Optimiser(learning_rate=1e-3, head_learning_rate=1e-2),
         schedule=Schedule(max_steps=6, batch_size=8, precision="fp32", evaluations=3, keep=2),
     )
+
+
+def trainer_of(recipe: Recipe, pairs, rows: int = 16) -> EmbedderTrainer:
+    torch.manual_seed(recipe.seed)
+    model = build(recipe, pairs.embeddings.shape[1])
+    prepare_backbone(model, recipe)
+    few = PairsDataset(pairs.take(range(rows)), model.preprocessing)
+    return EmbedderTrainer(recipe, model, few, few)
+
+
+class After(TrainerCallback):
+    def __init__(self, run):
+        self._run = run
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._run()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from omegaconf import OmegaConf
 from open_clip_train.params import parse_args
 from PIL import Image
@@ -25,7 +26,12 @@ from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 from unprompt.training.recipe import Captioner, Data, Optimiser, Schedule, load_recipe
 from unprompt.training.run import train
-from unprompt.training.train_captioner import build_captioner, exact_matches
+from unprompt.training.train_captioner import (
+    Collator,
+    build_captioner,
+    exact_matches,
+    token_loss,
+)
 
 TINY = {
     "image_size": 32,
@@ -130,10 +136,41 @@ def test_a_finished_run_again_gives_the_same_model(finished):
 
 def test_lora_trains_and_is_merged(table, tmp_path):
     path = recipe_file(table, tmp_path, lora_rank=2, gradient_checkpointing=True)
-    finished = train(load_recipe(path))
-    names = CoCaForConditionalGeneration.from_pretrained(finished.model).state_dict()
-    assert not any("lora" in name for name in names)
+    recipe = load_recipe(path)
+    finished = train(recipe)
+    transformers.set_seed(recipe.seed)
+    before = build_captioner(recipe.captioner)[0].state_dict()
+    after = weights_of(finished.folder)
+    assert before.keys() == after.keys()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    attention = {name for name in before if re.search(r"(qkv|query|key_value)\.weight$", name)}
+    assert changed
+    assert changed <= attention
     assert finished.scores["val"].model.overall.count == 6
+
+
+def test_the_token_loss_weighs_tokens_and_not_batches():
+    torch.manual_seed(0)
+    model, processor = build_captioner(Captioner(arguments=TINY))
+    collator = Collator(processor, processor.preprocessing)
+    prompts = ["a cat", "a dog on a very long road", "a red house beside the sea at night"]
+    pairs = [
+        {"prompt": prompt, "pixels": torch.full((3, 32, 32), 80 * row), "row": row, "failure": ""}
+        for row, prompt in enumerate(prompts)
+    ]
+    model.eval()
+    losses = []
+    for pair in pairs:
+        batch = collator([pair])
+        inputs = {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask")}
+        with torch.no_grad():
+            scores = model(**inputs).logits[0, :-1].log_softmax(dim=-1)
+        wanted = batch["input_ids"][0, 1:]
+        losses += (-scores.gather(1, wanted[:, None])[:, 0]).tolist()
+    expected = sum(losses) / len(losses)
+    for size in (1, 2, 3):
+        batches = [collator(pairs[start : start + size]) for start in range(0, 3, size)]
+        assert token_loss(model, batches) == pytest.approx(expected, rel=1e-4)
 
 
 def predicted(finished, image, *options):
