@@ -159,6 +159,9 @@ def test_the_token_loss_weighs_tokens_and_not_batches():
         for row, prompt in enumerate(prompts)
     ]
     model.eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)  # so that tokens differ in their loss
     losses = []
     for pair in pairs:
         batch = collator([pair])
