@@ -424,3 +424,35 @@ def test_the_real_pairs_load_and_are_sound(shared):
     assert min(table.open_image(0).size) == 256
     streamed = stream(shared / "pairs" / "pairs.jsonl", ["prompt"])
     assert sum(len(batch) for batch in streamed) == len(stated)
+
+
+def test_a_column_that_is_not_asked_for_does_not_change_what_is_exact(tmp_path):
+    table = PairsTable.from_pairs([Pair("a", "a.png", "a", exact=False, seed=4)], tmp_path)
+    save(table, tmp_path / "pairs.parquet")
+    (pair,) = load(tmp_path / "pairs.parquet", ["prompt"])
+    assert (pair.exact, pair.seed) == (False, None)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.TSV", "p.json", "p.jsonl", "p.txt"])
+def test_a_writer_refuses_the_endings_of_other_formats(tmp_path, name):
+    with pytest.raises(OutputError, match=r"is a \.parquet file"):
+        PairsWriter(tmp_path / name)
+
+
+def test_a_table_without_a_file_has_a_name_in_errors(tmp_path):
+    with pytest.raises(TableError, match=r"^pairs table: column 'file' is missing"):
+        PairsTable(pa.table({"id": ["a"], "prompt": ["a"]}), tmp_path)
+    with pytest.raises(TableError, match=r"^pairs table: 1 of 1 rows have no embedding"):
+        _ = PairsTable.from_pairs([Pair("a", "a.png", "a")], tmp_path).embeddings
+
+
+def test_null_prompts_are_refused_or_read_as_empty(tmp_path):
+    rows = {"id": ["a", "b"], "file": ["a.png", "b.png"], "prompt": ["a", None]}
+    pq.write_table(pa.table(rows), tmp_path / "p.parquet")
+    with pytest.raises(TableError, match="row 2: column 'prompt' is null"):
+        load(tmp_path / "p.parquet")
+    (batch,) = stream(tmp_path / "p.parquet", blank_prompts=True)
+    assert batch.prompts == ["a", ""]
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "p.parquet")
+    with pytest.raises(TableError, match="column 'file' is missing"):
+        list(stream(tmp_path / "p.parquet", blank_prompts=True))

@@ -164,7 +164,7 @@ def test_rethreshold_is_a_new_search(keep, threshold):
     assert again.summary() == new.summary()
     assert (again.representative_of == new.representative_of).all()
     assert (again.group_of == new.group_of).all()
-    assert again.examples(5) == new.examples(5)
+    assert (again.similarity == new.similarity).all()
     assert again.rethreshold(0.8).summary()["threshold"] == 0.8
 
 
@@ -188,7 +188,7 @@ def test_central_keeps_the_one_with_most_near_duplicates():
     assert found.kept.tolist() == [1]
 
 
-def test_summary_and_examples_are_about_rows():
+def test_summary_and_similarity_are_about_rows():
     angles = np.deg2rad([0, 1, 5, 90, 90])
     found = deduplicate(np.stack([np.cos(angles), np.sin(angles)], 1), 0.9)
     assert found.summary() == {
@@ -202,10 +202,9 @@ def test_summary_and_examples_are_about_rows():
         "kept": 2,
         "removed": 3,
     }
-    (farthest, kept, cosine), (nearer, _, _) = found.examples()
-    assert (farthest, kept, nearer) == (2, 0, 1)
-    assert cosine == pytest.approx(np.cos(np.deg2rad(5)))
-    assert found.similarity.tolist()[:2] == [1, pytest.approx(np.cos(np.deg2rad(1)))]
+    near = [pytest.approx(np.cos(np.deg2rad(angle))) for angle in (1, 5)]
+    assert found.similarity.tolist() == [1, *near, 1, 1]
+    assert found.removed.tolist() == [1, 2, 4]
 
 
 def test_a_table_is_deduplicated_by_its_embeddings(tmp_path):
@@ -218,7 +217,7 @@ def test_nothing_at_all_gives_nothing():
     found = deduplicate(np.empty((0, 8)), 0.9)
     assert found.summary()["kept"] == 0
     assert found.groups == []
-    assert found.examples() == []
+    assert found.removed.tolist() == []
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.5, 1.1, float("nan")])

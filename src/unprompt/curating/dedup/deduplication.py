@@ -135,20 +135,6 @@ class Deduplication:
         }
         return counts if self.recall is None else {**counts, "recall": self.recall}
 
-    def examples(self, count: int = 10) -> list[tuple[int, int, float]]:
-        """Removed rows nearest to the threshold, where wrong decisions are most likely.
-
-        Returns:
-            At most ``count`` tuples of removed row, its representative and their cosine, the
-            lowest cosine first, one for each item.
-        """
-        items, kept, cosine = self._best
-        order = np.lexsort((items, cosine))[:count]
-        return [
-            (int(self.items.rows[items[k]]), int(self.items.rows[kept[k]]), float(cosine[k]))
-            for k in order
-        ]
-
     @cached_property
     def _edges(self) -> NeighbourPairs:
         if self.threshold == self.searched:

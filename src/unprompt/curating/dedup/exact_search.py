@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -46,21 +46,6 @@ _CUDA_BLOCKS = 32
 """How much larger a block is on a GPU."""
 _PENDING = 65_536
 """Candidates that are collected before one call confirms them."""
-
-
-class Screen(Protocol):
-    """Finds the pairs of two blocks that could reach a threshold."""
-
-    workers: int
-    block_size: int
-
-    def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates between the block of rows at ``top`` and the block of others at ``left``.
-
-        Returns:
-            Row and other row of each candidate, in any order.
-        """
-        ...
 
 
 def exact_search(
@@ -156,7 +141,7 @@ def _screen(
     threshold: float,
     block_size: int,
     device: str,
-) -> Screen:
+) -> FloatScreen | IntegerScreen:
     if device not in DEVICES:
         raise UnpromptError(f"device must be one of {', '.join(DEVICES)}, not '{device}'")
     right = embeddings if others is None else others
@@ -193,7 +178,7 @@ def _integers_are_fast() -> bool:
 
 
 class FloatScreen:
-    """Products of short vectors in float32, with numpy only."""
+    """Finds candidates by products of short vectors in float32, with numpy only."""
 
     workers = 1  # numpy uses every core for one product
 
@@ -204,7 +189,11 @@ class FloatScreen:
         self._least = np.float32(threshold - rounding_margin(short.shape[1]) - 1e-6)
 
     def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Screen`."""
+        """Candidates between the block of rows at ``top`` and the block of others at ``left``.
+
+        Returns:
+            Row and other row of each candidate, in any order.
+        """
         rows = self._short[top : top + self.block_size]
         scores = rows @ self._others[left : left + self.block_size].T
         i, j = _at_least(scores, self._least)
@@ -212,7 +201,7 @@ class FloatScreen:
 
 
 class IntegerScreen:
-    """Products of int8 codes of the short vectors, with torch, on a processor or on CUDA."""
+    """Finds candidates by products of int8 codes, with torch, on a processor or a GPU."""
 
     def __init__(
         self,
@@ -254,7 +243,7 @@ class IntegerScreen:
         return self._torch.from_numpy(values).to(device), error
 
     def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Screen`."""
+        """As `FloatScreen`."""
         block, other = top // self.block_size, left // self.block_size
         least = least_product(
             self._threshold, self._step, self._row_error[block], self._column_error[other]

@@ -11,6 +11,7 @@ from unprompt.errors import TableError
 from unprompt.files import atomic_folder
 from unprompt.pairs.convert.format import ALL, Format, batches_of, plain_path, rows_with_images
 from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table_file import json_rows
 
 METADATA = "metadata.jsonl"
 
@@ -26,16 +27,12 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def _rows(metadata: Path) -> Iterator[dict[str, Any]]:
-    with metadata.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                file, prompt = row.pop("file_name"), row.pop("text")
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise TableError(
-                    f"{metadata}, row {number}: not an object with file_name and text ({error})"
-                ) from error
-            yield {"id": file, **row, "file": file, "prompt": prompt}
+    for number, row in json_rows(metadata):
+        try:
+            file, prompt = row.pop("file_name"), row.pop("text")
+        except KeyError as error:
+            raise TableError(f"{metadata}, row {number}: has no {error}") from error
+        yield {"id": file, **row, "file": file, "prompt": prompt}
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
