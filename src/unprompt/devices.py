@@ -1,7 +1,10 @@
-"""The device that a torch model runs on."""
+"""The device that a torch model runs on, and torch's threads on a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from unprompt.errors import UnpromptError
@@ -17,6 +20,25 @@ def choose_device(device: str | None = None) -> str:
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def one_core_a_thread() -> Iterator[Callable[[], None]]:
+    """Let each thread compute with torch on one core, for work that is split among threads.
+
+    Threads that torch starts itself wait for each other at every operation, which takes several
+    times longer when other programs use the cores. Torch's own number of threads is restored.
+
+    Yields:
+        A function that each thread must call first.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield partial(torch.set_num_threads, 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 def placed(model: Model, device: str) -> Model:

@@ -1,7 +1,7 @@
-"""A BERT encoder's weights as an ONNX graph of ONNX Runtime's fused operators, without torch.
+"""Build the ONNX graph of a BERT encoder from its weights, without torch.
 
-The operators of the domain ``com.microsoft`` are described in ONNX Runtime's ContribOperators.md;
-which ones are used is a matter of measured speed, see `_Graph.normalise`.
+The graph uses ONNX Runtime's own operators of the domain ``com.microsoft`` (described in its
+ContribOperators.md) where they are faster.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def bert_graph(
     weights: Mapping[str, np.ndarray],
     precision: str,
 ) -> bytes:
-    """The whole encoder up to pooling, for prompts of equal length.
+    """Build the encoder with its pooling, for prompts of equal length.
 
     Args:
         config: the encoder; only its pooling and width are used.
         bert: its ``config.json``, as `onnx_backend.read_bert_config` reads it.
         weights: its float32 tensors by name.
-        precision: ``fp32`` or ``int8``. In int8 the matrices of the linear layers have one scale
-            for each output, and what they multiply is quantised on the fly, one scale a batch;
-            everything between is float32.
+        precision: ``fp32`` or ``int8``. In int8, the matrices of linear layers have one scale for
+            each output, and their inputs are quantised at run time with one scale a batch; all
+            else is float32.
 
     Returns:
         An ONNX model: ``ids``, int32 of shape (n, length), to ``embeddings``, float32 of shape
@@ -59,7 +59,7 @@ def bert_graph(
 
 
 class _Graph:
-    """Nodes and constants as they come up; methods take and return names of values."""
+    """Nodes and constants of a graph; methods take and return names of values."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], epsilon: float, int8: bool):
         self.weights = {name.removeprefix("bert."): array for name, array in weights.items()}
@@ -70,19 +70,19 @@ class _Graph:
         self._quantised: dict[str, list[str]] = {}
 
     def embed(self) -> str:
-        """Sum of word, position and first token type, normalised."""
+        """Add embeddings of word, position and first token type, and normalise."""
         types = self.weights["embeddings.token_type_embeddings.weight"]
         positions = self.weights["embeddings.position_embeddings.weight"] + types[0]
         inputs = [
             INPUT,
-            "",  # token types: a prompt is all of the first, whose row is in the positions
+            "",  # token types: all tokens have the first, which is added to the positions
             self._weight("embeddings.word_embeddings.weight"),
             self._constant("positions", positions),
             "",
             self._weight("embeddings.LayerNorm.weight"),
             self._weight("embeddings.LayerNorm.bias"),
         ]
-        outputs = ["embedded", ""]  # the second, a mask's, must be named and may be empty
+        outputs = ["embedded", ""]  # the second output, of a mask, is not used
         self.nodes.append(
             node("EmbedLayerNormalization", inputs, outputs, MICROSOFT, epsilon=self.epsilon)
         )
@@ -90,21 +90,21 @@ class _Graph:
 
     def attend(self, hidden: str, prefix: str, heads: int) -> str:
         """Self-attention, its output projection, the residual and their normalisation."""
-        parts = [self.linear(hidden, f"{prefix}self.{part}") for part in ("query", "key", "value")]
-        mixed = self._add("Attention", parts, q_num_heads=heads, kv_num_heads=heads)
-        return self.normalise(mixed, hidden, f"{prefix}output.")
+        inputs = [self.linear(hidden, f"{prefix}self.{name}") for name in ("query", "key", "value")]
+        attended = self._add("Attention", inputs, q_num_heads=heads, kv_num_heads=heads)
+        return self.normalise(attended, hidden, f"{prefix}output.")
 
     def feed_forward(self, hidden: str, prefix: str) -> str:
-        """The two-layer network of a block, the residual and their normalisation."""
+        """The feed-forward network of a block, the residual and their normalisation."""
         wide = self.linear(hidden, f"{prefix}intermediate.dense")
-        bent = self._add("Gelu", [wide], MICROSOFT)
-        return self.normalise(bent, hidden, f"{prefix}output.")
+        activated = self._add("Gelu", [wide], MICROSOFT)
+        return self.normalise(activated, hidden, f"{prefix}output.")
 
     def normalise(self, value: str, residual: str, prefix: str) -> str:
         """A linear layer of ``value`` plus ``residual``, normalised.
 
-        Not by SkipLayerNormalization, which would do it all at once: it takes 2.1 µs for 384
-        numbers where the two additions and LayerNormalization take 0.5 µs (ONNX Runtime 1.32).
+        The fused operator SkipLayerNormalization is slower: it takes 2.1 µs for 384 numbers,
+        additions and LayerNormalization take 0.5 µs (ONNX Runtime 1.32).
         """
         total = self._add("Add", [self.linear(value, f"{prefix}dense"), residual])
         scale, shift = (self._weight(f"{prefix}LayerNorm.{part}") for part in ("weight", "bias"))

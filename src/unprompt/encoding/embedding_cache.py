@@ -25,16 +25,16 @@ _SECONDS_PER_COMMIT = 10.0
 
 
 class TextEncoder(Protocol):
-    """What turns texts into vectors: a `PromptEncoder`, or the text tower of a CLIP."""
+    """An encoder of texts: a `PromptEncoder`, or the text tower of a CLIP."""
 
     @property
     def name(self) -> str:
-        """What it was loaded by."""
+        """Hub id or path of the model."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """What the vectors depend on, fit for a file name."""
+        """Identifies the model and its settings, as part of a file name."""
         ...
 
     @property
@@ -43,7 +43,7 @@ class TextEncoder(Protocol):
         ...
 
     def stream(self, texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-        """Row and vector of each text, as they are done."""
+        """Yield row and vector of each text, in any order."""
         ...
 
 
@@ -55,17 +55,18 @@ def encode(
     precision: str = "auto",
     device: str | None = None,
 ) -> np.ndarray:
-    """Encode prompts through the on-disk cache; each distinct text is encoded once, ever.
+    """Encode prompts, and keep the embeddings in a cache on disk.
 
-    What is done is kept every few seconds, so a killed run goes on where it stopped.
+    Each distinct text is encoded once. New embeddings are saved every few seconds, so a killed run
+    continues where it stopped.
 
     Args:
         prompts: texts.
-        encoder: hub id, path, or a loaded encoder (then ``backend``, ``precision`` and ``device``
-            are its own).
+        encoder: hub id, path, or a loaded encoder, for which ``backend``, ``precision`` and
+            ``device`` are ignored.
         backend: as in `load_encoder`.
         cache: read and write ``embeddings/`` in `unprompt.files.cache_dir`.
-        precision: as in `load_encoder`; ``fp32`` for figures that others shall reproduce.
+        precision: as in `load_encoder`; use ``fp32`` for figures that others must reproduce.
         device: as in `load_encoder`.
 
     Returns:
@@ -77,7 +78,7 @@ def encode(
 
     Warns:
         UserWarning: the cache cannot be used (no permission, disk full, damaged file); the
-            prompts are encoded all the same.
+            prompts are encoded without it.
     """
     texts = checked(prompts)
     distinct = list(dict.fromkeys(texts))
@@ -109,18 +110,16 @@ def encode(
 
 
 class EmbeddingCache:
-    """Embeddings by text, of one encoder, in one SQLite file.
+    """Embeddings of one encoder in one SQLite file, by text.
 
-    SQLite in its write-ahead mode, rather than files of our own: readers never wait, writers
-    queue up for each other, and a process killed at any instant leaves the file whole, all of
-    which it is tested for far beyond what we could. A text is known by its 128-bit BLAKE2b
-    hash, so prompts themselves are not stored. The write-ahead mode needs a local file system;
-    set ``UNPROMPT_CACHE`` to a local folder where the home is on a network.
+    With SQLite's write-ahead log, readers never wait, writers wait for each other, and a killed
+    process leaves the file intact. The log needs a local file system: set ``UNPROMPT_CACHE`` to a
+    local folder if the home folder is on a network. Texts are stored as 128-bit BLAKE2b hashes.
 
     Args:
-        fingerprint: `PromptEncoder.fingerprint`; every encoder has its own file.
+        fingerprint: `PromptEncoder.fingerprint`; each encoder has its own file.
         dim: width of its embeddings.
-        folder: where the file goes; ``embeddings`` in `unprompt.files.cache_dir` by default.
+        folder: folder of the file; by default ``embeddings`` in `unprompt.files.cache_dir`.
     """
 
     def __init__(self, fingerprint: str, dim: int, folder: str | Path | None = None):
@@ -130,14 +129,14 @@ class EmbeddingCache:
         self._usable = True
 
     def read(self, texts: Sequence[str], out: np.ndarray) -> np.ndarray:
-        """Fill in the embeddings that are there.
+        """Read the embeddings that are in the cache.
 
         Args:
             texts: distinct texts.
-            out: float32 of shape (n, dim); rows of texts that are not there stay as they are.
+            out: float32 of shape (n, dim), filled in; rows of missing texts are not changed.
 
         Returns:
-            bool of shape (n,): which are there.
+            bool of shape (n,): which texts are in the cache.
         """
         held = np.zeros(len(texts), dtype=bool)
         if not self.path.exists():
@@ -186,12 +185,12 @@ class EmbeddingCache:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 break
-            # Two processes that create the file at once: SQLite does not wait here by itself.
+            # If two processes create the file at once, SQLite does not wait here.
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
-        # A power cut may lose the last commits, which are then encoded again; never the file.
+        # A power failure may lose the last commits, which are then encoded again, but not the file.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"

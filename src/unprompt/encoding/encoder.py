@@ -1,10 +1,10 @@
-"""The prompt encoder: texts in, unit-norm embeddings out."""
+"""The prompt encoder: it turns texts into unit-norm embeddings."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from unprompt.encoding.onnx_backend import is_supported
 from unprompt.encoding.sources import DEFAULT_ENCODER, find_source
 from unprompt.encoding.tokens import Batch, batches, load_tokenizer, tokenize
 from unprompt.errors import MissingExtraError
-from unprompt.parallel import in_order
+from unprompt.parallel import Item, Result
 from unprompt.progress import track
 
 BACKENDS = ("auto", "torch", "onnx")
@@ -25,15 +25,18 @@ PRECISIONS = ("auto", "fp32", "bf16", "int8")
 _OFFERED = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8")}
 
 _WINDOW = 65_536
-"""Texts that are tokenised and sorted by length at a time, so that millions fit in memory."""
+"""Texts that are tokenised and sorted by length at a time, which bounds memory."""
 
 
 class Network(Protocol):
-    """Token ids to pooled embeddings, on some backend."""
+    """A backend: token ids to pooled embeddings."""
 
     max_tokens: int
-    workers: int
-    """Batches that it is given at once, each in a thread of its own."""
+    """Tokens in a batch, at most."""
+
+    def in_order(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of ``task``, which calls this network, in the order of the items."""
+        ...
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""
@@ -43,11 +46,11 @@ class Network(Protocol):
 class PromptEncoder:
     """A sentence-transformers model that turns prompts into unit-norm embeddings.
 
-    Made by `load_encoder`. The weights are loaded at the first `encode`, so that a caller whose
-    prompts are all in the cache never waits for them.
+    `load_encoder` makes it. The first `encode` loads the weights, so they are never loaded if all
+    prompts are in the cache.
 
     Attributes:
-        name: the name or path that it was loaded by.
+        name: the hub id or path that was given to `load_encoder`.
         backend: ``torch`` or ``onnx``.
         precision: ``fp32``, ``bf16`` or ``int8``.
         device: torch device, such as ``cpu`` or ``cuda``.
@@ -67,10 +70,10 @@ class PromptEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What embeddings depend on: name, precision, and a hash of weights and settings.
+        """Name, precision, and a hash of weights and settings, as part of a file name.
 
-        A string fit for a file name. The same for both backends in fp32, whose embeddings are
-        the same to 1e-5; not in int8, in which they round differently.
+        Encoders with the same fingerprint give the same embeddings. Both backends share one in
+        fp32, where they agree to 1e-5.
         """
         precision = f"{self.backend}-int8" if self.precision == "int8" else self.precision
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
@@ -94,8 +97,8 @@ class PromptEncoder:
         """Encode texts, without the cache.
 
         Args:
-            texts: prompts; the empty string is one too.
-            batch_size: prompts in a batch, at most; long ones come in smaller batches.
+            texts: prompts, which may be empty strings.
+            batch_size: prompts in a batch, at most; batches of long prompts are smaller.
 
         Returns:
             float32 of shape (n, dim), rows of norm 1, in the order of ``texts``.
@@ -113,11 +116,11 @@ class PromptEncoder:
     def stream(
         self, texts: Sequence[str], batch_size: int = 256
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (row, embedding) for each text as it is done: not in order, but by length."""
+        """Yield (row, embedding) of each text, in order of length, longest first."""
         for start in range(0, len(texts), _WINDOW):
             ids = tokenize(self._tokenizer, self.config, texts[start : start + _WINDOW])
             work = batches(ids, batch_size, self._network.max_tokens)
-            for batch, vectors in in_order(self._encode_batch, work, self._network.workers):
+            for batch, vectors in self._network.in_order(self._encode_batch, work):
                 yield from zip((batch.rows + start).tolist(), vectors, strict=True)
 
     def _encode_batch(self, batch: Batch) -> tuple[Batch, np.ndarray]:
@@ -195,7 +198,7 @@ def checked(texts: Sequence[str]) -> list[str]:
     """The texts as a list.
 
     Raises:
-        TypeError: it is one string, or an item is not a string.
+        TypeError: ``texts`` is one string, or an item is not a string.
     """
     if isinstance(texts, str):
         raise TypeError("prompts must be a sequence of strings, not one string")

@@ -1,4 +1,4 @@
-"""How a sentence-transformers model folder says that it wants to be run."""
+"""The settings in a sentence-transformers model folder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from unprompt.errors import UnpromptError
 
 
 class EncoderError(UnpromptError):
-    """An encoder's folder is damaged, or asks for something that unprompt does not do."""
+    """An encoder's folder is damaged, or needs something that unprompt does not support."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What it takes to run one sentence-transformers model.
+    """The settings of one sentence-transformers model.
 
     Attributes:
         folder: the model folder, with ``modules.json``.
-        weights_folder: where ``config.json``, the tokenizer and the weights are; often the same.
+        weights_folder: the folder of ``config.json``, the tokenizer and the weights; often the
+            same.
         pooling: ``mean`` over the tokens, or ``cls``, the first token.
-        max_length: texts are cut to this many tokens, special ones included.
+        max_length: texts are truncated to this many tokens, special tokens included.
         lower_case: whether texts are lower-cased before tokenisation.
         prefix: text put before every prompt (the model's ``default_prompt_name``).
         dim: width of the embedding.
@@ -44,7 +45,7 @@ class EncoderConfig:
 
     @property
     def weights(self) -> list[Path]:
-        """The weight files, safetensors before pickles; empty if there are none."""
+        """The weight files; pickles only if there are no safetensors; empty if there are none."""
         for pattern in ("model*.safetensors", "pytorch_model*.bin"):
             if found := sorted(self.weights_folder.glob(pattern)):
                 return found
@@ -52,7 +53,7 @@ class EncoderConfig:
 
     @property
     def identity(self) -> str:
-        """Hash of the weights and of everything else that changes an embedding."""
+        """Hash of the weights and of all settings that change an embedding."""
         digest = hashlib.sha256()
         settings = (self.pooling, self.max_length, self.lower_case, self.prefix)
         digest.update(repr(settings).encode())
@@ -63,7 +64,7 @@ class EncoderConfig:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds a model with all its parts; a half-downloaded one does not.
+    """Whether a folder has all files of a model, which a partial download has not.
 
     Raises:
         EncoderError: its settings are damaged or not supported.
@@ -77,18 +78,18 @@ def is_whole(folder: Path) -> bool:
 def read_encoder_config(folder: Path) -> EncoderConfig:
     """Read a model folder's settings.
 
-    Honoured: Transformer, then Pooling (mean or cls), then Normalize or nothing; the result is
-    of unit norm either way, since cosines are all that prompts are compared by.
+    Supported models are Transformer, then Pooling (mean or cls), then Normalize or nothing.
+    Embeddings have unit norm in any case.
 
     Raises:
-        EncoderError: a file is missing or damaged, or the model wants what is not done here
-            (other modules or poolings, code from the hub, image inputs).
+        EncoderError: a file is missing or damaged, or the model needs something else (other
+            modules or poolings, code from the hub, image inputs).
     """
     modules = _read(folder / "modules.json")
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    found = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    if found not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise EncoderError(
-            f"{folder / 'modules.json'}: the modules {' + '.join(kinds)} are not supported; "
+            f"{folder / 'modules.json'}: the modules {' + '.join(found)} are not supported; "
             "an encoder must be Transformer + Pooling (+ Normalize)"
         )
     weights_folder = folder / modules[0]["path"]
@@ -121,7 +122,7 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 def _pooling(path: Path, prefix: str) -> str:
     config = _read(path)
-    # Older files hold one flag for each mode, newer ones a name.
+    # Older files have one flag for each mode, newer ones a name.
     stated = config.get("pooling_mode")
     modes = [stated] if isinstance(stated, str) else list(stated or [])
     if not modes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from unprompt.encoding.bert_graph import INPUT, bert_graph
 from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
-from unprompt.parallel import cores
+from unprompt.parallel import Item, Result, cores, in_order
 
 MAX_TOKENS = 768
 """Tokens in a batch: larger batches leave the processor's cache (benchmarks/encoding.py)."""
@@ -43,15 +43,18 @@ class OnnxNetwork:
             config, read_bert_config(config), read_weights(config.weights), precision
         )
         options = onnxruntime.SessionOptions()
-        # Each core runs batches of its own on one thread: threads that share a batch would wait
-        # for each other at every operator.
+        # Each core runs batches of its own: threads that share a batch would wait for each other at
+        # every operator.
         options.intra_op_num_threads = 1
-        self.workers = cores()
         # More than basic optimisation would bring back the fusion that `bert_graph` avoids.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = onnxruntime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]
         )
+
+    def in_order(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of ``task``, one batch a core."""
+        return in_order(task, items, cores())
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""

@@ -1,7 +1,7 @@
-"""ONNX models written without the onnx package, which the light install does not have.
+"""Write ONNX models without the onnx package, which the light install does not have.
 
 ONNX is a protocol buffer; the numbers below are the fields of ``onnx.proto`` (Apache-2.0,
-github.com/onnx/onnx). Only what `unprompt.encoding.bert_graph` needs is here.
+github.com/onnx/onnx). Only the messages that `unprompt.encoding.bert_graph` needs are here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def node(
     domain: str = "",
     **attributes: int | float,
 ) -> bytes:
-    """A node of a graph; an optional input that is left out is the empty string."""
+    """A node of a graph; the empty string stands for a missing optional input."""
     parts = [_text(1, name) for name in inputs] + [_text(2, name) for name in outputs]
     parts.append(_text(4, op))
     parts += [_bytes(5, _attribute(name, value)) for name, value in attributes.items()]
@@ -34,7 +34,7 @@ def node(
 
 
 def tensor(name: str, array: np.ndarray) -> bytes:
-    """A constant of a graph (an initialiser)."""
+    """A constant (initialiser) of a graph."""
     parts = [_integer(1, size) for size in array.shape]
     parts += [_integer(2, _TYPES[array.dtype.name]), _text(8, name)]
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -50,9 +50,9 @@ def model(
     """A whole model, as `onnxruntime.InferenceSession` takes it.
 
     Args:
-        nodes: from `node`, in the order in which they run.
+        nodes: from `node`, in execution order.
         constants: arrays by name.
-        inputs: element type and shape by name; a size that varies is a word.
+        inputs: element type and shape by name; a variable size is a word.
         outputs: likewise.
     """
     parts = [_bytes(1, item) for item in nodes] + [_text(2, "unprompt")]
@@ -96,7 +96,7 @@ def _key(field: int, wire_type: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, lowest first; negative numbers as their 64-bit complement."""
+    """Seven bits a byte, lowest first; negative numbers in two's complement of 64 bits."""
     value &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while value > 0x7F:

