@@ -2,8 +2,8 @@
 
 Run: python benchmarks/bank.py [TEXTS.txt] [--queries 200] [--index flat sq8 pq]
 
-Asked for are embeddings at a cosine of about 0.7 to a prompt of the bank, one at a time, as for one
-image. Times are of the processor, on one thread.
+The queries are embeddings with a cosine of about 0.7 to a prompt of the bank, one at a time, as for
+one image. Times are processor times on one thread.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def main() -> None:
 
 def seconds(bank: Bank, queries: int) -> float:
     random = np.random.default_rng(1)
-    asked = bank.embeddings(random.integers(len(bank), size=queries))
-    asked = asked + random.normal(scale=384**-0.5, size=asked.shape).astype(np.float32)
-    bank.nearest(asked[:1], 10)
+    wanted = bank.embeddings(random.integers(len(bank), size=queries))
+    wanted = wanted + random.normal(scale=384**-0.5, size=wanted.shape).astype(np.float32)
+    bank.nearest(wanted[:1], 10)
     started = time.process_time()
-    for row in asked:
+    for row in wanted:
         bank.nearest(row[None], 10)
     return time.process_time() - started
 

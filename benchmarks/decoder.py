@@ -1,12 +1,12 @@
-"""The decoder against the nearest prompt of a bank of the very texts that it learned from.
+"""The decoder beside the nearest prompt of a bank of its own training texts.
 
 Run: python benchmarks/decoder.py RUN [--model builtin] [--table split.parquet] [--texts 400]
 
-RUN is the folder of a finished run of recipes/decoder.yaml. Every text is encoded again. On
-held-out texts the embedding that is asked for is the true one, and one blurred as in training; on
-held-out pairs it is the one that an embedder predicts from the picture, and counted is the cosine
-to the true prompt. The decoder runs as it is shipped, in 8 bits on ONNX Runtime, beside the same
-one in torch.
+RUN is the folder of a finished run of recipes/decoder.yaml. Every answer is encoded again. For
+held-out texts the target is the true embedding, or the true one blurred as in training. For
+held-out pairs the target is the embedding that an embedder predicts from the image, and the cosine
+to the true prompt counts. The decoder runs as it is shipped, in 8 bits on ONNX Runtime, and also in
+torch.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ def report(decoder, model, tokenizer, bank, options, texts, known) -> None:
     true = encode(texts, encoder)
     settings = load_recipe(options.run / "recipe.yaml").decoder
     blurred = Blur.of(known, settings)(torch.from_numpy(true), torch.Generator().manual_seed(0))
-    print("\n| asked for | answer | to asked | to true | words |\n|---|---|---|---|---|")
-    for kind, asked in (("held-out text", true), ("the same, blurred", blurred.numpy())):
-        rows(kind, asked, true, decoder, bank, encoder)
+    print(
+        "\n| target | answer | cosine to target | to true prompt | words |\n|---|---|---|---|---|"
+    )
+    for targets, target in (("held-out text", true), ("the same, blurred", blurred.numpy())):
+        rows(targets, target, true, decoder, bank, encoder)
     with torch.no_grad():
         ids = model.write(torch.from_numpy(true), num_beams=4)
     line("held-out text", "decoder, torch", texts_of(tokenizer, ids.tolist()), true, true, encoder)
@@ -73,55 +75,56 @@ def report(decoder, model, tokenizer, bank, options, texts, known) -> None:
         embedder = load_model(options.model)
         evaluation = evaluate(embedder, load(options.table), "test")
         groups = np.array(evaluation.pairs.column("group"))
-        kind = f"predicted by {options.model}"
-        asked, true = evaluation.predicted, evaluation.true
-        score = mean_with_interval(cosines(asked, true), groups)
-        print(f"| {kind} | (the embedding itself) | | {score} | |")
-        rows(kind, asked, true, decoder, bank, encoder, groups)
-        own = [found[0].prompt for found in bank_for(embedder).search(asked)]
-        line(kind, "the model's own bank", own, asked, true, encoder, groups)
+        targets = f"predicted by {options.model}"
+        target, true = evaluation.predicted, evaluation.true
+        score = mean_with_interval(cosines(target, true), groups)
+        print(f"| {targets} | (the embedding itself) | | {score} | |")
+        rows(targets, target, true, decoder, bank, encoder, groups)
+        own = [found[0].prompt for found in bank_for(embedder).search(target)]
+        line(targets, "the model's own bank", own, target, true, encoder, groups)
         mean = known.mean(axis=0, keepdims=True)
         prior = [bank.search(mean)[0][0].prompt] * len(true)
-        line(kind, "one prompt for all, nearest to the mean", prior, asked, true, encoder, groups)
-        regressed = bank.regress(asked, CANDIDATES)
+        name = "one prompt for all, nearest to the mean"
+        line(targets, name, prior, target, true, encoder, groups)
+        regressed = bank.regress(target, CANDIDATES)
         score = mean_with_interval(cosines(regressed, true), groups)
-        print(f"| {kind} | (kNN regression, 10 of the bank) | | {score} | |")
+        print(f"| {targets} | (kNN regression, 10 of the bank) | | {score} | |")
 
 
-def rows(kind, asked, true, decoder, bank, encoder, groups=None) -> None:
-    """Bank, decoder, and candidates of each ranked again by their cosine to what is asked for."""
+def rows(targets, target, true, decoder, bank, encoder, groups=None) -> None:
+    """Bank, decoder, and candidates of each ranked again by their cosine to the target."""
     started = time.process_time()
-    written = decoder.write(asked)
+    written = decoder.write(target)
     seconds = time.process_time() - started
-    found = bank.search(asked, CANDIDATES)
-    line(kind, "bank", [best.prompt for best, *_ in found], asked, true, encoder, groups)
-    line(kind, "decoder", [best.prompt for best, *_ in written], asked, true, encoder, groups)
-    beams = [[t.prompt for t in row] for row in decoder.write(asked, CANDIDATES, CANDIDATES)]
-    drawn = [[t.prompt for t in row] for row in decoder.write(asked, CANDIDATES, top_p=0.9)]
+    found = bank.search(target, CANDIDATES)
+    line(targets, "bank", [best.prompt for best, *_ in found], target, true, encoder, groups)
+    line(targets, "decoder", [best.prompt for best, *_ in written], target, true, encoder, groups)
+    beams = [[t.prompt for t in row] for row in decoder.write(target, CANDIDATES, CANDIDATES)]
+    sampled = [[t.prompt for t in row] for row in decoder.write(target, CANDIDATES, top_p=0.9)]
     nearest = [[match.prompt for match in row] for row in found]
     for name, pools in (
         ("decoder, 10 beams, reranked", [beams]),
-        ("decoder, 10 samples, reranked", [drawn]),
+        ("decoder, 10 samples, reranked", [sampled]),
         ("bank and decoder, reranked", [nearest, beams]),
     ):
         chosen = [
-            best([text for pool in pools for text in pool[row]], asked[row], encoder)
-            for row in range(len(asked))
+            best([text for pool in pools for text in pool[row]], target[row], encoder)
+            for row in range(len(target))
         ]
-        line(kind, name, chosen, asked, true, encoder, groups)
-    print(f"<!-- {kind}: {1000 * seconds / len(asked):.1f} ms of processor time a text -->")
+        line(targets, name, chosen, target, true, encoder, groups)
+    print(f"<!-- {targets}: {1000 * seconds / len(target):.1f} ms of processor time a text -->")
 
 
-def best(texts: list[str], asked: np.ndarray, encoder) -> str:
-    return texts[int((encode(texts, encoder) @ asked).argmax())]
+def best(texts: list[str], target: np.ndarray, encoder) -> str:
+    return texts[int((encode(texts, encoder) @ target).argmax())]
 
 
-def line(kind, name, texts, asked, true, encoder, groups=None) -> None:
+def line(targets, name, texts, target, true, encoder, groups=None) -> None:
     written = encode(texts, encoder)
-    to_asked = mean_with_interval(cosines(written, asked), groups)
+    to_target = mean_with_interval(cosines(written, target), groups)
     to_true = mean_with_interval(cosines(written, true), groups)
     words = np.mean([len(text.split()) for text in texts])
-    print(f"| {kind} | {name} | {to_asked} | {to_true} | {words:.1f} |", flush=True)
+    print(f"| {targets} | {name} | {to_target} | {to_true} | {words:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

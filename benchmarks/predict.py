@@ -1,10 +1,10 @@
-"""What a person waits for: import, help, the first answer, images per second, and memory.
+"""The time that a user waits: import, help, the first answer, images per second; and memory.
 
 Run: python benchmarks/predict.py [--runs 15] [--images 500]
 
-The command runs from an environment of its own that holds the light install and nothing else. No
-rival predictor can be run beside it without a download of 1 to 17 GB, so the peer is Python itself:
-how long its start and the import of ONNX Runtime take, which nobody can go below.
+The command runs from its own environment, which holds the light install only. Other predictors need
+a download of 1 to 17 GB, so none runs beside it. The comparison is Python itself: the time of its
+start and of the import of ONNX Runtime, which is a lower bound.
 """
 
 import argparse
