@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,28 @@ from PIL.PngImagePlugin import PngInfo
 
 import unprompt
 from unprompt import Predictor
+from unprompt.encoding import encode
 from unprompt.errors import ModelNotFoundError, UnpromptError
+from unprompt.images import image_name
 from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
 from unprompt.predicting.loading import builtin_folder, load_model
 from unprompt.predicting.output import describe_route
 
 from .conftest import picture
+from .towers import taught_captioner
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     return Predictor(top_k=3)
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A captioner that has learned next to nothing, so that its captions differ."""
+    folder = tmp_path_factory.mktemp("hub") / "writer"
+    return taught_captioner("git", folder, [picture(0)], ["a red fox in the snow"], steps=2)
 
 
 def test_a_carried_prompt_is_read_and_the_model_is_not_loaded(carrier: Path) -> None:
@@ -32,8 +43,9 @@ def test_a_carried_prompt_is_read_and_the_model_is_not_loaded(carrier: Path) -> 
     assert answer.negative_prompt == "blurry"
     assert answer.settings is not None
     assert answer.settings["seed"] == 7
-    assert answer.score is None
-    assert answer.model is None
+    assert not [value for value in answer.settings.values() if value in (None, [], {})]
+    assert (answer.file, answer.generator) == (str(carrier), "unprompt")
+    assert (answer.score, answer.model, answer.embedding, answer.error) == (None,) * 4
     assert predictor._loaded is None
 
 
@@ -44,17 +56,29 @@ def test_a_guess_from_the_file_is_shown_and_the_model_predicts_too(tmp_path: Pat
     picture(0).save(path, pnginfo=info)
     answer = Predictor(top_k=2).predict(path)
     assert (answer.prompt, answer.route, answer.certain) == ("a red fox in the snow", "read", False)
-    assert len(answer.alternatives) == 2
-    assert answer.model is not None
+    predicted = Predictor(top_k=2, route="embed").predict(path)
+    expected = [(predicted.prompt, predicted.score), *map(astuple, predicted.alternatives)]
+    assert [astuple(other) for other in answer.alternatives] == expected
+    assert (answer.model, answer.score) == ("builtin", None)
     assert "a best guess" in describe_route(answer)
     alone = Predictor(route="read").predict(path)
     assert (alone.prompt, alone.certain, alone.alternatives) == (answer.prompt, False, ())
+    path.write_bytes(path.read_bytes()[:-200])  # its pixels cannot be decoded any more
+    assert Predictor(top_k=2).predict(path) == alone
+
+
+def test_a_model_is_loaded_at_once_where_every_image_needs_it(tmp_path: Path) -> None:
+    for route in ("auto", "read"):
+        assert list(Predictor(tmp_path, route=route).stream([])) == []
+    with pytest.raises(ModelNotFoundError, match="not a model"):
+        list(Predictor(tmp_path, route="embed").stream([]))
 
 
 def test_a_picture_without_a_prompt_is_embedded(predictor: Predictor) -> None:
     answer = predictor.predict(picture(0))
     assert answer.route == "embed+bank"
     assert answer.error is None
+    assert (answer.file, answer.model) == (image_name(picture(0)), "builtin")
     assert answer.prompt in predictor.bank.prompts
     assert answer.embedding is not None
     assert np.linalg.norm(answer.embedding) == pytest.approx(1, abs=1e-5)
@@ -62,6 +86,41 @@ def test_a_picture_without_a_prompt_is_embedded(predictor: Predictor) -> None:
     scores = [answer.score, *(other.score for other in answer.alternatives)]
     assert all(score is not None and -1 <= score <= 1 for score in scores)
     assert scores == sorted(scores, reverse=True)
+
+
+def test_the_answer_to_an_embedding_is_that_to_its_image(predictor: Predictor) -> None:
+    answer = predictor.predict(picture(0))
+    assert answer.embedding is not None
+    again = predictor.answer(answer.embedding)
+    assert again == replace(answer, file="")
+    np.testing.assert_allclose(again.embedding, answer.embedding)
+
+
+def test_a_captioners_scores_rank_its_alternatives_only(writer: str) -> None:
+    for route in ("auto", "caption"):
+        predictor = Predictor(writer, route=route, top_k=3)
+        answer = predictor.predict(picture(0))
+        assert (answer.route, answer.score, answer.model) == ("caption", None, writer)
+        assert len(answer.alternatives) == 2
+        scores = [other.score or 0 for other in answer.alternatives]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[-1] > 0
+        assert len({answer.prompt, *(other.prompt for other in answer.alternatives)}) == 3
+        np.testing.assert_allclose(answer.embedding, encode([answer.prompt or ""])[0], atol=1e-6)
+    for ask in (lambda: predictor.bank, lambda: predictor.answer(np.ones(384))):
+        with pytest.raises(UnpromptError, match="writes its prompts and has no bank"):
+            ask()
+
+
+def test_a_route_that_the_model_does_not_have_is_refused(writer: str, carrier: Path) -> None:
+    for route in ("embed", "decode", "interrogate"):
+        with pytest.raises(UnpromptError, match="writes prompts; use route caption"):
+            Predictor(writer, route=route).predict(picture(0))
+    assert Predictor(writer, route="read").predict(carrier).route == "read"
+    with pytest.raises(UnpromptError, match=r"^model builtin is no captioner; name one"):
+        Predictor(route="caption").predict(picture(0))
+    with pytest.raises(UnpromptError, match=r"^model builtin is no interrogator; name a CLIP"):
+        Predictor(route="interrogate").predict(picture(0))
 
 
 def test_route_embed_does_not_look_at_the_carried_prompt(carrier: Path) -> None:
@@ -96,6 +155,7 @@ def test_a_list_of_images_gives_a_list_of_answers(
     asked = [good["plain.png"], str(bad["text.png"]), picture(0)]
     answers = predictor.predict(asked)
     assert [answer.prompt for answer in answers] == [predictor.predict(one).prompt for one in asked]
+    assert predictor.predict(tuple(asked)) == answers
     assert predictor.predict([]) == []
 
 
@@ -160,6 +220,11 @@ def test_many_images_stream_in_order(
             taken += 1
             yield path
 
+    few = Predictor(batch_size=4, route="read").stream(named())
+    next(few)
+    assert taken <= 12, "holds more than three batches"
+    few.close()
+    taken = 0
     answers = predictor.stream(named())
     first = next(answers)
     assert taken <= 48, "holds more than its batches"

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from unprompt.encoding import encode
+from unprompt.predicting.options import PredictOptions
 
 if TYPE_CHECKING:
     from unprompt.predicting.embedding_model import ImagePreprocessing
@@ -79,6 +80,23 @@ class Captioner(ABC):
     def embed(self, prompts: list[str]) -> np.ndarray:
         """Prompt embeddings of captions, float32 (n, dim)."""
         return encode(prompts, self.encoder)
+
+
+def generate_arguments(options: PredictOptions, top_k: int) -> dict[str, Any]:
+    """Arguments of transformers' ``generate`` for ``top_k`` captions an image."""
+    if options.top_p is None:
+        search: dict[str, Any] = {"num_beams": max(options.num_beams, top_k)}
+    else:
+        search = {"num_beams": 1, "do_sample": True, "top_p": options.top_p, "top_k": 0}
+    return search | {"num_return_sequences": top_k}
+
+
+def ranked_by_image(
+    texts: Sequence[str], scores: Sequence[float], top_k: int
+) -> list[list[Caption]]:
+    """The captions of each image, see `ranked`, from ``top_k`` texts an image."""
+    starts = range(0, len(texts), top_k)
+    return [ranked(texts[i : i + top_k], scores[i : i + top_k]) for i in starts]
 
 
 def ranked(texts: Sequence[str], scores: Sequence[float]) -> list[Caption]:

@@ -15,7 +15,7 @@ from unprompt.models.coca.packing import pack
 from unprompt.models.image_towers import normalised
 from unprompt.models.model_names import OpenClipName
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.captioner import Caption, Captioner, ranked
+from unprompt.predicting.captioner import Caption, Captioner, generate_arguments, ranked_by_image
 from unprompt.predicting.options import PredictOptions
 
 MSCOCO_TAG = "mscoco_finetuned_laion2b_s13b_b90k"
@@ -93,17 +93,12 @@ class CoCaCaptioner(Captioner):
         """See `Captioner.describe`; the most probable caption comes first."""
         batch = normalised(pixels, self.preprocessing, self.model.device, self.model.dtype)
         images = self.model.model.encode_images(batch)
-        options = self.options
-        if options.top_p is None:
-            search: dict[str, Any] = {"num_beams": max(options.num_beams, top_k)}
-        else:
-            search = {"do_sample": True, "top_p": options.top_p, "top_k": 0}
-        ids = self.model.generate(image_outputs=images, num_return_sequences=top_k, **search)
+        arguments = generate_arguments(self.options, top_k)
+        ids = self.model.generate(image_outputs=images, **arguments)
         texts = self.processor.batch_decode(ids, skip_special_tokens=True)
         scores = self._scores(ids, images).tolist()
-        rows = range(0, len(texts), top_k)
-        captions = [ranked(texts[i : i + top_k], scores[i : i + top_k]) for i in rows]
-        return captions, images.pooled.float().cpu().numpy()
+        features = images.pooled.float().cpu().numpy()
+        return ranked_by_image(texts, scores, top_k), features
 
     def _scores(self, ids: torch.Tensor, images: Any) -> torch.Tensor:
         """Geometric mean of the probabilities of each row's tokens, the end token included."""

@@ -19,7 +19,7 @@ from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.image_towers import normalised
 from unprompt.models.preprocessing import Preprocessing
 from unprompt.models.pretrained import load_pretrained
-from unprompt.predicting.captioner import Caption, Captioner, ranked
+from unprompt.predicting.captioner import Caption, Captioner, generate_arguments, ranked_by_image
 from unprompt.predicting.options import PredictOptions
 
 MAX_TOKENS = 50
@@ -81,27 +81,19 @@ class ImageToText(Captioner):
     @torch.inference_mode()
     def describe(self, pixels: np.ndarray, top_k: int = 1) -> tuple[list[list[Caption]], None]:
         """See `Captioner.describe`; the most probable caption comes first."""
-        options = self.options
-        if options.top_p is None:
-            search: dict[str, Any] = {"num_beams": max(options.num_beams, top_k)}
-        else:
-            search = {"do_sample": True, "top_p": options.top_p, "top_k": 0, "num_beams": 1}
+        batch = normalised(pixels, self.preprocessing, self.model.device, self.model.dtype)
         written = self.model.generate(
-            pixel_values=normalised(
-                pixels, self.preprocessing, self.model.device, self.model.dtype
-            ),
+            pixel_values=batch,
             max_new_tokens=MAX_TOKENS,
             max_length=None,
-            num_return_sequences=top_k,
             return_dict_in_generate=True,
             output_logits=True,
-            **search,
+            **generate_arguments(self.options, top_k),
         )
         ids, probabilities = generated(written, self._end_tokens)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        lines, scores = [" ".join(text.split()) for text in texts], probabilities.tolist()
-        rows = range(0, len(lines), top_k)
-        return [ranked(lines[i : i + top_k], scores[i : i + top_k]) for i in rows], None
+        lines = [" ".join(text.split()) for text in texts]
+        return ranked_by_image(lines, probabilities.tolist(), top_k), None
 
     @property
     def _end_tokens(self) -> list[int]:

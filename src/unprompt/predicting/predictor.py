@@ -24,7 +24,7 @@ from unprompt.predicting.options import OptionFields, PredictOptions
 from unprompt.predicting.text_sources import Candidate, TextSources
 from unprompt.reading import Reading, read
 
-_UNSTATED: tuple[object, ...] = (None, (), {})
+_UNSTATED: tuple[object, ...] = (None, [], {})
 _WRITTEN_BY = {
     "caption": "no captioner; name one, such as the folder of a CoCa",
     "interrogate": "no interrogator; name a CLIP, such as hf_clip/…",
@@ -72,7 +72,7 @@ class Predictor:
 
     @property
     def bank(self) -> Bank:
-        """The bank that the model's answers come from; raises as `model`, and of a captioner."""
+        """The bank that answers come from; raises as `model`, and where a captioner has none."""
         return self._sources.bank
 
     @overload
