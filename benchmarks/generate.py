@@ -24,8 +24,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.collecting.images.pipelines import build_tokenizer, save_sd
 from unprompt.collecting.compose import compose
-from unprompt.collecting.generate import Job, image_seed, prompt_id
+from unprompt.collecting.generate import image_seed, prompt_id
 from unprompt.collecting.images.diffusion import Diffusion, DiffusionBackend
+from unprompt.collecting.images.jobs import Job
 
 
 def main() -> None:

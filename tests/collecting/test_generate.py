@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from unprompt.collecting.compose import compose
-from unprompt.collecting.generate import Job, generate, image_seed, prompt_id
+from unprompt.collecting.generate import generate, image_seed, prompt_id
+from unprompt.collecting.images.jobs import Job
 from unprompt.collecting.sketches.sketch import SketchBackend, draw
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import load

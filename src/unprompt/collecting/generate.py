@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
 
 from PIL import Image
 
+from unprompt.collecting.images.backends import make_backend
 from unprompt.collecting.images.image_folder import (
     TABLE,
     Row,
@@ -22,70 +22,16 @@ from unprompt.collecting.images.image_folder import (
     write_shard,
     write_table,
 )
+from unprompt.collecting.images.jobs import Backend, Job
 from unprompt.collecting.journal import has_settings, write_settings
 from unprompt.errors import UnpromptError
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import Pair
 from unprompt.progress import track
 from unprompt.reading.infotext import format_infotext
 from unprompt.reading.write_image import write_prompt
 
 _SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image to make.
-
-    Attributes:
-        prompt_id: 16 hexadecimal digits, a hash of the prompt.
-        index: number of the image among those of its prompt, from 0.
-        seed: the image's own seed, below 2**32, from prompt id, index and the run's seed alone.
-    """
-
-    prompt: str
-    prompt_id: str
-    index: int
-    seed: int
-
-    @property
-    def id(self) -> str:
-        """The pair's id."""
-        return f"{self.prompt_id}-{self.index}"
-
-
-class Backend(Protocol):
-    """Makes images of prompts."""
-
-    @property
-    def name(self) -> str:
-        """Value of the column ``generator``."""
-        ...
-
-    @property
-    def licence(self) -> str | None:
-        """Licence of the images, if it is known."""
-        ...
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the images depend on beside prompt and seed, ready for JSON.
-
-        The keys ``negative_prompt``, ``steps``, ``sampler`` and ``guidance`` become columns.
-        """
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Number of jobs of one call of `draw`."""
-        ...
-
-    def note(self, prompt: str) -> str | None:
-        """A warning about a prompt, such as that the model does not read its end, or None."""
-        ...
-
-    def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:
-        """For each job its image, or the error that prevented it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -132,9 +78,9 @@ def image_seed(prompt: str, index: int, seed: int = 0) -> int:
 
 
 def generate(
-    prompts: Iterable[str],
+    prompts: Iterable[str] | Path,
     folder: str | Path,
-    backend: Backend,
+    backend: Backend | str = "diffusers",
     *,
     images_per_prompt: int = 1,
     seed: int = 0,
@@ -153,10 +99,11 @@ def generate(
     image can depend on its batch.
 
     Args:
-        prompts: one image or more of each; a repeated prompt counts once.
+        prompts: one image or more of each; a repeated prompt counts once. Or the path of a file of
+            prompts, see `prompts_of`.
         folder: where ``pairs.parquet`` and ``images/`` go. A later call with the same settings can
             add prompts; the table then holds the prompts of that call.
-        backend: makes the images.
+        backend: makes the images; or its name, see `make_backend`.
         images_per_prompt: how many, each with its own seed.
         seed: another seed gives other images.
         format: ``png``, ``webp`` or ``jpeg``.
@@ -178,7 +125,10 @@ def generate(
         raise UnpromptError(f"cannot make {images_per_prompt} images per prompt; ask for 1 or more")
     if format not in ("png", "webp", "jpeg"):
         raise UnpromptError(f"unknown format '{format}'; choose png, webp or jpeg")
-    given = [prompt.strip() for prompt in prompts]
+    if isinstance(backend, str):
+        backend = make_backend(backend)
+    texts = prompts_of(prompts) if isinstance(prompts, Path) else prompts
+    given = [prompt.strip() for prompt in texts]
     distinct = [prompt for prompt in dict.fromkeys(given) if prompt]
     if not distinct:
         raise UnpromptError("there are no prompts to make images of")

@@ -25,9 +25,10 @@ from tests.collecting.images.pipelines import (
 )
 from unprompt.cli import app
 from unprompt.collecting.compose import compose
-from unprompt.collecting.generate import Generation, Job, generate, image_seed, prompt_id
+from unprompt.collecting.generate import Generation, generate, image_seed, prompt_id
 from unprompt.collecting.images.backends import make_backend
 from unprompt.collecting.images.diffusion import Diffusion, DiffusionBackend, _likely_batch
+from unprompt.collecting.images.jobs import Job
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.pairs.table import load
 from unprompt.pairs.validation import validate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unprompt.collecting.generate import Backend
+from unprompt.collecting.images.jobs import Backend
 from unprompt.collecting.sketches.sketch import SketchBackend
 from unprompt.errors import UnpromptError
 

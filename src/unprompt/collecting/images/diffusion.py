@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image
 
-from unprompt.collecting.generate import Job
+from unprompt.collecting.images.jobs import Job
 from unprompt.devices import choose_device
 from unprompt.errors import MissingExtraError, ModelNotFoundError, UnpromptError
 

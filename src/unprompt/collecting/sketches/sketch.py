@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageOps
 
-from unprompt.collecting.generate import Job
+from unprompt.collecting.images.jobs import Job
 from unprompt.collecting.sketches.effects import EFFECTS
 from unprompt.collecting.sketches.scene import (
     COLOURS,
