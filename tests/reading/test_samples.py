@@ -62,19 +62,22 @@ def test_every_answer_can_be_written(rows: list[tuple[Row, Reading | None]]) -> 
 
 
 def test_the_workflow_alone_gives_the_same_as_the_prompt_that_was_run(shared: Path) -> None:
-    """ComfyUI files hold both; without the first the second must do."""
+    """Files of ComfyUI mostly hold both forms; the workflow alone must give the same."""
     from unprompt.reading import read_fields
     from unprompt.reading.family_registry import ask_families
     from unprompt.reading.image_texts import ImageTexts
 
-    folder = shared / "metadata" / "files" / "comfyui"
-    compared = 0
-    for path in sorted(folder.glob("comfyanonymous__*.png")):
+    compared, wrong = 0, []
+    for path in sorted((shared / "metadata" / "files" / "comfyui").iterdir()):
         fields = read_fields(path)
-        run = ask_families(ImageTexts([f for f in fields if f.name == "prompt"]))
-        drawn = ask_families(ImageTexts([f for f in fields if f.name == "workflow"]))
+        runs = [f for f in fields if "class_type" in f.text]
+        run = ask_families(ImageTexts(runs))
+        drawn = ask_families(ImageTexts([f for f in fields if f not in runs]))
         if run is None or drawn is None:
             continue
         compared += 1
-        assert (drawn.prompt, drawn.settings.seed) == (run.prompt, run.settings.seed), path.name
-    assert compared > 10
+        if (bare(drawn.prompt), drawn.settings.seed) != (bare(run.prompt), run.settings.seed):
+            wrong.append(path.name)
+    assert compared > 50
+    # One image of several prompts; which output comes first differs between the forms.
+    assert wrong in ([], ["wyrde__compare-prompt-diff-x4_00043__trim.png"])

@@ -69,7 +69,7 @@ def test_sockets_take_values_of_their_type() -> None:
     ]
     raw = {"type": "New", "inputs": sockets, "widgets_values": [PROMPT, "x", "", 3, "fixed"]}
     named, _ = named_widgets(raw)
-    assert named["asset_id"] == "x"
+    assert named["asset_id"] == ""  # what was typed before it was linked
     assert named["seed"] == 3
     assert named["prompt_0"] == PROMPT
 
@@ -103,6 +103,33 @@ def test_a_guess_is_not_certain() -> None:
     assert reading is not None
     assert reading.prompt == "remove the hat"
     assert not reading.certain
+
+
+@pytest.mark.parametrize(("slot", "prompt"), [(0, "a fox"), (1, "blurry")])
+def test_a_bypassed_node_passes_on_the_input_in_the_same_place(slot: int, prompt: str) -> None:
+    def encoder(number: int, text: str) -> dict[str, Any]:
+        return {"id": number, "type": "CLIPTextEncode", "widgets_values": [text]}
+
+    sides = [{"name": n, "type": "CONDITIONING", "link": k} for n, k in (("a", 1), ("b", 2))]
+    outputs = [{"name": n, "type": "CONDITIONING"} for n in ("positive", "negative")]
+    nodes = [
+        encoder(1, "a fox"),
+        encoder(2, "blurry"),
+        {"id": 3, "type": "Guide", "mode": 4, "inputs": sides, "outputs": outputs},
+        {"id": 4, "type": "KSampler", "inputs": [{"name": "positive", "link": 3}],
+         "widgets_values": [1, "fixed", 8, 1, "euler", "simple", 1]},
+        {"id": 5, "type": "SaveImage", "inputs": [{"name": "images", "link": 4}]},
+    ]  # fmt: skip
+    links = [
+        [1, 1, 0, 3, 0, "*"],
+        [2, 2, 0, 3, 1, "*"],
+        [3, 3, slot, 4, 0, "*"],
+        [4, 4, 0, 5, 0, "*"],
+    ]
+    text = json.dumps({"nodes": nodes, "links": links})
+    reading = read(making.png(making.itext("workflow", text)))
+    assert reading is not None
+    assert reading.prompt == prompt
 
 
 @pytest.mark.parametrize("form", ["inputs", "proxies", "sockets"])

@@ -60,8 +60,8 @@ def replace(text: str, find: str, replacement: str) -> str | None:
 
 
 def _replace(arguments: Arguments) -> str | None:
-    texts = (_text(arguments, name) for name in ("string", "find", "replace"))
-    return replace(*texts)
+    main = "string" if "string" in arguments else "text"
+    return replace(*(_text(arguments, name) for name in (main, "find", "replace")))
 
 
 def _format(arguments: Arguments) -> str:
@@ -155,6 +155,8 @@ COMPUTED: dict[str, tuple[Compute, tuple[str, ...]]] = {
     "CaseConverter": (_case, ("string",)),
     "StringTrim": (_trim, ("string",)),
     "StringReplace": (_replace, ("string",)),
+    "Text Find and Replace": (_replace, ("text",)),
+    "Text Find and Replace Input": (_replace, ("text",)),
     "StringFormat": (_format, ("f_string",)),
     "JsonExtractString": (_json_value, ("json_string",)),
     "RegexReplace": (_regex_replace, ("string",)),

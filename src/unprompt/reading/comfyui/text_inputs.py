@@ -9,6 +9,8 @@ from unprompt.reading.comfyui.string_nodes import replace
 from unprompt.reading.comfyui.widgets import is_option, is_prose, is_text_node
 
 _OFF = frozenset(("off", "false", "no", "disable", "disabled"))
+_TEXT_BY_SLOT = {"Text String": 4, "ttN text3BOX_3WAYconcat": 3}
+"""Classes whose first outputs give their texts one by one."""
 _DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 _TOGGLE = re.compile(
     r"(?:use|enabled?|with|on|switch|toggle|activate)_?(.+)|(.+?)_?(?:enabled?|on|switch|toggle)"
@@ -47,7 +49,9 @@ def of_slot(node: Node, slot: int, names: list[str]) -> list[str]:
     """Of a node that gives each of its texts by an output of its own, the text of this output."""
     if 0 <= slot < len(node.outputs) and node.outputs[slot] in names:
         return [node.outputs[slot]]
-    if node.class_type == "Text String" and 0 <= slot < len(names):
+    if node.class_type in _TEXT_BY_SLOT and 0 <= slot < min(
+        len(names), _TEXT_BY_SLOT[node.class_type]
+    ):
         return [names[slot]]
     return names
 
@@ -80,6 +84,8 @@ def with_replacement(node: Node, text: str) -> str | None:
 
 def delimiter_of(node: Node) -> str | None:
     """What a node joins its texts with."""
+    if (lines := node.text("linebreak_addition")) is not None:
+        return "\n" if lines == "true" else ""
     for name in _DELIMITERS:
         if (value := node.text(name)) is not None:
             return value.replace("\\n", "\n")

@@ -321,7 +321,7 @@ class Tracer:
         """The result of a string node; the text that it changes, if it cannot be computed."""
         compute, main = COMPUTED[node.class_type]
         arguments: dict[str, Any] = {}
-        certain = True
+        certain = options_known = True
         texts: list[Found] = []
         for name in node.inputs:
             if name not in node.links:
@@ -337,12 +337,16 @@ class Tracer:
                 certain = certain and source is not None and source.class_type.startswith("Primi")
                 if isinstance(value, (int, float)):
                     arguments[name] = value
+                elif name not in main:
+                    options_known = False
                 continue
             arguments[name] = found.text
             certain = certain and found.certain
             if name in main:
                 texts.append(found)
-        text = compute(arguments)
+            elif not found.certain:
+                options_known = False
+        text = compute(arguments) if options_known else None
         if text is not None:
             return Found(text[:MAX_TEXT], node.id, certain=certain)
         return Found(texts[0].text, texts[0].node, certain=False) if texts else None

@@ -136,6 +136,9 @@ SDXLPromptStyler: text_positive text_negative style log_prompt style_positive st
 SDXLPromptStylerAdvanced: text_positive_g text_positive_l text_negative style negative_prompt_to \
 log_prompt
 StringFunction|pysssss: action tidy_tags text_a text_b text_c
+ttN text3BOX_3WAYconcat: text1 text2 text3 delimiter
+ttN text7BOX_concat: text1 text2 text3 text4 text5 text6 text7 delimiter
+Text Concatenate/1: linebreak_addition
 Text Concatenate: delimiter clean_whitespace text_a text_b text_c text_d
 Text String: text text_b text_c text_d
 Text Multiline: text
@@ -191,7 +194,7 @@ def named_widgets(raw: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str
     class_type = str(raw.get("type"))
     sockets = [*_sockets_of_widgets(raw)]
     names: list[str | None]
-    if known := _KNOWN.get(class_type):
+    if known := _KNOWN.get(f"{class_type}/{len(values)}") or _KNOWN.get(class_type):
         names = [*known[: len(values)]]
     else:
         names = align([socket.name for socket in sockets], values) or _by_types(sockets, values)
@@ -337,15 +340,18 @@ def _by_types(sockets: list[_Socket], values: list[Any]) -> list[str | None]:
     at = 0
     for socket in sockets:
         is_text = traits_of(socket.name) & TEXT
-        for index in range(at, len(values)):
-            value = values[index]
-            if not _fits(value, socket.type) or (not is_text and is_prose(value)):
-                continue
-            if is_text and not socket.linked and value and is_option(str(value)):
-                continue
-            names[index] = socket.name
-            at = index + 1
-            break
+        fitting = [
+            index
+            for index in range(at, len(values))
+            if _fits(value := values[index], socket.type)
+            and (is_text or not is_prose(value))
+            and not (is_text and not socket.linked and value and is_option(str(value)))
+        ]
+        if socket.linked:  # what was typed before is mostly nothing
+            fitting.sort(key=lambda index: values[index] != "")
+        if fitting:
+            names[fitting[0]] = socket.name
+            at = fitting[0] + 1
     return names
 
 

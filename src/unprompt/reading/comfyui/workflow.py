@@ -270,10 +270,11 @@ class _Builder:
         return self._promoted.get(outer, {}).get(self._input_name(raw, link.slot) or "")
 
     def _through(self, link: Link, raw: Mapping[str, Any], depth: int) -> Link | None:
-        """The source of a bypassed node: its first input of the same type as the output."""
+        """The source of a bypassed node: an input of the output's type, best in the same place."""
         outputs = list(_sockets(raw, "outputs"))
         wanted = outputs[link.slot].get("type") if 0 <= link.slot < len(outputs) else None
-        for slot, socket in enumerate(_sockets(raw, "inputs")):
+        inputs = list(enumerate(_sockets(raw, "inputs")))
+        for slot, socket in sorted(inputs, key=lambda item: item[0] != link.slot):
             if socket.get("type") == wanted:
                 source = self._source(link.node, slot, depth + 1)
                 if source is not None:
