@@ -55,16 +55,16 @@ def make_table(path: Path, rows: int) -> None:
 
 
 def measure(command: list[str]) -> tuple[float, float, float, str]:
-    """Run a command: seconds on the wall and of the cores, peak MB, and what it told."""
+    """Run a command: seconds on the wall and of the cores, peak MB, and what it printed."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    told = process.stderr.read()
+    printed = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(told)
+        sys.exit(printed)
     cores = usage.ru_utime + usage.ru_stime
-    return time.perf_counter() - begin, cores, usage.ru_maxrss / 1024, told
+    return time.perf_counter() - begin, cores, usage.ru_maxrss / 1024, printed
 
 
 def main() -> None:
@@ -80,13 +80,13 @@ def main() -> None:
         print("| rows | file MB | seconds | core seconds | rows/s | peak MB | kept |")
         print("|---|---|---|---|---|---|---|")
         command = [UNPROMPT, "filter", str(source), "-o", str(output), *RULES]
-        wall, cores, memory, told = measure(command)
+        wall, cores, memory, printed = measure(command)
         kept = pq.ParquetFile(output).metadata.num_rows
         print(
             f"| {options.rows:,} | {source.stat().st_size / 1e6:,.0f} | {wall:.1f} | {cores:.1f} "
             f"| {options.rows / wall:,.0f} | {memory:.0f} | {kept:,} |"
         )
-        print("\n" + "\n".join(line for line in told.splitlines() if "Filtering" not in line))
+        print("\n" + "\n".join(line for line in printed.splitlines() if "Filtering" not in line))
 
 
 if __name__ == "__main__":

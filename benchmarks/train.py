@@ -1,11 +1,11 @@
 """Training embedders against the starting point's loop: data path, steps, and frozen backbones.
 
-The peer is the loop of mddunlap924/StableDiffusion2-Image-to-Text as FIELD.md's section 1 tells
-it, written anew: an image processor of transformers called for each image in the dataset, images
-decoded at full size, float32 tensors stacked, prompts encoded by MiniLM on the CPU in the collate
-function in every epoch, AdamW over everything, fp32, metrics through ``.cpu().numpy()`` at every
-step. Both sides get the same pictures, backbone, batch and thread count, with random weights,
-which cost the same. The loader decodes in the training process on both sides.
+The peer is the loop of mddunlap924/StableDiffusion2-Image-to-Text, written again: the dataset calls
+an image processor of transformers for each image, images are decoded at full size, float32 tensors
+are stacked, the collate function encodes the prompts by MiniLM on the CPU in every epoch, AdamW
+trains all parameters in fp32, and metrics go through ``.cpu().numpy()`` at every step. Both sides
+get the same images, backbone, batch size and threads, with random weights, which cost the same. The
+loader decodes in the training process on both sides.
 
     python benchmarks/train.py [data] [steps] [frozen] [--threads 2] [--images 256]
 """

@@ -1,15 +1,15 @@
 """The starting point's recipe against ours on real pairs, and ours with each part off.
 
-Every run has the same pairs, steps, batch, input size and pretrained backbone
-(mobilenet_edgetpu_100), and differs in its recipe alone. For each of three seeds one source is left
-out whole, and of the others whole groups of near-duplicate prompts: both are scored. The starting
-point's recipe is that of FIELD.md, section 1: a random split chooses its checkpoint, AdamW at 1e-4
-to 1e-6 over everything, a linear head from random weights, no warm-up, no average, no augmentation.
+All runs have the same pairs, steps, batch, input size and pretrained backbone
+(mobilenet_edgetpu_100), and differ in the recipe only. For each of three seeds one source is left
+out whole, and whole groups of near-duplicate prompts of the other sources; both are scored. The
+starting point's recipe: a random split chooses its checkpoint, AdamW at 1e-4 to 1e-6 for all
+parameters, a linear head from random weights, no warm-up, no weight average, no augmentation.
 
     python experiments/ablation.py [--runs FOLDER] [--steps 100] [--seeds 0 1 2] [--only NAME ...]
 
-Runs that are finished are not run again; a killed one goes on from where it was. The last lines
-are the table of what is there.
+Finished runs are not run again, and a killed run continues. The script ends with the table of all
+finished runs.
 """
 
 from __future__ import annotations

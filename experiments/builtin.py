@@ -2,11 +2,11 @@
 
 Run: python experiments/builtin.py [--run runs/builtin] [--folds runs/leave_one_out]
 
-Every head stands on the same frozen backbone (recipes/builtin.yaml) and is fitted again for each
-source of ../shared/pairs on all the others; the two sets of AI-Horde styles, which share their
-scenes, are left out together. The features are those that `unprompt train recipes/builtin.yaml`
-computes and keeps (10 minutes on one core where it was not run before); each fold takes about two
-minutes and is kept too, so that a run that was stopped goes on.
+Every head uses the same frozen backbone (recipes/builtin.yaml). For each source of ../shared/pairs
+it is fitted on all other sources; the two sets of AI-Horde styles share their scenes and are left
+out together. The features are those of `unprompt train recipes/builtin.yaml` (10 minutes on one core
+if it was not run before). Each fold takes about two minutes and is kept in a file, so a stopped run
+continues.
 """
 
 import argparse
@@ -37,12 +37,12 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "builtin.yaml"
 RELATED = {"ai_horde_styles_previews2": "ai_horde_styles"}
 NEIGHBOURS = 10
 V1_PENALTY = 0.1
-"""What v1's recipe chose on its validation groups."""
+"""The penalty that v1's recipe chose on its validation groups."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """All pairs, as a head sees them.
+    """The inputs and targets of a head, for all pairs.
 
     Attributes:
         features: of the backbone, float32 of shape (n, width).
@@ -66,13 +66,13 @@ def main() -> None:
     embedder = build(recipe, dim=384).eval()
     known = known_of(embedder, table)
     assert isinstance(embedder.head, ClassesHead)
-    usual = prompts_of(str(load_recipe(RECIPE).model.head.prior))
+    users = prompts_of(str(load_recipe(RECIPE).model.head.prior))
     scores: dict[str, np.ndarray] = {}
     for family in sorted(set(families)):
         path = options.folds / f"{family}.json"
         if not path.exists():
             left_out = families == family
-            found = fold(embedder.head, known, table, left_out, usual)
+            found = fold(embedder.head, known, table, left_out, users)
             with atomic_open(path) as file:
                 json.dump({name: values.tolist() for name, values in found.items()}, file)
         for name, values in json.loads(path.read_text()).items():
@@ -93,17 +93,21 @@ def known_of(embedder: Embedder, table: PairsTable) -> Known:
 
 
 def fold(
-    head: ClassesHead, known: Known, table: PairsTable, left_out: np.ndarray, usual: list[str]
+    head: ClassesHead,
+    known: Known,
+    table: PairsTable,
+    left_out: np.ndarray,
+    users: list[str],
 ) -> dict[str, np.ndarray]:
     """Cosines of the pairs that are left out, for each way of predicting them."""
     rest = ~left_out
     sources = [source or "unknown" for source in table.column("source")]
     features, embeddings = known.features, known.embeddings
-    prior = encode(usual).mean(axis=0)
+    prior = encode(users).mean(axis=0)
     config = HeadConfig("classes", landmarks=load_recipe(RECIPE).model.head.landmarks)
     fitted = create_head(config, features.shape[1], embeddings.shape[1]).eval()
     assert isinstance(fitted, ClassesHead)
-    set_classes(fitted, head.classifier, DEFAULT_ENCODER, usual)
+    set_classes(fitted, head.classifier, DEFAULT_ENCODER, users)
     rows = np.flatnonzero(rest)
     fit_classes_head(
         fitted,
@@ -133,7 +137,7 @@ def fold(
         return embeddings[rest][nearest].mean(axis=1)
 
     ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "usual prompt (prior)": lambda asked: np.tile(prior, (len(asked), 1)),
+        "prior (mean prompt of users)": lambda asked: np.tile(prior, (len(asked), 1)),
         "mean of the other sources": lambda asked: np.tile(
             embeddings[rest].mean(axis=0), (len(asked), 1)
         ),

@@ -2,12 +2,12 @@
 
 Run: python experiments/finetune.py [--run runs/builtin] [--folds runs/finetune] [--steps 150]
 
-Both begin from the head of classes fitted in closed form (recipes/builtin.yaml, no memory). Tuned
-are the last two stages and the last convolution (with --head-rate the head's linear map too),
-towards the prompt's embedding (1 - cosine, the style) while the classifier is held to what it said
-before (Kullback-Leibler, the content). A batch draws every source alike, and within it every
-prompt. Up to 400 pairs of each set of ../shared/pairs; what comes out of the frozen stages is
-computed once and kept, and so is each fold.
+Both start from the head of classes that is fitted in closed form (recipes/builtin.yaml, without its
+memory). The last two stages and the last convolution are tuned (with --head-rate also the head's
+linear map), towards the prompt's embedding (1 - cosine, the style), while the classifier is held to
+its earlier outputs (Kullback-Leibler, the content). A batch samples all sources alike, and within a
+source all prompts. Up to 400 pairs of each set of ../shared/pairs are used. The outputs of the
+frozen stages and each finished fold are kept in files.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from unprompt.models.embedder import Embedder
 from unprompt.models.heads import ClassesHead
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable
-from unprompt.progress import track
+from unprompt.progress import progress_bars, track
 from unprompt.training.head.classes import fit_classes_head, set_classes
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--head-rate", type=float, default=0.0)
     options = parser.parse_args()
     recipe = load_recipe(RECIPE, ["model.head.prior=null", "model.head.landmarks=0"])
-    usual = prompts_of(str(load_recipe(RECIPE).model.head.prior))
+    users = prompts_of(str(load_recipe(RECIPE).model.head.prior))
     table = some_of(prepare(recipe, options.run))
     families = families_of(table)
     held = np.array(table.column("split")) != "train"
@@ -67,9 +67,9 @@ def main() -> None:
         if not path.exists():
             torch.manual_seed(0)
             model = build(recipe, dim=384).eval()
-            told = fold(model, lower, table, families == family, held, usual, options)
+            predictions = fold(model, lower, table, families == family, held, users, options)
             with atomic_open(path) as file:
-                json.dump({name: values.tolist() for name, values in told.items()}, file)
+                json.dump({name: values.tolist() for name, values in predictions.items()}, file)
     show(table, families, held, options.folds)
 
 
@@ -95,7 +95,7 @@ def lower_outputs(model: Embedder, table: PairsTable, folder: Path) -> np.ndarra
         network = model.backbone.network
         chunks = []
         openers = [partial(table.open_image, row, 448) for row in range(len(table))]
-        for start in track(range(0, len(openers), BATCH), "Frozen stages", show=True):
+        for start in track(range(0, len(openers), BATCH), "Frozen stages"):
             try:
                 pixels = [model.preprocessing(open_()) for open_ in openers[start : start + BATCH]]
             except UnpromptError as error:
@@ -131,9 +131,9 @@ def features_of(upper: Upper, lower: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def fit(head: ClassesHead, classifier, features, table: PairsTable, rows, usual) -> None:
+def fit(head: ClassesHead, classifier, features, table: PairsTable, rows, users) -> None:
     """The head in closed form, from the rows that may be known."""
-    set_classes(head, classifier, DEFAULT_ENCODER, usual)
+    set_classes(head, classifier, DEFAULT_ENCODER, users)
     known = table.take(rows.tolist())
     sources = [source or "unknown" for source in known.column("source")]
     fit_classes_head(head, features[rows], unit(known.embeddings), sources, known.prompts)
@@ -145,7 +145,7 @@ def fold(
     table: PairsTable,
     left_out: np.ndarray,
     held: np.ndarray,
-    usual: list[str],
+    users: list[str],
     options: argparse.Namespace,
 ) -> dict[str, np.ndarray]:
     """Cosines of all pairs, for the frozen backbone, the tuned one, and it with a fitted head."""
@@ -156,13 +156,13 @@ def fold(
     rows = np.flatnonzero(~left_out & ~held)
     targets = torch.from_numpy(unit(table.embeddings)).float()
     frozen = features_of(upper, lower)
-    fit(head, classifier, frozen, table, rows, usual)
+    fit(head, classifier, frozen, table, rows, users)
 
     def scored(features: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return cosines(head(torch.from_numpy(features)).numpy(), targets.numpy())
 
-    told = {"frozen": scored(frozen)}
+    predictions = {"frozen": scored(frozen)}
     said = torch.from_numpy(frozen)
     with torch.inference_mode():
         said = classifier(said).log_softmax(dim=1)
@@ -179,7 +179,7 @@ def fold(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [group["lr"] for group in groups], total_steps=steps, pct_start=0.1
     )
-    for step, batch in enumerate(track(drawn(table, rows, steps), "Tuning", steps, True), 1):
+    for step, batch in enumerate(track(drawn(table, rows, steps), "Tuning", steps), 1):
         features = upper(lower[batch])
         style = (1 - F.cosine_similarity(head(features), targets[batch])).mean()
         says = head.classifier(features).log_softmax(dim=1)
@@ -189,11 +189,11 @@ def fold(
         optimiser.step()
         schedule.step()
         if step in (steps // 2, steps):
-            told[f"tuned, {step} steps"] = scored(features_of(upper, lower))
+            predictions[f"tuned, {step} steps"] = scored(features_of(upper, lower))
     tuned = features_of(upper, lower)
-    fit(head, classifier, tuned, table, rows, usual)
-    told["tuned, head fitted again"] = scored(tuned)
-    return told
+    fit(head, classifier, tuned, table, rows, users)
+    predictions["tuned, head fitted again"] = scored(tuned)
+    return predictions
 
 
 def drawn(table: PairsTable, rows: np.ndarray, steps: int) -> Iterator[np.ndarray]:
@@ -218,16 +218,17 @@ def show(table: PairsTable, families: np.ndarray, held: np.ndarray, folder: Path
     )
     print("|---|---|---|---|---|")
     for family in FAMILIES:
-        told = {
+        predictions = {
             k: np.array(v) for k, v in json.loads((folder / f"{family}.json").read_text()).items()
         }
         out, known = families == family, (families != family) & held
-        for name, values in told.items():
-            lost = difference(told["frozen"][out], values[out], groups[out])
+        for name, values in predictions.items():
+            lost = difference(predictions["frozen"][out], values[out], groups[out])
             score = mean_with_interval(values[out], groups[out])
             others = mean_with_interval(values[known], groups[known])
             print(f"| {family} ({out.sum()}) | {name} | {score} | {lost} | {others} |")
 
 
 if __name__ == "__main__":
-    main()
+    with progress_bars():
+        main()

@@ -3,9 +3,9 @@
 Run: python experiments/int8.py [--run runs/int8] [--rounds 5]
 
 Both are exported from the same weights. The split of ../shared/pairs is that of
-recipes/builtin.yaml, kept in the run folder; ranges are measured on pictures of its training part,
-so that neither model knows anything of the test part. The time is that of the network alone, on one
-thread, in batches of 16.
+recipes/builtin.yaml and is kept in the run folder. Ranges are measured on images of its training
+part, so both models know nothing of the test part. The time is of the network alone, on one thread,
+in batches of 16.
 """
 
 import argparse
@@ -38,14 +38,14 @@ def main() -> None:
     exact, rounded = options.run / "float32", options.run / "int8"
     export_onnx(Embedder.from_pretrained(builtin_folder()), exact)
     export(builtin_folder(), rounded, held_out=options.run / "pairs.parquet", int8=True)
-    told = {folder: evaluate(load_model(folder), table, "test") for folder in (exact, rounded)}
-    agreement = cosines(told[rounded].predicted, told[exact].predicted)
+    measured = {folder: evaluate(load_model(folder), table, "test") for folder in (exact, rounded)}
+    agreement = cosines(measured[rounded].predicted, measured[exact].predicted)
     low = np.percentile(agreement, 1)
     print(f"cosine between their embeddings: {agreement.mean():.4f}, 1st percentile {low:.4f}")
-    for folder, evaluation in told.items():
+    for folder, evaluation in measured.items():
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         print(f"{folder.name}: {evaluation.model.overall}, {size / 1e6:.1f} MB without the bank")
-    print(f"difference: {told[rounded].better_than(told[exact])}")
+    print(f"difference: {measured[rounded].better_than(measured[exact])}")
     times = timed([exact / ONNX_FILE, rounded / ONNX_FILE], options.rounds)
     for folder, milliseconds in zip((exact, rounded), times, strict=True):
         print(f"{folder.name}: {milliseconds:.2f} ms an image, one thread")

@@ -17,7 +17,7 @@ from unprompt.evaluating.text_metrics import score_texts
 from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 from unprompt.predicting.text_sources import bank_for
-from unprompt.progress import track
+from unprompt.progress import progress_bars, track
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare
 
@@ -49,7 +49,7 @@ def main() -> None:
     print(f"| bank, nearest | {score} | | |")
     for name in options.routes:
         predictor = Predictor(**ROUTES[name])
-        answers = [predictor.answer(row) for row in track(evaluation.predicted, name, show=True)]
+        answers = [predictor.answer(row) for row in track(evaluation.predicted, name)]
         texts = score_texts(
             [str(answer.prompt) for answer in answers],
             evaluation.pairs.prompts,
@@ -70,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with progress_bars():
+        main()

@@ -145,12 +145,12 @@ def test_an_export_in_8_bits_says_what_that_costs(call, tmp_path, model_folder, 
     assert not folder.exists()
     code, out, err = call("export", model_folder, "-o", folder, "--int8", "--calibrate", table_file)
     assert (code, out) == (0, "")
-    told = re.search(
+    stated = re.search(
         r"mean cosine to the exact embeddings ([01]\.\d+), score ([+-]0\.\d+) on val", err
     )
-    assert told is not None, err
-    assert 0.98 < float(told[1]) <= 1
-    assert abs(float(told[2])) < 0.1
+    assert stated is not None, err
+    assert 0.98 < float(stated[1]) <= 1
+    assert abs(float(stated[2])) < 0.1
     code, _, err = call("evaluate", folder, table_file)
     assert code == 0, err
 

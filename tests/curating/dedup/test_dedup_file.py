@@ -162,7 +162,7 @@ def test_help_has_examples(verb):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4, id="few"), pytest.param(50, marks=pytest.mark.slow, id="many")]
+    "kills", [pytest.param(2, id="few"), pytest.param(50, marks=pytest.mark.slow, id="many")]
 )
 def test_killed_at_any_moment_the_output_is_whole_or_absent(table, tmp_path, kills):
     output = tmp_path / "out" / "o.parquet"
