@@ -4,9 +4,9 @@ Run: python experiments/builtin.py [--run runs/builtin] [--folds runs/leave_one_
 
 Every head uses the same frozen backbone (recipes/builtin.yaml). For each source of ../shared/pairs
 it is fitted on all other sources; the two sets of AI-Horde styles share their scenes and are left
-out together. The features are those of `unprompt train recipes/builtin.yaml` (10 minutes on one core
-if it was not run before). Each fold takes about two minutes and is kept in a file, so a stopped run
-continues.
+out together. The features are those of `unprompt train recipes/builtin.yaml` (10 minutes on one
+core if it was not run before). Each fold takes about two minutes and is kept in a file, so a
+stopped run continues.
 """
 
 import argparse
