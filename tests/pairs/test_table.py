@@ -456,3 +456,16 @@ def test_null_prompts_are_refused_or_read_as_empty(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "p.parquet")
     with pytest.raises(TableError, match="column 'file' is missing"):
         list(stream(tmp_path / "p.parquet", blank_prompts=True))
+
+
+def test_a_table_of_one_row_has_what_that_row_has(tmp_path):
+    row = PairsTable.from_pairs([Pair("a", "a.png", "a", seed=1)], tmp_path)
+    assert (row.has("seed"), row.has("steps"), row.has("nothing")) == (True, False, False)
+    assert not row.take([]).has("seed")
+
+
+def test_columns_are_replaced_in_their_place_and_new_ones_come_last(tmp_path):
+    table = PairsTable.from_pairs([Pair("a", "a.png", "a", seed=1)], tmp_path)
+    new = table.with_columns({"id": ["b"], "seed": [2], "extra": ["x"]})
+    assert new.data.column_names == [*SCHEMA.names, "extra"]
+    assert (new.column("id"), new.column("seed"), new.column("extra")) == (["b"], [2], ["x"])
