@@ -1,4 +1,4 @@
-"""Prompts a second: our completion against one `generate` call per prompt.
+"""Prompts per second: our completion and one `generate` call per prompt.
 
 The peer is the loop of mddunlap924/StableDiffusion2-Image-to-Text: batch 1, one call for each
 prompt, max_length 40 to 77, top-k 8, repetition penalty 1.2, no token twice. Both use the same
@@ -49,7 +49,7 @@ def main() -> None:
     print(f"torch {torch.__version__} on {device}, {chosen.threads} threads")
     print("prompts a second     by the clock   of processor time")
     theirs = timed(lambda: one_by_one(completer, beginnings[: chosen.theirs]), chosen.theirs)
-    # Said at once, so that a run cut short leaves what it measured.
+    # Printed at once, so that an interrupted run shows its results.
     print(
         f"one call per prompt  {theirs[0]:12.2f} {theirs[1]:19.2f}   ({chosen.theirs} prompts)",
         flush=True,
@@ -80,7 +80,7 @@ def one_by_one(completer: Completer, prompts: list[str]) -> list[str]:
 
 
 def timed(work: Any, count: int) -> tuple[float, float]:
-    """Items a second by the clock, and of processor time, which other processes hardly change."""
+    """Items per second of wall time and of processor time, which other processes change little."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return count / (time.perf_counter() - clock), count / (time.process_time() - processor)

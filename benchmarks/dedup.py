@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SHARED = Path(__file__).parents[2] / "shared"
 THRESHOLD = 0.9
 MOST_COMPARED = 150_000
-"""Rows up to which the pairs found are kept for a comparison."""
+"""Largest number of rows whose pairs are compared."""
 UNPROMPT = str(Path(sys.executable).with_name("unprompt"))
 
 
@@ -46,7 +46,7 @@ def real_prompts() -> list[str]:
 
 
 def perturbed(rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Real rows, each with 0.1 to 0.6 of another real row added: as many as are asked for."""
+    """``count`` rows: real rows, each plus 0.1 to 0.6 of another real row."""
     draw = np.random.default_rng(seed)
     made = np.empty((count, rows.shape[1]), np.float32)
     for start in range(0, count, len(rows)):
@@ -66,7 +66,7 @@ class Clock:
         self._begin = time.perf_counter(), time.process_time()
 
     def read(self) -> dict[str, float]:
-        """Both, so far."""
+        """Seconds on the wall and of all cores so far."""
         wall, cores = self._begin
         return {"seconds": time.perf_counter() - wall, "core_seconds": time.process_time() - cores}
 
@@ -88,7 +88,7 @@ def ours(rows: np.ndarray) -> dict:
 
 
 def row_pairs(found: Deduplication) -> np.ndarray:
-    """Pairs of rows: those of the items, and those of rows that were folded to one item."""
+    """Pairs of rows: those of the items, and those of rows folded to one item."""
     order = np.argsort(found.items.item_of, kind="stable")
     members = np.split(order, np.cumsum(found.items.sizes)[:-1])
     parts = [np.stack(np.triu_indices(len(rows), 1)) for rows in members]
@@ -100,7 +100,7 @@ def row_pairs(found: Deduplication) -> np.ndarray:
 
 
 def starting_point(rows: np.ndarray) -> dict:
-    """As FIELD.md, section 1, describes it: every member of a group with a neighbour goes."""
+    """The starting point: every member of a group with a neighbour is removed (FIELD.md, 1)."""
     import faiss
 
     clock = Clock()
@@ -127,7 +127,7 @@ def semhash(rows: np.ndarray) -> dict:
     from semhash import SemHash
 
     class NoModel:
-        """Embeddings are given, so nothing is ever encoded."""
+        """Never called: embeddings are given."""
 
         def encode(self, inputs: list, **options: object) -> np.ndarray:
             raise NotImplementedError
@@ -147,7 +147,7 @@ def semhash(rows: np.ndarray) -> dict:
 
 
 def brute_force(rows: np.ndarray) -> dict:
-    """All pairs, by the whole product in float32 (a pair within 1e-6 of the threshold may err)."""
+    """All pairs by the full float32 product; within 1e-6 of the threshold it can be wrong."""
     import torch
 
     unit = torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True))
@@ -165,7 +165,7 @@ WAYS = {way.__name__: way for way in (ours, starting_point, semhash, brute_force
 
 
 def run(way: str, embeddings: Path) -> dict:
-    """One way in a process of its own; its seconds, its peak memory and what it found."""
+    """One method in its own process: seconds, peak memory and the pairs it found."""
     print(f"# {way} ...", file=sys.stderr, flush=True)
     command = [sys.executable, __file__, way, str(embeddings), str(embeddings.with_name(way))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -179,7 +179,7 @@ def compare(folder: Path) -> None:
     embeddings = folder / "real.npy"
     count = len(np.load(embeddings, mmap_mode="r"))
     load = os.getloadavg()[0]
-    # Ours before and after the others, so that a change of the machine's load shows.
+    # Ours runs before and after the others, to show changes of the machine's load.
     ways = ["ours", "starting_point", "semhash", "brute_force", "ours"]
     results = [(way, run(way, embeddings)) for way in ways]
     truth = _keys(np.load(folder / "brute_force.pairs.npy"), count)
@@ -232,7 +232,7 @@ def million(folder: Path, counts: list[int]) -> None:
 
 
 def kills(folder: Path, count: int) -> None:
-    """Kill `unprompt dedup` at random moments; its output must be whole or absent each time."""
+    """Kill `unprompt dedup` at random times; its output must be whole or absent every time."""
     from unprompt.pairs.table import Pair, PairsTable, load, save
 
     draw = random.Random(0)

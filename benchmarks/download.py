@@ -1,4 +1,4 @@
-"""Images a second: our wrapper against plain img2dataset, on a local server; and what retries win.
+"""Images per second: our wrapper and plain img2dataset on a local server; and the gain of retries.
 
 Both fetch the same list with the same processes, threads and time-out. The server answers one in
 a hundred with 429 and one in a hundred with silence at first, and many for ever with errors.
@@ -61,7 +61,7 @@ def main() -> None:
                 second = download_list(urls, Path(folder) / "ours", options)
                 at_first = sum(kind(n) in ("busy", "hang") for n in range(chosen.images))
                 recovered.append((second.arrived - first.arrived) / at_first)
-        # Said at once, so that a run cut short leaves what it measured.
+        # Printed at once, so that an interrupted run shows its results.
         print(
             f"round: img2dataset {theirs[-1]:.1f} URLs/s, unprompt {ours[-1]:.1f}, "
             f"recovered {recovered[-1]:.1%}",

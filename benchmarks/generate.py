@@ -1,4 +1,4 @@
-"""Images a second: our defaults against plain diffusers, and against ourselves with parts off.
+"""Images per second: our defaults, plain diffusers, and our defaults with options switched off.
 
 On a GPU it builds the architecture of Stable Diffusion 2 base with random weights, which cost the
 same as trained ones, at 512 pixels. Without a GPU it runs on the small pipeline of the tests, to

@@ -80,7 +80,7 @@ def _leak(
     )
     found = collect(exact_search(vectors[held], threshold, vectors[seen], block_size))
     if len(found):
-        # The cosine of an item in both splits is exactly 1, whatever rounding gave.
+        # The cosine of an item in both splits is 1, also if it was rounded.
         cosine = np.where(held[found.first] == seen[found.second], np.float32(1), found.cosine)
         best = int(cosine.argmax())
         i, j, value = int(found.first[best]), int(found.second[best]), float(cosine[best])

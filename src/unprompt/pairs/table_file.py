@@ -49,7 +49,7 @@ def is_json_lines(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet does, whatever its name."""
+    """Whether a file starts like Parquet, with any name."""
     if not path.is_file():  # a pipe can be read only once
         return False
     with path.open("rb") as file:

@@ -141,7 +141,7 @@ def parse(text: str) -> dict[str, list[str]]:
     """Rules of a grammar file: ``symbol:`` at the margin, its forms indented, ``#`` comments.
 
     Raises:
-        ValueError: a form stands before any symbol, or a symbol has two rules.
+        ValueError: a form before the first symbol, or a symbol with two rules.
     """
     rules: dict[str, list[str]] = {}
     forms: list[str] | None = None
