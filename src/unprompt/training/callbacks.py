@@ -11,9 +11,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-import transformers
 from torch import distributed
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 
 from unprompt.files import atomic_open
 from unprompt.training.data.sampling import EpochSampler
@@ -29,13 +30,7 @@ class RunLog(TrainerCallback):
     def __init__(self, path: Path):
         self._path = path
 
-    def on_train_begin(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Drop what a killed call logged after its last checkpoint; those steps are repeated."""
         if not state.is_world_process_zero or not self._path.exists():
             return
@@ -45,14 +40,7 @@ class RunLog(TrainerCallback):
                 if line.endswith("\n") and json.loads(line)["step"] <= state.global_step:
                     file.write(line)
 
-    def on_log(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: State, control: Control, logs: Any = None, **_: Any) -> None:
         """One JSON object a line: step, epoch and the values."""
         if not state.is_world_process_zero:
             return
@@ -72,13 +60,7 @@ class Evaluations(TrainerCallback):
     def __init__(self, schedule: Schedule):
         self._schedule = schedule
 
-    def on_step_end(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Evaluate and save; log with each checkpoint, so that a resumed run has the same log."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
@@ -88,19 +70,13 @@ class Evaluations(TrainerCallback):
         if control.should_save:
             control.should_log = True
 
-    def on_save(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_save(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Stop early where the recipe says so; the evaluation before is in the state by now."""
         if stopped_improving(state, self._schedule.patience, args.eval_steps):
             control.should_training_stop = True
 
 
-def stopped_improving(state: TrainerState, patience: int, interval: float | None) -> bool:
+def stopped_improving(state: State, patience: int, interval: float | None) -> bool:
     """Whether none of the last ``patience`` evaluations, ``interval`` steps apart, was the best."""
     if not patience or not interval or state.best_global_step is None:
         return False
@@ -118,13 +94,7 @@ class Seeds(TrainerCallback):
         self._sampler = sampler
         self._steps_per_epoch = steps_per_epoch
 
-    def on_epoch_begin(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Set the epoch of the sampler, and the seed of samplers that use torch's generator.
 
         The trainer itself does not set the epoch if a distributed run resumes within an epoch.
@@ -134,13 +104,7 @@ class Seeds(TrainerCallback):
         _seed(self._seed, -1 - epoch, 0)
         self._sampler.set_epoch(epoch)
 
-    def on_step_begin(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_begin(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Set the seed of dropout and other random layers."""
         _seed(self._seed, state.global_step, args.process_index)
 
@@ -164,13 +128,7 @@ class StopOnSignal(TrainerCallback):
         self.received = 0
         self._before: dict[int, Any] = {}
 
-    def on_train_begin(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Install the handlers; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,13 +144,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
         self._before.clear()
 
-    def on_step_end(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Save and stop after a signal, in all processes after the same step."""
         received = self.received
         if args.world_size > 1:
@@ -204,12 +156,6 @@ class StopOnSignal(TrainerCallback):
         if received:
             control.should_save = control.should_log = control.should_training_stop = True
 
-    def on_train_end(
-        self,
-        args: transformers.TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_end(self, args: Any, state: State, control: Control, **_: Any) -> None:
         """Restore the former handlers."""
         self.release()

@@ -1,4 +1,4 @@
-"""From a trained model to a folder that answers without torch: graph, bank, decoder, estimates."""
+"""Export of trained models to ONNX with bank, calibration and decoder, to run without torch."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from unprompt.predicting.text_sources import bank_for
 
 @dataclass(frozen=True)
 class Rounded:
-    """What 8 bits cost, on the split ``val``.
+    """The error of 8 bits, on the split ``val``.
 
     Attributes:
         cosine: mean cosine between the embeddings of the exported and the exact model.
-        difference: of the exported model's score from the exact one's.
+        difference: score of the exported model minus score of the exact model.
     """
 
     cosine: float
@@ -43,11 +43,11 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made.
+    """The result of an export.
 
     Attributes:
         bank: the bank that was written.
-        rounded: what 8 bits cost, where they were asked for.
+        rounded: the error of 8 bits; None for an export in 16 or 32 bits.
     """
 
     bank: Bank
@@ -66,27 +66,27 @@ def export(
 
     Args:
         model: folder or hub repository of a trained embedder.
-        folder: made where missing.
-        prompts: text file, one prompt a line, for the bank; the model's own bank otherwise.
+        folder: created if missing.
+        prompts: file of prompts for the bank; the model's own bank by default.
         held_out: pairs table whose split ``val`` calibrates the bank's estimates.
         half: store the weights as float16.
-        int8: run the convolutions in 8 bits, their ranges measured on pictures of the split
+        int8: run the convolutions in 8 bits, with ranges measured on images of the split
             ``train`` of ``held_out``; see `unprompt.models.quantise`.
 
     Raises:
-        ModelNotFoundError: there is no such model, or it has no bank and none was named.
+        ModelNotFoundError: there is no such model, or it has no bank and ``prompts`` is not given.
         TableError: ``prompts`` or ``held_out`` cannot be read.
         OutputError: the folder cannot be written, or is the model's own.
         UnpromptError: the backbone cannot run in 8 bits, or ``int8`` lacks ``held_out``.
     """
     if Path(model).resolve() == Path(folder).resolve():
         raise OutputError(
-            f"{folder} is the model itself, whose weights an export would overwrite with rounded "
-            "ones; name another folder"
+            f"{folder} is the model itself, and an export would overwrite its weights with "
+            "rounded ones; name another folder"
         )
     if int8 and held_out is None:
         raise UnpromptError(
-            "8 bits need pictures to measure ranges on; name a pairs table: --calibrate TABLE"
+            "8 bits need images to measure ranges on; name a pairs table: --calibrate TABLE"
         )
     embedder = Embedder.from_pretrained(model)
     if prompts is None:
@@ -96,8 +96,8 @@ def export(
         encoder = embedder.architecture.encoder
         bank = Bank.build(lines, encode(lines, encoder), encoder)
     pairs = None if held_out is None else load(held_out)
-    # Whatever can be refused has been by now, so that no half of a model is left.
-    ranges = _pictures(embedder, pairs) if int8 and pairs is not None else None
+    # All checks come before this point, so that no half of a model is left.
+    ranges = _images(embedder, pairs) if int8 and pairs is not None else None
     export_onnx(embedder, folder, half, ranges)
     rounded = None
     if pairs is not None:
@@ -113,8 +113,8 @@ def export(
     return Exported(bank, rounded)
 
 
-def _pictures(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
-    """Pixels of some pictures of the training split, as the embedder takes them."""
+def _images(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
+    """Pixels of some images of the training split, as the embedder takes them."""
     known = pairs.of_split("train")
     chosen = np.random.default_rng(0).permutation(len(known))
     pixels: list[np.ndarray] = []
@@ -124,7 +124,7 @@ def _pictures(embedder: Embedder, pairs: PairsTable) -> np.ndarray:
         try:
             image = known.open_image(int(row), embedder.preprocessing.least_side)
         except TableError:
-            continue  # others do as well; whoever trains on the table is told
+            continue  # another image serves as well
         pixels.append(embedder.preprocessing(image))
     if not pixels:
         raise TableError(f"{pairs.name}: no image of its split 'train' can be decoded")
@@ -157,7 +157,7 @@ def export_text_decoder(
     """
     tokenizer = load_tokenizer(model)
     pairs = embedder = None
-    if held_out is not None:  # what can be refused is, before anything is written
+    if held_out is not None:  # check before anything is written
         pairs = load(held_out)
         embedder = load_model(folder)
         pairs.of_split("val")

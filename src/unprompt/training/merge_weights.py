@@ -1,9 +1,9 @@
 """Averages of fine-tuned models' weights: model soups, and WiSE-FT.
 
 Models that were fine-tuned from the same start lie in one basin, and their average often scores
-better than any of them, above all where the test differs from the training data: uniform and
-greedy soups (Wortsman et al. 2022, arXiv 2203.05482); between the start and its fine-tuned model,
-WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903). An average costs what one model costs.
+better than each of them, above all on data unlike the training data: uniform and greedy model soups
+(Wortsman et al. 2022, arXiv 2203.05482); between a start and its fine-tuned model, WiSE-FT
+(Wortsman et al. 2021, arXiv 2109.01903). The average is no larger than one model.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class AveragedModel:
 
     Attributes:
         model: with the averaged weights.
-        weights: the share of each model that was given, summing to 1.
-        tried: what was measured on the way: weights and mean cosine, in the order of trial.
+        weights: the share of each given model, summing to 1.
+        tried: shares and mean cosine of each measured average, in the order of trial.
     """
 
     model: Embedder = field(repr=False)
@@ -43,7 +43,7 @@ class AveragedModel:
 
     @property
     def score(self) -> Score | None:
-        """Of the soup, where it was measured."""
+        """Score of the average, if it was measured."""
         return next((score for weights, score in self.tried if weights == self.weights), None)
 
 
@@ -95,7 +95,7 @@ def average(folders: Sequence[str | Path], weights: Sequence[float] | None = Non
         weights: of each, relative to one another; equal by default.
 
     Raises:
-        ModelNotFoundError: one is not there.
+        ModelNotFoundError: a model does not exist.
         UnpromptError: their architectures differ, or the weights do not fit.
     """
     weights = [1.0] * len(folders) if weights is None else list(weights)
@@ -117,7 +117,7 @@ def average(folders: Sequence[str | Path], weights: Sequence[float] | None = Non
 def greedy_average(
     folders: Sequence[str | Path], table: PairsTable, split: str = "val"
 ) -> AveragedModel:
-    """The greedy soup: each model, the best first, stays in the average if the score rises.
+    """The greedy average: each model, the best first, stays in it if the score rises.
 
     Args:
         folders: of embedders, or hub repositories.
@@ -148,8 +148,8 @@ def best_interpolation(
     """WiSE-FT: the best point on the line from one model to another; see `SHARES`.
 
     Args:
-        start: the model before fine-tuning: with the fitted head, or a zero-shot one.
-        tuned: after.
+        start: the model before fine-tuning, with a fitted or zero-shot head.
+        tuned: the model after fine-tuning.
         table: pairs with prompt embeddings, for the score.
         split: of the table.
 
@@ -165,12 +165,12 @@ def best_interpolation(
 
 
 def score(model: Embedder, table: PairsTable, batch_size: int = 64) -> Score:
-    """Mean cosine of a model on a table, whose pictures are decoded once and kept on disk."""
-    pictures = TrainingImages(table, model.preprocessing, whole=True).keep()
-    rows = pictures.readable
-    loaded = TorchModel(placed(model, choose_device()), "soup", Path())
+    """Mean cosine of a model on a table; the images are decoded once and cached on disk."""
+    images = TrainingImages(table, model.preprocessing, whole=True).keep()
+    rows = images.readable
+    loaded = TorchModel(placed(model, choose_device()), "average", Path())
     batches = np.array_split(rows, range(batch_size, len(rows), batch_size))
-    outputs = [loaded.run(np.stack([pictures.pixels(row) for row in batch])) for batch in batches]
+    outputs = [loaded.run(np.stack([images.pixels(row) for row in batch])) for batch in batches]
     model.to("cpu")
     predicted = np.concatenate([output[0] for output in outputs])
     values = cosines(predicted, table.embeddings[rows])
@@ -185,7 +185,7 @@ def _measured(
 
 
 def _mixed(folders: Sequence[str | Path], shares: Sequence[float]) -> Embedder:
-    """The average; models without a share in it are not read."""
+    """The average; models with a share of 0 are not read."""
     taken = [place for place, share in enumerate(shares) if share]
     return average([folders[place] for place in taken], [shares[place] for place in taken]).model
 
@@ -211,11 +211,11 @@ def _check_alike(one: Embedder, other: Embedder, first: str | Path, second: str 
         or one.architecture.head.normalise != other.architecture.head.normalise
     ):
         raise UnpromptError(
-            f"{second} is not of the architecture of {first}; only models that were fine-tuned "
-            "from one start can be averaged"
+            f"{second} has another architecture than {first}; only models that were fine-tuned "
+            "from the same start can be averaged"
         )
     if one.preprocessing != other.preprocessing:
         raise UnpromptError(
-            f"{second} takes other input than {first} ({other.preprocessing} and "
-            f"{one.preprocessing}), so their average would take neither"
+            f"{second} and {first} have different preprocessing ({other.preprocessing} and "
+            f"{one.preprocessing}), so they have no average"
         )

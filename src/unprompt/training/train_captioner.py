@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from unprompt.errors import RecipeError, TableError
 from unprompt.evaluating.evaluation import Evaluation, evaluate
@@ -23,7 +23,7 @@ from unprompt.predicting.options import PredictOptions
 from unprompt.training.data.dataset import PairsDataset
 from unprompt.training.data.decode_once import cache_images
 from unprompt.training.data.sampling import PairSampler
-from unprompt.training.recipe import Captioner, Data, Recipe
+from unprompt.training.recipe import Captioner, Recipe
 from unprompt.training.resources import first_process_first
 from unprompt.training.run_folder import MODEL_FOLDER, save_scores
 from unprompt.training.trainer import LossTrainer, last_checkpoint, train_to_end
@@ -53,8 +53,8 @@ def fit(recipe: Recipe, table: PairsTable, folder: Path) -> dict[str, Evaluation
     learner = adapted(model, settings.lora_rank) if settings.lora_rank else model
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    train = CaptionDataset(table.of_split("train"), preprocessing, recipe.data)
-    val = CaptionDataset(table.of_split("val"), preprocessing)
+    train = PairsDataset(table.of_split("train"), preprocessing, recipe.data)
+    val = PairsDataset(table.of_split("val"), preprocessing)
     trainer = CaptionerTrainer(learner, recipe, train, val, Collator(processor, preprocessing))
     cache_images(recipe, trainer.args.max_steps, train.images, val.images)
     train_to_end(trainer, last_checkpoint(folder))
@@ -113,25 +113,6 @@ def adapted(model: CoCaForConditionalGeneration, rank: int) -> nn.Module:
     return peft.get_peft_model(model, config)
 
 
-class CaptionDataset(Dataset[dict[str, Any]]):
-    """The items of a `PairsDataset`, each with its text as ``prompt``."""
-
-    def __init__(
-        self, table: PairsTable, preprocessing: Preprocessing, settings: Data | None = None
-    ):
-        self.table = table
-        self._pairs = PairsDataset(table, preprocessing, settings)
-        self.images = self._pairs.images
-        self._prompts = table.prompts
-
-    def __len__(self) -> int:
-        return len(self._prompts)
-
-    def __getitem__(self, index: Any) -> dict[str, Any]:
-        item = self._pairs[index]
-        return item | {"prompt": self._prompts[item["row"]]}
-
-
 class Collator:
     """Pairs to a batch: normalised pixels, and prompts padded to the batch's longest."""
 
@@ -181,8 +162,8 @@ class CaptionerTrainer(LossTrainer):
         self,
         model: nn.Module,
         recipe: Recipe,
-        train: CaptionDataset,
-        val: CaptionDataset,
+        train: PairsDataset,
+        val: PairsDataset,
         collator: Collator,
     ):
         self._table = train.table
@@ -238,7 +219,7 @@ def _measure(
             continue
         writer = CoCaCaptioner.load(folder / MODEL_FOLDER, str(folder / MODEL_FOLDER), options)
         evaluation = scores[split] = evaluate(writer, table, split)
-        dataset = CaptionDataset(evaluation.pairs, writer.preprocessing)
+        dataset = PairsDataset(evaluation.pairs, writer.preprocessing)
         batches = DataLoader(
             dataset,
             recipe.schedule.batch_size,

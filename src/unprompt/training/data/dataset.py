@@ -31,6 +31,7 @@ class PairsDataset(Dataset[dict[str, Any]]):
 
     - ``pixels``, uint8 of shape (3, size, size),
     - ``labels``, the unit-norm prompt embedding, float32 of shape (dim,),
+    - ``prompt``, its text,
     - ``row``, and
     - ``failure``: empty, or one line that says why the image cannot be read. Its pixels are zeros
       then, and must not be used.
@@ -58,6 +59,7 @@ class PairsDataset(Dataset[dict[str, Any]]):
                 f"of pair '{name}'; encode the table again"
             )
         self.table = table
+        self._prompts = table.prompts
         self._labels = table.embeddings / norms
         self._preprocessing = preprocessing
         settings = settings or Data(augment="none")
@@ -78,7 +80,8 @@ class PairsDataset(Dataset[dict[str, Any]]):
             size = self._preprocessing.size
             pixels, failure = torch.zeros(3, size, size, dtype=torch.uint8), str(error)
         labels = torch.from_numpy(self._labels[row])
-        return {"pixels": pixels, "labels": labels, "row": row, "failure": failure}
+        item = {"pixels": pixels, "labels": labels, "prompt": self._prompts[row]}
+        return item | {"row": row, "failure": failure}
 
     def _pixels(self, row: int) -> torch.Tensor:
         if self._on_image is None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from unprompt.curating.encode_file import with_embeddings
 from unprompt.curating.split import split_by_group
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError, TableError
 from unprompt.pairs.prompt_file import prompts_of
-from unprompt.pairs.table import Pair, PairsTable, load
+from unprompt.pairs.schema import to_arrow
+from unprompt.pairs.table import PairsTable, load
 from unprompt.training.recipe import Recipe
 
 
@@ -61,10 +63,13 @@ def prepare_texts(recipe: Recipe) -> PairsTable:
     count = max(1, round(recipe.data.val * len(texts)))
     if len(texts) - count < 2:
         raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")
-    held_out = set(np.random.default_rng(recipe.seed).permutation(len(texts))[:count].tolist())
-    rows = [
-        Pair(str(row), "", text, split="val" if row in held_out else "train")
-        for row, text in enumerate(texts)
-    ]
-    table = PairsTable.from_pairs(rows, Path(source).parent, str(source))
-    return table.with_columns({"embedding": encode(texts, recipe.model.encoder)})
+    splits = np.full(len(texts), "train")
+    splits[np.random.default_rng(recipe.seed).permutation(len(texts))[:count]] = "val"
+    columns = {
+        "id": [str(row) for row in range(len(texts))],
+        "file": [""] * len(texts),
+        "prompt": texts,
+        "split": splits.tolist(),
+        "embedding": encode(texts, recipe.model.encoder),
+    }
+    return PairsTable(pa.table(to_arrow(columns)), Path(source).parent, str(source))
