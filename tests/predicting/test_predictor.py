@@ -133,9 +133,22 @@ def test_route_read_says_when_there_is_nothing_to_read() -> None:
     assert answer.error == "the file carries no prompt"
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "image"])
-def test_every_kind_of_source_gives_the_same_answer(
-    kind: str, good: dict[str, Path], predictor: Predictor
+class Pipe(io.BytesIO):
+    """A stream that can be read once, from its start to its end."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("tell")
+
+
+@pytest.mark.parametrize("source", ["path", "text", "bytes", "file", "pipe", "image"])
+def test_every_source_gives_the_same_answer(
+    source: str, good: dict[str, Path], predictor: Predictor
 ) -> None:
     path = good["plain.png"]
     sources = {
@@ -143,10 +156,11 @@ def test_every_kind_of_source_gives_the_same_answer(
         "text": str(path),
         "bytes": path.read_bytes(),
         "file": io.BytesIO(path.read_bytes()),
+        "pipe": Pipe(path.read_bytes()),
         "image": Image.open(path),
     }
     expected = predictor.predict(path)
-    assert predictor.predict(sources[kind]).prompt == expected.prompt
+    assert predictor.predict(sources[source]).prompt == expected.prompt
 
 
 def test_a_list_of_images_gives_a_list_of_answers(
