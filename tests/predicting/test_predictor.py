@@ -74,6 +74,16 @@ def test_a_model_is_loaded_at_once_where_every_image_needs_it(tmp_path: Path) ->
         list(Predictor(tmp_path, route="embed").stream([]))
 
 
+def test_a_file_that_cannot_be_read_gets_an_answer_and_the_rest_goes_on(carrier: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    answers = list(Predictor(route="read").stream([Failing(b"x"), carrier]))
+    assert "Input/output error" in (answers[0].error or "")
+    assert answers[1].prompt == "a red fox in the snow"
+
+
 def test_a_picture_without_a_prompt_is_embedded(predictor: Predictor) -> None:
     answer = predictor.predict(picture(0))
     assert answer.route == "embed+bank"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Unpack, cast, overload
+from typing import IO, Unpack, cast, overload
 
 import numpy as np
 
@@ -122,9 +122,9 @@ class Predictor:
     def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
         """The answer from the file itself, and the pixels where a model has to answer."""
         answer, route = Answer(image_name(image)), self.options.route
-        if hasattr(image, "read"):
-            image = image.read()
         try:
+            if hasattr(image, "read"):
+                image = _content(cast("IO[bytes]", image), answer.file)
             if route in ("auto", "read") and (reading := read(image)):
                 answer = _stated(answer, reading)
                 if answer.prompt is not None and (answer.certain or route == "read"):
@@ -199,6 +199,13 @@ def _ranked_captions(captions: list[Caption], route: str) -> list[Candidate]:
         Candidate(best.text, route),
         *(Candidate(other.text, route, other.score) for other in others),
     ]
+
+
+def _content(file: IO[bytes], name: str) -> bytes:
+    try:
+        return file.read()
+    except OSError as error:
+        raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
 
 
 def _stated(answer: Answer, reading: Reading) -> Answer:

@@ -1,4 +1,4 @@
-"""Which inputs of a node count as its text, and in which order."""
+"""Choose the inputs of a node that count as its text, and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unprompt.reading.comfyui.widgets import is_option, is_prose, is_text_node
 
 _OFF = frozenset(("off", "false", "no", "disable", "disabled"))
 _TEXT_BY_SLOT = {"Text String": 4, "ttN text3BOX_3WAYconcat": 3}
-"""Classes whose first outputs give their texts one by one."""
+"""Classes whose first outputs each give one of their texts."""
 _DELIMITERS = ("delimiter", "separator", "delimeter", "seperator", "delim")
 _TOGGLE = re.compile(
     r"(?:use|enabled?|with|on|switch|toggle|activate)_?(.+)|(.+?)_?(?:enabled?|on|switch|toggle)"
@@ -18,7 +18,7 @@ _TOGGLE = re.compile(
 
 
 def may_be_prompt(node: Node, name: str) -> bool:
-    """Whether a widget whose name says nothing may hold a text that its node gives."""
+    """Whether a widget with a meaningless name may hold the text of its node."""
     text = node.text(name)
     if text is None or name.startswith("widget_") or is_option(text):
         return False
@@ -46,7 +46,7 @@ def switched_on(node: Node, names: list[str]) -> list[str]:
 
 
 def of_slot(node: Node, slot: int, names: list[str]) -> list[str]:
-    """Of a node that gives each of its texts by an output of its own, the text of this output."""
+    """The one text of an output, if the node has an output for each of its texts."""
     if 0 <= slot < len(node.outputs) and node.outputs[slot] in names:
         return [node.outputs[slot]]
     if node.class_type in _TEXT_BY_SLOT and 0 <= slot < min(
@@ -83,7 +83,7 @@ def with_replacement(node: Node, text: str) -> str | None:
 
 
 def delimiter_of(node: Node) -> str | None:
-    """What a node joins its texts with."""
+    """The text that a node puts between its texts; None if it has none."""
     if (lines := node.text("linebreak_addition")) is not None:
         return "\n" if lines == "true" else ""
     for name in _DELIMITERS:

@@ -46,7 +46,7 @@ _WRITERS = re.compile(
     r"caption|interrogat|tagger|describe|enhanc|vqa|seednode|random",
     re.IGNORECASE,
 )
-"""Classes of nodes whose text only a run shows: language models, captioners, taggers."""
+"""Classes whose text exists only while they run: language models, captioners, taggers."""
 
 
 @dataclass(slots=True)
@@ -172,9 +172,9 @@ class Tracer:
         return []
 
     def _side(self, node: Node, slot: int, side: str) -> str:
-        """The side that output ``slot`` carries; another one than asked for if they are crossed.
+        """The side that output ``slot`` carries, which differs from ``side`` if links are crossed.
 
-        A node that takes both sides gives the positive one first, or names its outputs.
+        A node with both sides gives the positive one first, or names its outputs.
         """
         if 0 <= slot < len(node.outputs):
             traits = self._names[node.outputs[slot]]

@@ -1,8 +1,8 @@
-"""Names for the widgets of a workflow's nodes, which the file often lists without names.
+"""Find names for the widgets of a workflow, which often lists only their values.
 
-A widget gets its name from the node's sockets, from a table of known nodes, or else from what its
-value is: an option (a number, a file, a colour, a size, the name of a model) is never taken for a
-prompt.
+The names come from the sockets of the node, from a table of known nodes, or from the form of the
+value. A value in the form of an option (a number, a file, a colour, a size, the name of a model)
+is never taken for a prompt.
 """
 
 from __future__ import annotations
@@ -172,7 +172,6 @@ negative_prompt num_images
 IdeogramV2: prompt turbo aspect_ratio resolution magic_prompt_option seed \
 control_after_generate style_type negative_prompt num_images
 """
-# The text widgets of these partner nodes are recognised by their values: prompt, then negative.
 _KNOWN = {
     name: tuple(widgets.split())
     for name, _, widgets in (line.rpartition(": ") for line in _TABLE.strip().split("\n"))
@@ -180,11 +179,12 @@ _KNOWN = {
 
 
 def named_widgets(raw: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    """The widgets of a node by name, and those of its names that are guessed.
+    """The widgets of a node by name, and the names that are guesses.
 
-    A text widget whose name is unknown is called ``prompt_N``, or ``negative_prompt_N`` if it lists
-    what is unwanted. Behind a linked text it is ``shown_N``: what a viewer shows, or what was
-    typed before. A text of only punctuation is called ``delimiter``; other values ``widget_N``.
+    Texts without a known name are called ``prompt_N``, ``negative_prompt_N`` (if they start with
+    words such as "blurry"), ``system_N`` (instructions to a language model), or ``shown_N`` if the
+    node has another text input. A text of only punctuation is called ``delimiter``. Other values
+    are called ``widget_N``.
     """
     values = raw.get("widgets_values")
     if isinstance(values, dict):
@@ -214,7 +214,7 @@ def is_text_node(class_type: str) -> bool:
 
 
 def is_option(value: str) -> bool:
-    """Whether a text is the value of an option, by its form: no prompt looks like this."""
+    """Whether a text has the form of an option's value: no prompt looks like this."""
     value = value.strip()
     return value.lower() in _OPTION_WORDS or (
         len(value) < 200 and _OPTION_FORMS.fullmatch(value) is not None
@@ -224,7 +224,7 @@ def is_option(value: str) -> bool:
 def _guess(
     raw: Mapping[str, Any], class_type: str, names: list[str | None], values: list[Any]
 ) -> frozenset[str]:
-    """Name the texts among the widgets without names, in place; returns the uncertain names."""
+    """Fill in names for texts without a name; returns the names that are guesses."""
     if all(names):
         return frozenset()
     has_text = any(
@@ -250,7 +250,7 @@ def _guess(
                 names[index] = f"prompt_{index}"
                 found.append(f"prompt_{index}")
     if len(found) > 1 and not joins and not is_text_node(class_type):
-        # A partner node states its prompt before its negative prompt and whatever follows.
+        # Partner nodes list their prompt before other texts.
         for name in found[1:]:
             names[names.index(name)] = f"shown_{name.removeprefix('prompt_')}"
     if found or has_text or linked:
@@ -259,7 +259,7 @@ def _guess(
 
 
 def _guess_short(class_type: str, names: list[str | None], values: list[Any]) -> frozenset[str]:
-    """Name a text of a few words, if the node has just one and is likely to hold a prompt."""
+    """Fill in a name for a text of a few words, if the node is likely to hold a prompt."""
     texts = [
         index
         for index, value in enumerate(values)
@@ -277,7 +277,7 @@ def _guess_short(class_type: str, names: list[str | None], values: list[Any]) ->
 
 
 def is_prose(value: object) -> bool:
-    """Whether a text is long enough, and has words enough, to be no option."""
+    """Whether a text has enough words to be no option."""
     if not isinstance(value, str) or is_option(value):
         return False
     start = value[:2000]
@@ -347,7 +347,7 @@ def _by_types(sockets: list[_Socket], values: list[Any]) -> list[str | None]:
             and (is_text or not is_prose(value))
             and not (is_text and not socket.linked and value and is_option(str(value)))
         ]
-        if socket.linked:  # what was typed before is mostly nothing
+        if socket.linked:  # the value typed before the link is mostly empty
             fitting.sort(key=lambda index: values[index] != "")
         if fitting:
             names[fitting[0]] = socket.name

@@ -86,10 +86,10 @@ class _Builder:
                 self._links[f"{prefix}{target}", target_slot] = link
 
     def _promote(self, key: str, node: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
-        """Keep the values of a sub-graph's node, which replace those inside.
+        """Keep the values on a sub-graph's node, which replace the values inside.
 
-        They stand in the order of the sub-graph's inputs that are widgets, or of the node's proxy
-        widgets (inner node id, or -1 for an input, and name), or of its own sockets.
+        Their order is that of the sub-graph's widget inputs, of the node's proxy widgets (pairs of
+        inner node id and name; id -1 means an input), or of the node's own sockets.
         """
         values = _listed(node, "widgets_values")
         if not values:

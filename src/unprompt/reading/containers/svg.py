@@ -22,6 +22,8 @@ class _RefusedError(Exception):
 def is_svg(head: bytes) -> bool:
     """Whether a file starts like an SVG file."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"<html" in head[:2000].lower():
+        return False
     return start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!")) and b"<svg" in head)
 
 
