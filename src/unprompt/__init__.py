@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from unprompt.reading import write_prompt as write_prompt
     from unprompt.reading.read_files import read_files as read_files
     from unprompt.training.export import export as export
+    from unprompt.training.head.zero_shot import fit_zero_shot_head as fit_zero_shot_head
     from unprompt.training.merge_weights import merge_weights as merge_weights
     from unprompt.training.recipe import Recipe as Recipe
     from unprompt.training.recipe import load_recipe as load_recipe
@@ -105,6 +106,7 @@ _HOMES = {
     "evaluate": "evaluating.evaluation",
     "export": "training.export",
     "filter_pairs": "curating.filter",
+    "fit_zero_shot_head": "training.head.zero_shot",
     "generate": "collecting.generate",
     "harvest": "collecting.harvest",
     "load_encoder": "encoding",

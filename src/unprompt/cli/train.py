@@ -1,4 +1,4 @@
-"""Verbs that make models."""
+"""The verbs that train models and export them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE.yaml")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Values to change, as schedule.epochs=8.", metavar="[KEY=VALUE]..."),
+        typer.Argument(help="Values to change: schedule.epochs=8.", metavar="[KEY=VALUE]..."),
     ] = None,
     fresh: Annotated[
         bool,
         typer.Option(
             "--fresh/--resume",
-            help="Discard what an earlier call left, or go on with it.",
+            help="Discard what an earlier call left, or resume it.",
         ),
     ] = False,
     fold: Annotated[
@@ -39,7 +39,7 @@ def train(
     ] = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Train a model as a recipe says; the same command again goes on where a run was stopped.
+    """Train a model as a recipe says; the same command again resumes a stopped run.
 
     Any value of the recipe can be changed on the command line.
 
@@ -59,10 +59,7 @@ def train(
     from unprompt.evaluating.text_report import print_evaluation
     from unprompt.training.recipe import load_recipe
 
-    stated = load_recipe(recipe, overrides)
-    if fold is not None:
-        stated.data.fold = fold
-        stated.output = str(Path(stated.output) / f"fold-{fold}")
+    stated = load_recipe(recipe, overrides, fold)
     if find_lr:
         from unprompt.training.lr_finder import find_learning_rate
 
@@ -85,23 +82,24 @@ def train(
     typer.echo(f"model: {finished.model}", err=True)
     if finished.failures:
         for failure in finished.failures:
-            typer.echo(f"unprompt: {failure}", err=True)
-        typer.echo(f"{len(finished.failures)} images could not be read", err=True)
+            options.note(failure)
+        options.note(f"{len(finished.failures)} images could not be read")
         raise typer.Exit(1)
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A trained model's folder, or a hub repository.")],
+    model: Annotated[str, typer.Argument(help="A trained model's folder, or a hub id.")],
     output: options.Output,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Text file, one prompt a line: the bank that answers are taken from."),
+        typer.Option(help="File of prompts for the bank of answers.", metavar="PROMPTS"),
     ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Pairs table whose split 'val' calibrates the estimated cosine, and on pictures "
-            "of whose split 'train' --int8 measures."
+            help="Pairs table: its split val calibrates the estimated cosine, and --int8 measures "
+            "ranges on images of its split train.",
+            metavar="TABLE",
         ),
     ] = None,
     half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
@@ -109,7 +107,7 @@ def export(
         bool | None,
         typer.Option(
             help="Run an embedder's convolutions in 8 bits, about twice as fast; store a decoder's "
-            "matrices so.",
+            "matrices in 8 bits.",
             show_default="a decoder only",
         ),
     ] = None,
@@ -128,25 +126,6 @@ def export(
       unprompt export runs/decoder/model -o mine-onnx --calibrate runs/mine/pairs.parquet
     """
     need("train", "torch")
-    from unprompt.models.model_folder import is_decoder
     from unprompt.training.export import export as run
-    from unprompt.training.export import export_text_decoder
 
-    if is_decoder(model):
-        decoder = export_text_decoder(model, output, calibrate, int8 is not False)
-        typer.echo(f"{decoder.folder}: the decoder", err=True)
-        if decoder.calibration:
-            taken = "they answer" if decoder.preferred else "the bank answers better"
-            typer.echo(f"its texts measured on held-out pairs: {taken}", err=True)
-        return
-    made = run(model, output, prompts, calibrate, half, int8=bool(int8))
-    bank, rounded = made.bank, made.rounded
-    typer.echo(f"{output}: the model, and a bank of {len(bank):,} prompts", err=True)
-    if rounded:
-        typer.echo(
-            f"8 bits: mean cosine to the exact embeddings {rounded.cosine:.4f}, score "
-            f"{rounded.difference:+.4f} on val",
-            err=True,
-        )
-    if bank.calibration:
-        typer.echo(f"estimated cosine of an answer: {bank.calibration}", err=True)
+    typer.echo(str(run(model, output, prompts, calibrate, half, int8)), err=True)

@@ -75,27 +75,21 @@ def head(
     from unprompt.errors import need
 
     need("train", "torch")
-    from unprompt.devices import choose_device
     from unprompt.models.heads import HeadConfig
-    from unprompt.pairs.prompt_file import prompts_of
     from unprompt.training.head.zero_shot import fit_zero_shot_head
 
     fitted = fit_zero_shot_head(
         clip,
-        prompts_of(prompts),
+        prompts,
         HeadConfig(head.value, hidden),
         noise,
         epochs,
         encoder,
-        choose_device(device),
+        device,
         seed,
     )
     fitted.embedder.save_pretrained(output)
-    typer.echo(
-        f"{output}: head of {fitted.prompts:,} prompts, cosine {fitted.cosine:.4f} from the text "
-        "of prompts held out",
-        err=True,
-    )
+    typer.echo(f"{output}: {fitted}", err=True)
 
 
 @zero_shot.command()
@@ -118,7 +112,7 @@ def knn(
     """
     from unprompt.predicting.building import build_knn
 
-    built = build_knn(prompts, output, clip, index, encoder, precision, device or "cpu")
+    built = build_knn(prompts, output, clip, index, encoder, precision, device)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unprompt.devices import choose_device
 from unprompt.encoding import DEFAULT_ENCODER, TextEncoder, encode, load_encoder
 from unprompt.errors import TableError, need
 from unprompt.files import atomic_folder
@@ -62,7 +63,7 @@ def build_knn(
     index: str = "flat",
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Bank:
     """Write the model of `unprompt.predicting.knn_model`: a bank that is searched by image.
 
@@ -73,7 +74,7 @@ def build_knn(
         index: as in `build_bank`, for both the prompts and the keys.
         encoder: the target encoder.
         precision: as `unprompt.encoding.load_encoder`.
-        device: of the text tower.
+        device: of the text tower; by default ``cuda`` where there is one.
 
     Returns:
         The model's bank of prompts.
@@ -89,7 +90,7 @@ def build_knn(
     distinct = _distinct(source)
     values = load_encoder(encoder, precision=precision)
     with advice(clip):
-        keys = create_text_tower(clip, device)
+        keys = create_text_tower(clip, choose_device(device))
     with atomic_folder(folder) as temporary:
         _write(distinct, temporary / BANK_FOLDER, values, index)
         _write(distinct, temporary / KEYS_FOLDER, keys, index)

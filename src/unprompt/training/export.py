@@ -19,7 +19,7 @@ from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.models.decoder.tokenizer import load_tokenizer
 from unprompt.models.embedder import Embedder
 from unprompt.models.embedder_onnx import export_onnx
-from unprompt.models.model_folder import DECODER_FOLDER
+from unprompt.models.model_folder import DECODER_FOLDER, is_decoder
 from unprompt.models.quantise import IMAGES
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
@@ -46,12 +46,34 @@ class Exported:
     """The result of an export.
 
     Attributes:
-        bank: the bank that was written.
+        folder: the folder that was written.
+        bank: the bank that was written, beside an embedder.
         rounded: the error of 8 bits; None for an export in 16 or 32 bits.
+        decoder: the decoder that was written.
     """
 
-    bank: Bank
-    rounded: Rounded | None
+    folder: Path
+    bank: Bank | None = None
+    rounded: Rounded | None = None
+    decoder: TextDecoder | None = None
+
+    def __str__(self) -> str:
+        lines = []
+        if self.bank is not None:
+            lines = [f"{self.folder}: the model, and a bank of {len(self.bank):,} prompts"]
+        if self.rounded:
+            lines.append(
+                f"8 bits: mean cosine to the exact embeddings {self.rounded.cosine:.4f}, score "
+                f"{self.rounded.difference:+.4f} on val"
+            )
+        if self.bank is not None and self.bank.calibration:
+            lines.append(f"estimated cosine of an answer: {self.bank.calibration}")
+        if self.decoder is not None:
+            lines.append(f"{self.decoder.folder}: the decoder")
+            if self.decoder.calibration:
+                taken = "they answer" if self.decoder.preferred else "the bank answers better"
+                lines.append(f"its texts measured on held-out pairs: {taken}")
+        return "\n".join(lines)
 
 
 def export(
@@ -60,17 +82,18 @@ def export(
     prompts: str | Path | None = None,
     held_out: str | Path | None = None,
     half: bool = True,
-    int8: bool = False,
+    int8: bool | None = None,
 ) -> Exported:
-    """Write an ONNX model with its bank.
+    """Write an ONNX model with its bank, or a decoder beside an exported embedder.
 
     Args:
-        model: folder or hub repository of a trained embedder.
+        model: folder or hub repository of a trained embedder, or folder of a trained decoder.
         folder: created if missing.
         prompts: file of prompts for the bank; the model's own bank by default.
         held_out: pairs table whose split ``val`` calibrates the bank's estimates.
         half: store the weights as float16.
-        int8: run the convolutions in 8 bits, with ranges measured on images of the split
+        int8: store a decoder's matrices in 8 bits, which is its default; run an embedder's
+            convolutions in 8 bits, with ranges measured on images of the split
             ``train`` of ``held_out``; see `unprompt.models.quantise`.
 
     Raises:
@@ -79,6 +102,9 @@ def export(
         OutputError: the folder cannot be written, or is the model's own.
         UnpromptError: the backbone cannot run in 8 bits, or ``int8`` lacks ``held_out``.
     """
+    if is_decoder(model):
+        written = export_text_decoder(model, folder, held_out, int8 is not False)
+        return Exported(Path(folder), decoder=written)
     if Path(model).resolve() == Path(folder).resolve():
         raise OutputError(
             f"{folder} is the model itself, and an export would overwrite its weights with "
@@ -110,7 +136,7 @@ def export(
                 evaluation.model.overall.mean - exact.model.overall.mean,
             )
     bank.save(folder)
-    return Exported(bank, rounded)
+    return Exported(Path(folder), bank, rounded)
 
 
 def _images(embedder: Embedder, pairs: PairsTable) -> np.ndarray:

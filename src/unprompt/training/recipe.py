@@ -76,8 +76,15 @@ class Recipe:
         return "embedder" if self.captioner is None else "captioner"
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: list[str] | None = None, fold: int | None = None
+) -> Recipe:
     """Read a recipe and apply ``key=value`` overrides.
+
+    Args:
+        path: the recipe, a YAML file.
+        overrides: values to change, such as ``schedule.epochs=8``.
+        fold: validate on this fold; the run goes to its folder ``fold-N``.
 
     Raises:
         RecipeError: there is no such file, it is not YAML, it has an unknown key (the error names
@@ -105,6 +112,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"{path}: {where}{str(error).splitlines()[0]}") from error
     assert isinstance(recipe, Recipe)  # noqa: S101 - a merge with the schema gives one
     _check(recipe, path)
+    if fold is not None:
+        recipe.data.fold = fold
+        recipe.output = str(Path(recipe.output) / f"fold-{fold}")
     return recipe
 
 

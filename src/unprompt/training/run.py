@@ -14,7 +14,7 @@ from unprompt.evaluating.evaluation import Evaluation
 from unprompt.pairs.table import PairsTable, load, save
 from unprompt.training import train_captioner, train_decoder, train_embedder
 from unprompt.training.data.prepare import prepare_pairs, prepare_texts
-from unprompt.training.recipe import Recipe
+from unprompt.training.recipe import Recipe, load_recipe
 from unprompt.training.resources import errors_explained, first_process_first, freed_memory_kept
 from unprompt.training.run_folder import (
     MODEL_FOLDER,
@@ -65,13 +65,13 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
 
-def train(recipe: Recipe, fresh: bool = False) -> Run:
+def train(recipe: Recipe | str | Path, fresh: bool = False) -> Run:
     """Run a recipe, or resume it where an earlier call was stopped.
 
     Under torchrun every process calls this, and all return the same.
 
     Args:
-        recipe: the run.
+        recipe: the run, or the path of its recipe.
         fresh: discard what an earlier call left in the run folder.
 
     Raises:
@@ -82,6 +82,8 @@ def train(recipe: Recipe, fresh: bool = False) -> Run:
         TrainingError: the loss is not finite, memory or disk ran out; or, as `StoppedError`, a
             signal came.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     if recipe.report_to != "none":
         need("all", recipe.report_to)
     folder = Path(recipe.output)

@@ -9,10 +9,12 @@ nothing, so there can be a million of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from unprompt.devices import choose_device
 from unprompt.encoding import encode
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.metrics import cosines
@@ -20,6 +22,7 @@ from unprompt.models.backbones import BackboneConfig, create_backbone
 from unprompt.models.embedder import Embedder, EmbedderConfig
 from unprompt.models.heads import HeadConfig, create_head
 from unprompt.models.text_towers import create_text_tower
+from unprompt.pairs.prompt_file import prompts_of
 from unprompt.predicting.public_weights import advice
 from unprompt.training.head.gradient import train_head
 from unprompt.training.head.linear_probe import last_layer
@@ -44,15 +47,21 @@ class ZeroShotHead:
     cosine: float
     prompts: int
 
+    def __str__(self) -> str:
+        return (
+            f"head of {self.prompts:,} prompts, cosine {self.cosine:.4f} from the text of prompts "
+            "held out"
+        )
+
 
 def fit_zero_shot_head(
     backbone: str,
-    prompts: list[str],
+    prompts: list[str] | Path,
     head: HeadConfig | None = None,
     noise: float = 0.0,
     epochs: int = 20,
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2",
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
 ) -> ZeroShotHead:
     """Fit a head that maps a text tower's features of prompts to their prompt embeddings.
@@ -61,7 +70,8 @@ def fit_zero_shot_head(
 
     Args:
         backbone: image and text tower: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
-        prompts: a prompt that comes more than once counts once.
+        prompts: a prompt that comes more than once counts once; or the path of a file of prompts,
+            see `prompts_of`.
         head: linear by default, which is fitted in closed form with the ridge penalty that scores
             best on held-out prompts; an ``mlp`` is trained by gradient. Features are brought to
             unit norm.
@@ -70,7 +80,7 @@ def fit_zero_shot_head(
             less on the cone (CapDec; Nukrai et al. 2022, arXiv 2211.00575).
         epochs: passes over the prompts, for an ``mlp``.
         encoder: the target encoder.
-        device: ``cpu`` or ``cuda``.
+        device: by default ``cuda`` where there is one, else ``cpu``.
         seed: of the choice of held-out prompts, of order and of noise.
 
     Raises:
@@ -78,7 +88,8 @@ def fit_zero_shot_head(
         UnpromptError: the model has no text tower, its text features are not as wide as its image
             features, or there are fewer than 40 distinct prompts.
     """
-    prompts = list(dict.fromkeys(prompts))
+    device = choose_device(device)
+    prompts = list(dict.fromkeys(prompts_of(prompts) if isinstance(prompts, Path) else prompts))
     if len(prompts) < 2 / HELD_OUT:
         raise UnpromptError(f"{len(prompts)} distinct prompts are too few to fit a head to")
     with advice(backbone):
