@@ -13,8 +13,7 @@ from tests.reading import making
 from unprompt.errors import UnreadableImageError
 from unprompt.images import find_images, open_rgb
 from unprompt.reading import read, read_fields
-from unprompt.reading.containers.brotli_box import decompress
-from unprompt.reading.limits import MAX_TEXT, Limits
+from unprompt.reading.limits import MAX_TEXT
 
 FILES = made.made_files()
 
@@ -37,24 +36,6 @@ def test_texts_of_another_page_of_a_tiff() -> None:
     reading = read(data)
     assert reading is not None
     assert reading.prompt == made.FOX
-
-
-def test_brotli(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits()
-    assert decompress(made.stored_brotli(b"x" * 5000), limits) == b"x" * 5000
-    assert not limits.problems
-    compressed = bytes.fromhex("1b1000f825a442")  # the beginning of a compressed block
-    try:
-        import brotli
-    except ImportError:
-        assert decompress(compressed, limits) is None
-        assert "brotli" in limits.problems[0]
-    else:
-        packed = brotli.compress(b"words " * 1000)
-        assert decompress(packed, limits) == b"words " * 1000
-        bomb = brotli.compress(bytes(MAX_TEXT * 4))
-        assert decompress(bomb, limits) is None
-        assert limits.problems
 
 
 @pytest.mark.parametrize(

@@ -16,28 +16,24 @@ def decompress(data: bytes, limits: Limits) -> bytes | None:
     try:
         import brotli
     except ImportError:
-        limits.note("JPEG XL: compressed metadata; install the package brotli to read it")
+        limits.note(
+            "JPEG XL: metadata compressed with Brotli; pip install 'unprompt[read]' to read it"
+        )
         return None
     stream = brotli.Decompressor()
     try:
         text = bytes(stream.process(data, output_buffer_limit=MAX_TEXT + 1))
-    except TypeError:  # versions before 1.1.1 have no limit, so the input is fed in small parts
-        text = _in_parts(stream, data)
+    except TypeError:
+        limits.note("JPEG XL: metadata compressed with Brotli; brotli 1.2 or newer is needed")
+        return None
     except brotli.error as error:
         limits.note(f"JPEG XL: damaged compressed metadata ({error})")
         return None
     if len(text) > MAX_TEXT:
         limits.note(f"JPEG XL: more than {MAX_TEXT >> 20} MiB of metadata; skipped")
         return None
-    return text
-
-
-def _in_parts(stream: object, data: bytes) -> bytes:
-    text = b""
-    for at in range(0, len(data), 64):
-        text += stream.process(data[at : at + 64])  # type: ignore[attr-defined]
-        if len(text) > MAX_TEXT:
-            break
+    if not stream.is_finished():
+        limits.note("JPEG XL: the file ends inside its compressed metadata")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Metadata items of AVIF and HEIC files (ISO 14496-12 and 23008-12): EXIF, XMP and C2PA.
+"""EXIF, XMP and C2PA in AVIF and HEIC files (ISO 14496-12, 23008-12) and JPEG XL (18181-2).
 
 Only the box structure is read; no decoder is needed.
 """
@@ -37,7 +37,7 @@ def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
             # version and flags, "manifest\\0", 8 bytes of offset, then the boxes
             yield from read_c2pa(file.at(start, length)[16 + 4 + 9 + 8 :], limits)
         elif box_type == b"Exif":  # JPEG XL
-            yield from read_exif(file.at(start, length)[4:], limits)
+            yield from read_exif(_after_offset(file.at(start, length)), limits)
         elif box_type == b"xml ":
             yield from read_xmp(file.at(start, length), limits)
         elif box_type == b"jumb":
@@ -45,11 +45,16 @@ def read_isobmff(file: Window, limits: Limits) -> Iterator[Field]:
         elif box_type == b"brob" and (data := decompress(file.at(start + 4, length - 4), limits)):
             inner = file.at(start, 4)
             if inner == b"Exif":
-                yield from read_exif(data[4:], limits)
+                yield from read_exif(_after_offset(data), limits)
             elif inner == b"xml ":
                 yield from read_xmp(data, limits)
             elif inner == b"jumb":
                 yield from read_c2pa(_jumbf(data), limits)
+
+
+def _after_offset(content: bytes) -> bytes:
+    """An EXIF block without its first four bytes, which count the bytes before the TIFF header."""
+    return content[4 + int.from_bytes(content[:4], "big") :]
 
 
 def _jumbf(content: bytes) -> bytes:
@@ -103,8 +108,7 @@ def _read_items(file: Window, meta: bytes, file_size: int, limits: Limits) -> It
             left -= len(parts[-1]) if parts else 0
         value = b"".join(parts)
         if box_type == b"Exif" and len(value) > 4:
-            # The first four bytes count the bytes before the TIFF header.
-            yield from read_exif(value[4 + int.from_bytes(value[:4], "big") :], limits)
+            yield from read_exif(_after_offset(value), limits)
         elif box_type == b"mime" and value.lstrip()[:1] == b"<":
             yield from read_xmp(value, limits)
 
