@@ -203,6 +203,17 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
         raise UnreadableImageError(f"{name}: cannot be decoded ({e})") from e
 
 
+def pixels_to_decode(source: ImageSource, at_least: int | None = None) -> int:
+    """Pixels that `open_rgb` would decode, by the file's header; 0 for a file that it refuses."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = _sized(_open(source), "", at_least).size
+    except Exception:  # Pillow raises many kinds; `open_rgb` will state which
+        return 0
+    return width * height
+
+
 def _is_video(source: ImageSource) -> bool:
     """Whether a file that no decoder of images knows starts like MP4, MOV, WebM or Matroska."""
     try:

@@ -1,9 +1,11 @@
 """The REST API and the web page, without a socket."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image, PngImagePlugin
 
 from unprompt.predicting.predictor import Predictor
 from unprompt.serving.app import MAX_IMAGES, make_app
@@ -73,7 +75,15 @@ def test_a_request_that_is_too_long_is_refused(client: TestClient, stated: bool)
     assert client.post("/predict", content=content, headers=headers).status_code == 413
 
 
-def test_a_request_that_finds_no_room_may_come_again(client: TestClient, picture: bytes) -> None:
+def test_a_request_with_too_many_pixels_is_refused(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("1", (9900, 9900)).save(file, "png")
+    response = client.post("/predict", files=form(*[("a.png", file.getvalue())] * 4))
+    assert response.status_code == 413
+    assert "392,040,000 pixels; at most 300,000,000" in response.json()["detail"]
+
+
+def test_a_request_that_finds_no_space_may_come_again(client: TestClient) -> None:
     response = client.post("/predict", files=form(*[("a.png", b"")] * 20))
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
@@ -85,6 +95,61 @@ def test_other_sites_pages_may_not_ask(client: TestClient, picture: bytes) -> No
             "/predict", files=form(("a.png", picture)), headers={"Sec-Fetch-Site": site}
         )
         assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://testserver", 200),
+        ("https://testserver", 200),
+        ("http://testserver:81", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+    ],
+)
+def test_the_origin_of_a_page_must_be_the_host(
+    client: TestClient, stated: bytes, origin: str, status: int
+) -> None:
+    headers = {"Origin": origin}
+    response = client.post("/predict", files=form(("a.png", stated)), headers=headers)
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (None, 401),
+        ("Bearer s3cret", 200),
+        ("bearer s3cret", 200),
+        ("Bearer s3cre", 401),
+        ("Bearer \xe9", 401),
+        ("Basic s3cret", 401),
+    ],
+)
+def test_a_token_guards_everything_but_the_page(
+    predictor: Predictor, stated: bytes, header: str | None, status: int
+) -> None:
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    with TestClient(make_app(predictor, token="s3cret"), headers=headers) as client:
+        assert client.post("/predict", files=form(("a.png", stated))).status_code == status
+        for path in ("/health", "/openapi.json"):
+            response = client.get(path)
+            assert response.status_code == status
+            assert ("www-authenticate" in response.headers) == (status == 401)
+        for path in ("/", "/page.js"):
+            assert client.get(path).status_code == 200
+
+
+def test_numbers_that_javascript_cannot_hold_are_strings(client: TestClient) -> None:
+    settings = {"Seed": 2**53 + 1, "Steps": 20}
+    chunk = PngImagePlugin.PngInfo()
+    stated = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    chunk.add_text("parameters", f"a cat\n{stated}, CFG scale: 7")
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "png", pnginfo=chunk)
+    (answer,) = client.post("/predict", files=form(("a.png", file.getvalue()))).json()
+    assert answer["settings"]["seed"] == "9007199254740993"
+    assert answer["settings"]["steps"] == 20
 
 
 def test_names_of_other_hosts_are_refused(predictor: Predictor) -> None:

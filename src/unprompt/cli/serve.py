@@ -25,19 +25,30 @@ def serve(
     max_mb: Annotated[
         int, typer.Option("--max-mb", min=1, help="Length of a request, at most, in MB.")
     ] = 64,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="UNPROMPT_TOKEN",
+            help="Answer only requests that send this token; other users of this machine can read "
+            "it from the command line, but not from the variable.",
+            show_default="no token needed",
+        ),
+    ] = None,
     device: options.Device = "auto",
     num_beams: options.NumBeams = options.NUM_BEAMS,
     top_p: options.TopP = None,
 ) -> None:
     """Serve predictions: a page to drop images on, and a REST API; until Ctrl-C.
 
-    There is no login: open it to a network only behind a proxy that has one.
+    In a network, set a token, and let a proxy encrypt the connection.
 
     [bold]Examples[/bold]
 
       unprompt serve
 
       unprompt serve --port 9000 --model runs/mine/model --top-k 5
+
+      UNPROMPT_TOKEN=secret unprompt serve --host 0.0.0.0
 
       curl -F images=@one.png -F images=@two.jpg http://127.0.0.1:8000/predict
     """
@@ -50,11 +61,4 @@ def serve(
     predictor = options.make_predictor(
         models, weights, route, top_k, bank, knn, rerank, device, num_beams, top_p, batch_size
     )
-    run(
-        predictor,
-        host,
-        port,
-        batch_size,
-        max_mb * 2**20,
-        lambda address: typer.echo(f"unprompt: serving at {address}; Ctrl-C ends", err=True),
-    )
+    run(predictor, host, port, batch_size, max_mb * 2**20, token, options.note)

@@ -119,24 +119,46 @@ class Predictor:
         embeddings, (candidates,) = self._sources.prompts_for(embedding[None])
         return self._answered(Answer(""), embeddings[0], candidates)
 
-    def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
-        """The answer from the file itself, and the pixels where a model has to answer."""
-        answer, route = Answer(image_name(image)), self.options.route
+    def from_file(self, image: ImageSource, name: str) -> tuple[Answer, bool]:
+        """The answer that a file itself gives, under a name, and whether a model has to answer."""
+        answer, route = Answer(name), self.options.route
         try:
-            if hasattr(image, "read"):
-                image = _content(cast("IO[bytes]", image), answer.file)
             if route in ("auto", "read") and (reading := read(image)):
                 answer = _stated(answer, reading)
-                if answer.prompt is not None and (answer.certain or route == "read"):
-                    return answer, None
-            if route == "read":
-                return replace(answer, error="the file carries no prompt"), None
-            preprocessing = self.model.preprocessing
+        except UnreadableImageError as error:
+            return _failed(answer, error, image), False
+        if answer.prompt is not None and (answer.certain or route == "read"):
+            return answer, False
+        if route == "read":
+            return replace(answer, error="the file carries no prompt"), False
+        return answer, True
+
+    def decode(self, image: ImageSource, answer: Answer) -> tuple[Answer, np.ndarray | None]:
+        """The answer of `from_file`, and the model's input; None if there is nothing to decode."""
+        preprocessing = self.model.preprocessing
+        try:
             return answer, preprocessing(open_rgb(image, at_least=preprocessing.least_side))
         except UnreadableImageError as error:
-            if answer.prompt is not None:  # a guess from the file is all that can be said
-                return answer, None
-            return replace(answer, error=str(error).removeprefix(f"{answer.file}: ")), None
+            return _failed(answer, error, image), None
+
+    def complete(self, prepared: Sequence[tuple[Answer, np.ndarray]]) -> list[Answer]:
+        """Answer for a batch of at least one image that `decode` has prepared."""
+        outputs = self._candidates(np.stack([pixels for _, pixels in prepared]))
+        return [
+            self._answered(answer, *output)
+            for (answer, _), output in zip(prepared, zip(*outputs, strict=True), strict=True)
+        ]
+
+    def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
+        """The answer from the file itself, and the pixels where a model has to answer."""
+        name = image_name(image)
+        if hasattr(image, "read"):
+            try:
+                image = _content(cast("IO[bytes]", image), name)
+            except UnreadableImageError as error:
+                return _failed(Answer(name), error, image), None
+        answer, needs_model = self.from_file(image, name)
+        return self.decode(image, answer) if needs_model else (answer, None)
 
     def _candidates(self, pixels: np.ndarray) -> tuple[np.ndarray, list[list[Candidate]]]:
         """The predicted embedding of each image of a batch, and its prompts, best first."""
@@ -199,6 +221,13 @@ def _ranked_captions(captions: list[Caption], route: str) -> list[Candidate]:
         Candidate(best.text, route),
         *(Candidate(other.text, route, other.score) for other in others),
     ]
+
+
+def _failed(answer: Answer, error: UnreadableImageError, image: ImageSource) -> Answer:
+    """The answer for an image that cannot be decoded: a guess from the file, or the error."""
+    if answer.prompt is not None:
+        return answer
+    return replace(answer, error=str(error).removeprefix(f"{image_name(image)}: "))
 
 
 def _content(file: IO[bytes], name: str) -> bytes:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unprompt.errors import UnpromptError
 from unprompt.predicting.predictor import Predictor
 from unprompt.serving.app import make_app
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+IDLE_SECONDS = 10
+"""A connection that sends no whole request head for so long is closed."""
+SHUTDOWN_SECONDS = 20
+"""Requests that are not answered so long after Ctrl-C or SIGTERM are dropped."""
 
 
 def serve(
@@ -22,7 +29,8 @@ def serve(
     port: int = 8000,
     batch_size: int = 16,
     max_bytes: int = 64 * 2**20,
-    started: Callable[[str], object] = lambda address: None,
+    token: str | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Serve the REST API and the web page until Ctrl-C or SIGTERM.
 
@@ -35,21 +43,60 @@ def serve(
         port: port to listen on; 0 for any free one.
         batch_size: as in `make_app`.
         max_bytes: as in `make_app`.
-        started: is called with the server's URL when it listens.
+        token: as in `make_app`.
+        note: is called with the line that states the URL when the server listens, and with a
+            warning where others can use the server without a token.
 
     Raises:
-        UnpromptError: the address cannot be used, or the model cannot be loaded.
+        UnpromptError: the address or the token cannot be used, or the model cannot be loaded.
     """
+    if token is not None and not (
+        token.isascii() and token.isprintable() and token.split() == [token]
+    ):
+        raise UnpromptError("--token: must be ASCII letters, digits and signs without spaces")
     with _listening(host, port) as listener:
         _ = predictor.model
+        address, port = listener.getsockname()[:2]
+        local = ipaddress.ip_address(address).is_loopback
         name = f"[{host}]" if ":" in host else host
-        app = make_app(predictor, batch_size, max_bytes, hosts=LOCAL if _is_local(host) else ("*",))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        started(f"http://{name}:{listener.getsockname()[1]}")
-        with suppress(
-            KeyboardInterrupt
-        ):  # raised by uvicorn after Ctrl-C, when all requests are answered
-            server.run(sockets=[listener])
+        hosts = (*LOCAL, name) if local else ("*",)
+        app = make_app(predictor, batch_size, max_bytes, hosts=hosts, token=token)
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            log_level="warning",
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        note(f"serving at http://{name}:{port}; Ctrl-C ends")
+        if token is None and not local:
+            note("warning: everyone in the network can use this server; --token prevents it")
+        # uvicorn raises it after Ctrl-C, when all requests are answered.
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+class _Connection(H11Protocol):
+    """Limits the time for a request's head, and drops half-sent requests at shutdown.
+
+    uvicorn's own time-out starts after the first answer and ends at the next byte.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def data_received(self, data: bytes) -> None:
+        self.conn.receive_data(data)
+        self.handle_events()  # a whole head ends the time-out
+
+    def shutdown(self) -> None:
+        if self.cycle is not None and self.cycle.more_body:
+            self.transport.close()
+        else:
+            super().shutdown()
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -61,10 +108,3 @@ def _listening(host: str, port: int) -> socket.socket:
         raise UnpromptError(
             f"cannot listen on {host}, port {port} ({reason}); choose others with --host and --port"
         ) from error
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

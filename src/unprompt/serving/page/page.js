@@ -13,6 +13,7 @@ const ROUTES = {
 
 const $ = (selector, place = document) => place.querySelector(selector);
 const waiting = [];
+let token = sessionStorage.getItem("token");
 let running = 0;
 let answered = 0;
 let failed = 0;
@@ -38,16 +39,28 @@ async function next() {
   summarise();
 }
 
+function call(path, options = {}) {
+  return fetch(path, { ...options, headers: token ? { Authorization: `Bearer ${token}` } : {} });
+}
+
+async function connect() {
+  const response = await call("health");
+  $("#login").hidden = response.status !== 401;
+  $("#drop").hidden = response.status === 401;
+  if (response.ok) $("#model").textContent = `Model: ${(await response.json()).model}.`;
+}
+
 async function ask(file) {
   const form = new FormData();
   form.append("images", file);
   let response;
   do {
     if (response) await new Promise((resolve) => setTimeout(resolve, 1000));
-    response = await fetch("predict", { method: "POST", body: form }).catch(() => {
+    response = await call("predict", { method: "POST", body: form }).catch(() => {
       throw new Error("The server does not answer.");
     });
   } while (response.status === 503);
+  if (response.status === 401) throw new Error("The server needs its token.");
   if (response.status === 413) throw new Error("The file is too large for this server.");
   if (!response.ok) throw new Error(`The server failed (${response.status}); its log says why.`);
   const [answer] = await response.json();
@@ -135,5 +148,11 @@ document.addEventListener("drop", (event) => {
 });
 document.addEventListener("paste", (event) => add(event.clipboardData.files));
 
-const health = await fetch("health").then((response) => response.json());
-$("#model").textContent = `Model: ${health.model}.`;
+$("#login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = $("#token").value;
+  sessionStorage.setItem("token", token);
+  connect();
+});
+
+await connect();
