@@ -70,7 +70,7 @@ def main() -> None:
     print(f"img2dataset {statistics.median(theirs):8.1f} URLs/s (median of {chosen.rounds})")
     print(f"unprompt    {statistics.median(ours):8.1f} URLs/s, table included")
     print(f"ratio       {statistics.median(ours) / statistics.median(theirs):8.3f}")
-    print(f"a second call recovered {statistics.median(recovered):.1%} of the passing failures")
+    print(f"a second call recovered {statistics.median(recovered):.1%} of the temporary failures")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Models on devices that are there, and on such that are not."""
+"""Choosing a device, moving a model to it, and torch's threads."""
 
 import pytest
 import torch
@@ -16,17 +16,17 @@ def test_a_placed_model_is_ready_to_answer():
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99"])
-def test_a_device_that_is_not_there(device):
+@pytest.mark.parametrize("use", [choose_device, lambda name: placed(nn.Linear(2, 2), name)])
+def test_a_device_that_does_not_exist_is_refused(use, device):
     with pytest.raises(UnpromptError, match=f"device '{device}' cannot be used"):
-        placed(nn.Linear(2, 2), device)
+        use(device)
 
 
-def test_the_device_is_what_is_named_or_what_there_is(monkeypatch):
+def test_the_default_device_is_a_gpu_if_there_is_one(monkeypatch):
     assert choose_device("cpu") == "cpu"
-    for there, expected in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+    for available, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
         assert choose_device() == expected
-        assert choose_device("cuda:1") == "cuda:1"
 
 
 def test_threads_compute_on_one_core_each_and_leave_torch_as_it_was():

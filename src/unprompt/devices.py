@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 
 def choose_device(device: str | None = None) -> str:
-    """The device that is named, else ``cuda`` where there is one, else ``cpu``."""
+    """The device to use: the named one, else ``cuda`` if there is a GPU, else ``cpu``.
+
+    Raises:
+        UnpromptError: torch cannot use the named device.
+    """
     import torch
 
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise _unusable(device, error) from error
+    return device
 
 
 @contextmanager
@@ -46,7 +56,7 @@ def placed(model: Model, device: str) -> Model:
 
     Args:
         model: changed in place.
-        device: as torch names it.
+        device: a torch device name, such as ``cuda:1``.
 
     Raises:
         UnpromptError: this computer has no such device, or the model does not fit on it.
@@ -54,5 +64,8 @@ def placed(model: Model, device: str) -> Model:
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnpromptError(f"device '{device}' cannot be used: {reason}") from error
+        raise _unusable(device, error) from error
+
+
+def _unusable(device: str, error: Exception) -> UnpromptError:
+    return UnpromptError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}")

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from unprompt.errors import OutputError
 
-FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "text"}
+SUFFIX_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "text"}
 """Format of an output file by its suffix."""
 
 
@@ -97,7 +97,7 @@ def output_stream(path: str | Path | None) -> Iterator[IO[str]]:
 
 
 def format_of(
-    path: str | Path | None, stated: str | None, formats: Mapping[str, str] = FORMATS
+    path: str | Path | None, stated: str | None, formats: Mapping[str, str] = SUFFIX_FORMATS
 ) -> str:
     """The format to write: the stated one, or else what the suffix of the path says.
 

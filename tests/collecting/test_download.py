@@ -17,7 +17,7 @@ pytest.importorskip("img2dataset", reason="the extra [data] is not installed")
 
 from tests.collecting.urls.web import AT_FIRST, NEVER, BadWeb, bad_web, kind
 from unprompt.cli import app
-from unprompt.collecting.download import Options, download_list, is_passing
+from unprompt.collecting.download import Options, download_list, is_temporary
 from unprompt.errors import UnpromptError
 from unprompt.pairs.table import load
 from unprompt.pairs.validation import validate
@@ -81,7 +81,7 @@ def test_two_thousand_images_of_a_bad_web(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "passing"),
+    ("reason", "temporary"),
     [
         ("HTTP Error 429: Too Many Requests", True),
         ("HTTP Error 503: Service Unavailable", True),
@@ -97,8 +97,8 @@ def test_two_thousand_images_of_a_bad_web(tmp_path: Path) -> None:
         ("refused: localhost has no public address", False),
     ],
 )
-def test_reasons(reason: str, passing: bool) -> None:
-    assert is_passing(reason) == passing
+def test_reasons(reason: str, temporary: bool) -> None:
+    assert is_temporary(reason) == temporary
 
 
 @pytest.mark.slow
@@ -242,8 +242,8 @@ def test_tar_shards_and_what_becomes_of_each_kind(in_process: None, tmp_path: Pa
         # Only the failures that may pass are asked for again: 429 and 500.
         assert web.asked - asked == Counter({"/7.jpg": 1, "/37.jpg": 1})
         third = download_list(urls, tmp_path / "out", options)
-    assert (first.listed, first.tried, first.arrived, first.passing) == (14, 14, 6, 2)
-    assert (second.tried, second.arrived, second.passing) == (2, 7, 1)
+    assert (first.listed, first.tried, first.arrived, first.temporary) == (14, 14, 6, 2)
+    assert (second.tried, second.arrived, second.temporary) == (2, 7, 1)
     assert (third.tried, third.arrived) == (1, 7)
     table = load(first.table)
     validate(table, images="decode")
@@ -255,7 +255,7 @@ def test_tar_shards_and_what_becomes_of_each_kind(in_process: None, tmp_path: Pa
     assert first.failures["Use of image disallowed by X-Robots-Tag directive"] == 2
     assert first.failures["Image decoding error"] == 2
     assert "2 may arrive next time" in str(first)
-    assert "may arrive" not in str(replace(first, passing=0))
+    assert "may arrive" not in str(replace(first, temporary=0))
 
     with pytest.raises(UnpromptError, match="image_size: 16 there, 64 now"):
         download_list(urls, tmp_path / "out", replace(options, image_size=64))
@@ -266,7 +266,7 @@ def test_addresses_that_are_not_public_are_refused(in_process: None, tmp_path: P
         urls = _few(tmp_path / "urls.tsv", web, range(5))
         result = download_list(urls, tmp_path / "out", replace(SMALL, allow_private=False))
         assert result.failures == {"<urlopen error refused: 127.0.0.1 has no public address>": 5}
-        assert result.passing == 0
+        assert result.temporary == 0
         assert not web.asked
 
 

@@ -238,7 +238,7 @@ def test_shards_take_more_prompts_at_the_end_and_no_others(tmp_path: Path) -> No
     generate(SCENES, tmp_path / "b", SketchBackend(16), shard_size=5)
     assert _content(tmp_path / "a") == _content(tmp_path / "b")
     for other in (SCENES[::-1], [*SCENES[:11], "a red cat"]):
-        with pytest.raises(UnpromptError, match="end of the list only"):
+        with pytest.raises(UnpromptError, match="only at the end of the list"):
             generate(other, tmp_path / "a", SketchBackend(16), shard_size=5)
     assert _content(tmp_path / "a") == _content(tmp_path / "b")
     with pytest.raises(UnpromptError, match="shard_size: 5 there, None now"):

@@ -198,7 +198,7 @@ def dedup(
         mark=mark,
         report=report,
         approximate=approximate,
-        device=device or "auto",
+        device=device,
         encoder=encoder,
     )
     typer.echo(str(done), err=True)

@@ -37,9 +37,9 @@ _CHOICES = {
     "distributor": ("multiprocessing", "pyspark", "ray"),
 }
 
-# Failures that may be gone next time. HTTP: 408 request timeout, 425 too early, 429 too many
-# requests, and the server errors that RFC 9110 calls temporary.
-_PASSING = re.compile(
+# Reasons of temporary failures. HTTP: 408 request timeout, 425 too early, 429 too many requests,
+# and the server errors that RFC 9110 calls temporary.
+_TEMPORARY = re.compile(
     r"timed out|timeout|HTTP Error (?:408|425|429|500|502|503|504|52\d)|IncompleteRead|"
     r"[Cc]onnection (?:reset|aborted|refused)|Remote end closed|Temporary failure in name|"
     r"Network is unreachable|No route to host|EOF occurred|BadStatusLine|cut off"
@@ -103,7 +103,7 @@ class Download:
         arrived: pairs in the table.
         tried: pairs that this call tried.
         failures: number of missing pairs by reason.
-        passing: how many of these the next call tries again.
+        temporary: number of these that failed temporarily; the next call tries them again.
     """
 
     table: Path
@@ -111,20 +111,20 @@ class Download:
     arrived: int
     tried: int
     failures: Mapping[str, int] = field(default_factory=dict)
-    passing: int = 0
+    temporary: int = 0
 
     def __str__(self) -> str:
         share = self.arrived / self.listed if self.listed else 0.0
         text = f"{self.table}: {self.arrived:,} of {self.listed:,} pairs ({share:.1%})"
         text += "".join(f"\n  {count:8,}  {reason}" for reason, count in self.failures.items())
-        if self.passing:
-            text += f"\n  {self.passing:,} may arrive next time; run the same command again"
+        if self.temporary:
+            text += f"\n  {self.temporary:,} may arrive next time; run the same command again"
         return text
 
 
-def is_passing(reason: str) -> bool:
-    """Whether a failure may be gone next time."""
-    return _PASSING.search(reason) is not None
+def is_temporary(reason: str) -> bool:
+    """Whether another attempt may succeed after a failure for this reason."""
+    return _TEMPORARY.search(reason) is not None
 
 
 def download_list(
@@ -141,19 +141,19 @@ def download_list(
 ) -> Download:
     """Fetch the images of a list of URLs with captions, and write their pairs table.
 
-    A call after a killed one fetches the shards that are missing. A call after a finished one only
-    repeats URLs that failed for a passing reason (time-out, too many requests, server error).
+    The next call fetches the shards that a killed call did not finish. If none is missing, it tries
+    only temporary failures again (time-out, too many requests, server error).
 
     Args:
         url_list: CSV, TSV, JSON, JSON lines or Parquet file, or a folder of such files.
-        folder: where images, list and ``pairs.parquet`` go.
+        folder: folder of the images, the list and ``pairs.parquet``.
         options: only processes, threads and timeout may change between calls for one folder.
         url_columns: possible names of the column of URLs.
         caption_columns: possible names of the column of captions.
         header: names of the columns of a list without a header.
         source: column ``source`` of the table; by default the name of the list.
         licence: column ``licence`` of the table.
-        limit: fetch only the first so many of the list.
+        limit: fetch at most this many pairs, from the start of the list.
 
     Raises:
         MissingExtraError: img2dataset is not installed.
@@ -189,16 +189,16 @@ def download_list(
     last = _last_status(rounds)
     arrived = _write_table(folder, rounds, source, licence, options)
     reasons = Counter(reason for reason in last.values() if reason is not None)
-    passing = sum(count for reason, count in reasons.items() if is_passing(reason))
+    temporary = sum(count for reason, count in reasons.items() if is_temporary(reason))
     listed = pq.read_metadata(first / _LIST).num_rows
-    return Download(folder / TABLE, listed, arrived, tried, dict(reasons.most_common()), passing)
+    return Download(folder / TABLE, listed, arrived, tried, dict(reasons.most_common()), temporary)
 
 
 def _fetch(folder: Path, options: Options) -> None:
     """Fetch the missing shards of one round with img2dataset."""
     from unprompt.collecting.urls.public_addresses import GuardedDownloader, WatchedDownloader
 
-    # The package has a function of the same name as this module.
+    # img2dataset has a function with the name of this module.
     img2dataset: Any = import_module("img2dataset.main")
     distributor: Any = import_module("img2dataset.distributor")
     _clear_half_shards(folder)
@@ -220,7 +220,7 @@ def _fetch(folder: Path, options: Options) -> None:
                 resize_mode=options.resize_mode,
                 resize_only_if_bigger=options.resize_mode != "border",
                 encode_format=options.encode_format,
-                # Of PNG the effort of the compression, 0 to 9.
+                # For PNG this is the compression level, 0 to 9; for JPEG and WebP the quality.
                 encode_quality=6 if options.encode_format == "png" else 95,
                 processes_count=options.processes,
                 thread_count=options.threads,
@@ -270,7 +270,7 @@ def _print_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt where img2dataset exits with success after Ctrl-C."""
+    """Raise KeyboardInterrupt when img2dataset exits with success after Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         raise UnpromptError("img2dataset runs in the main thread only; call download from it")
     handler = signal.getsignal(signal.SIGINT)
@@ -283,7 +283,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _clear_half_shards(folder: Path) -> None:
-    """Remove unfinished shards of a killed run; they are fetched again."""
+    """Remove the unfinished shards of a killed run, so that they are fetched again."""
     whole = {path.stem for path in _shards(folder)}
     for path in (folder / "images").glob("*"):
         if path.name.split(".")[0].split("_")[0] not in whole:
@@ -309,7 +309,7 @@ def _outcomes(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _last_status(rounds: list[Path]) -> dict[tuple[str, str], str | None]:
-    """For each pair why it is missing, None if it arrived; later rounds overrule earlier ones."""
+    """Why each pair is missing, or None if it arrived; later rounds overrule earlier ones."""
     last: dict[tuple[str, str], str | None] = {}
     for folder in rounds:
         for row in _outcomes(folder):
@@ -319,7 +319,9 @@ def _last_status(rounds: list[Path]) -> dict[tuple[str, str], str | None]:
 
 
 def _to_retry(rounds: list[Path]) -> list[tuple[str, str]]:
-    return [pair for pair, reason in _last_status(rounds).items() if reason and is_passing(reason)]
+    return [
+        pair for pair, reason in _last_status(rounds).items() if reason and is_temporary(reason)
+    ]
 
 
 def _write_table(

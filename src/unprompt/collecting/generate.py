@@ -11,14 +11,14 @@ from pathlib import Path
 from PIL import Image
 
 from unprompt.collecting.images.backends import make_backend
-from unprompt.collecting.images.image_folder import (
+from unprompt.collecting.images.generation_folder import (
     TABLE,
     Row,
     check_shards,
     clear_temporary,
     finished_rows,
     is_single_file,
-    note,
+    record,
     write_shard,
     write_table,
 )
@@ -44,7 +44,7 @@ class Generation:
         found: images made by earlier calls.
         failed: reason by pair id; the next call tries these again.
         repeated: prompts left out because they are empty or repeat an earlier one.
-        notes: the backend's warnings by prompt.
+        warnings: the backend's warnings, by prompt.
     """
 
     table: Path
@@ -52,15 +52,15 @@ class Generation:
     found: int
     failed: Mapping[str, str] = field(default_factory=dict)
     repeated: int = 0
-    notes: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = f"{self.table}: {self.made + self.found:,} images, {self.made:,} of them made now"
         if self.repeated:
             text += f"; {self.repeated:,} repeated prompts left out"
-        if self.notes:
-            prompt, warning = next(iter(self.notes.items()))
-            text += f"; {len(self.notes):,} prompts too long, as '{prompt[:60]}': {warning}"
+        if self.warnings:
+            prompt, warning = next(iter(self.warnings.items()))
+            text += f"; {len(self.warnings):,} prompts too long, as '{prompt[:60]}': {warning}"
         if self.failed:
             text += f"; {len(self.failed):,} failed, run the same command again to try these"
         return text
@@ -163,7 +163,7 @@ def generate(
             if shard_size is not None:
                 held = [rows[job.id] for job in pieces[number] if job.id in rows]
                 written = write_shard(folder, number, held)
-                note(folder, share[0], written)
+                record(folder, share[0], written)
                 for row in filter(is_single_file, held):
                     (folder / row["file"]).unlink()
                 rows.update((row["id"], row) for row in written)
@@ -174,11 +174,11 @@ def generate(
             failed[job.id] = str(image)
             continue
         rows[job.id] = _save(job, image, folder, backend, format)
-        note(folder, share[0], [rows[job.id]])
+        record(folder, share[0], [rows[job.id]])
         made += 1
     write_table(folder, [job.id for job in jobs], len(failed), shard_size is not None)
-    notes = {prompt: warning for prompt in distinct if (warning := backend.note(prompt))}
-    return Generation(folder / TABLE, made, found, failed, len(given) - len(distinct), notes)
+    warnings = {prompt: text for prompt in distinct if (text := backend.warn(prompt))}
+    return Generation(folder / TABLE, made, found, failed, len(given) - len(distinct), warnings)
 
 
 def _cut(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:

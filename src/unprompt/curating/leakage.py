@@ -121,7 +121,7 @@ def find_overlap(
     prompts: Sequence[str] | None = None,
     against_prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
-    device: str = "auto",
+    device: str | None = None,
 ) -> Overlap:
     """Find the rows of one set that are near-duplicates of any row of another, exactly.
 

@@ -62,7 +62,7 @@ def test_a_part_that_cannot_be_had_is_tried_again_alone(web, tmp_path: Path) -> 
     (folder / "part-000002.zip").write_bytes(whole[: len(whole) // 2])
     first = download_parts(preset, tmp_path / "out", limit=3 * IMAGES_PER_PART)
     assert first.arrived == 6
-    assert first.passing == IMAGES_PER_PART
+    assert first.temporary == IMAGES_PER_PART
     assert "cut off" in next(iter(first.failures))
     assert not list((tmp_path / "out").glob("*part-000002*"))
     (folder / "part-000001.zip").unlink()  # what is there is not asked for again
@@ -76,7 +76,7 @@ def test_a_part_that_is_missing_for_good(web, tmp_path: Path) -> None:
     folder, preset = web
     (folder / "part-000003.zip").unlink()
     result = download_parts(preset, tmp_path / "out", limit=3 * IMAGES_PER_PART)
-    assert (result.arrived, result.passing) == (6, 0)
+    assert (result.arrived, result.temporary) == (6, 0)
     assert "404" in str(result)
 
 

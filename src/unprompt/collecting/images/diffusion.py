@@ -147,7 +147,7 @@ class DiffusionBackend:
         """As stated, or an estimate of what fits."""
         return self.options.batch_size or _likely_batch(self.pipeline, self.options)
 
-    def note(self, prompt: str) -> str | None:
+    def warn(self, prompt: str) -> str | None:
         """A warning if the prompt is longer than the pipeline reads: CLIP reads 77 tokens."""
         tokenizer = getattr(self.pipeline, "tokenizer", None)
         # T5's tokenizers state no limit, or a very high one.
@@ -157,7 +157,7 @@ class DiffusionBackend:
         count = len(tokenizer(prompt, verbose=False)["input_ids"])
         if count <= limit:
             return None
-        return f"{count} tokens, of which the model reads the first {limit}"
+        return f"{count} tokens, but the model reads only the first {limit}"
 
     def draw(self, jobs: Sequence[Job]) -> list[Image.Image | UnpromptError]:
         """One image for each job; a batch that does not fit into memory is halved.
@@ -260,7 +260,7 @@ def _has_long_encoder(pipeline: Any) -> bool:
 
 @contextmanager
 def _no_cut_warnings(pipeline: Any) -> Iterator[None]:
-    """Stop warnings of diffusers about cut prompts if `DiffusionBackend.note` gives them."""
+    """Hide diffusers' warnings about cut prompts if `DiffusionBackend.warn` gives them."""
     handlers = [] if _has_long_encoder(pipeline) else [*logging.getLogger("diffusers").handlers]
     for handler in handlers:
         handler.addFilter(_is_no_cut_warning)
@@ -276,11 +276,7 @@ def _is_no_cut_warning(record: logging.LogRecord) -> bool:
 
 
 def _device(options: Diffusion) -> str:
-    import torch
-
     device = choose_device(options.device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UnpromptError(f"torch finds no GPU for the device '{device}'; use cpu")
     # torchrun and accelerate launch start one process for each GPU.
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
 

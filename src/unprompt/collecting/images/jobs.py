@@ -58,8 +58,8 @@ class Backend(Protocol):
         """Number of jobs of one call of `draw`."""
         ...
 
-    def note(self, prompt: str) -> str | None:
-        """A warning about a prompt, such as that the model does not read its end, or None."""
+    def warn(self, prompt: str) -> str | None:
+        """A warning about a prompt, such as "the model does not read its end", or None."""
         ...
 
     def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:

@@ -54,7 +54,7 @@ class SketchBackend:
         self.size = size
         self.settings = {"size": size}
 
-    def note(self, prompt: str) -> str | None:
+    def warn(self, prompt: str) -> str | None:
         """None: a sketch reads prompts of any length."""
         return None
 

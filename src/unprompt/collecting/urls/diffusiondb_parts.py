@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import Any
 
-from unprompt.collecting.download import TABLE, Download, is_passing
+from unprompt.collecting.download import TABLE, Download, is_temporary
 from unprompt.collecting.urls.preset_list import Preset
 from unprompt.errors import TableError, UnpromptError
 from unprompt.files import atomic_folder
@@ -65,9 +65,9 @@ def download_parts(preset: Preset, folder: str | Path, *, limit: int | None = No
         rows = islice(_pairs(folder, numbers, preset, reasons), wanted)
         while batch := list(islice(rows, IMAGES_PER_PART)):
             writer.write(batch)
-    passing = sum(count for reason, count in reasons.items() if is_passing(reason))
+    temporary = sum(count for reason, count in reasons.items() if is_temporary(reason))
     tried = sum(sizes.values())
-    return Download(folder / TABLE, wanted, writer.rows, tried, dict(reasons), passing)
+    return Download(folder / TABLE, wanted, writer.rows, tried, dict(reasons), temporary)
 
 
 def _place(folder: Path, number: int) -> Path:

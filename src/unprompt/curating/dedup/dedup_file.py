@@ -49,7 +49,7 @@ def dedup_file(
     mark: bool = False,
     report: str | Path | None = None,
     approximate: bool = False,
-    device: str = "auto",
+    device: str | None = None,
     encoder: str = DEFAULT_ENCODER,
 ) -> DedupSummary:
     """Remove near-duplicates from a table or from a file of prompts, and write what is kept.

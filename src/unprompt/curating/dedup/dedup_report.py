@@ -155,8 +155,8 @@ def _groups(found: Deduplication, prompts: Sequence[str]) -> str:
             f"<details{opened}><summary>{len(rows):,} rows: {_text(prompts[rows[0]], 80)}"
             f"</summary><ol>{members}</ol>{more}</details>"
         )
-    note = "<p>Bold: kept. The number is the cosine to the kept prompt that stands for it.</p>"
-    return note + "".join(parts)
+    legend = "<p>Bold: kept. The number is the cosine to the kept prompt that replaces it.</p>"
+    return legend + "".join(parts)
 
 
 def _member(found: Deduplication, prompts: Sequence[str], row: int) -> str:

@@ -177,7 +177,7 @@ def deduplicate(
     prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
     max_pairs: int = MAX_PAIRS,
-    device: str = "auto",
+    device: str | None = None,
     approximate: bool = False,
     encoder: str = DEFAULT_ENCODER,
 ) -> Deduplication:
@@ -194,7 +194,7 @@ def deduplicate(
         prompts: n prompts, if ``items`` is an array; prompts with the same letters are one item.
         block_size: rows multiplied at a time; more take more memory.
         max_pairs: most pairs that the result may hold, 12 bytes each.
-        device: ``cpu``, ``cuda``, or ``auto``: cuda if torch finds a GPU.
+        device: a torch device name, such as ``cuda:1``; by default a GPU if torch finds one.
         approximate: search with Faiss IVF, for five million rows and more; it misses some pairs,
             and ``recall`` says how many.
         encoder: encoder of missing embeddings.

@@ -30,15 +30,13 @@ from unprompt.curating.dedup.neighbour_pairs import (
     rounding_margin,
 )
 from unprompt.devices import choose_device, one_core_a_thread
-from unprompt.errors import MissingExtraError, UnpromptError
+from unprompt.errors import MissingExtraError
 from unprompt.parallel import cores, in_order
 from unprompt.progress import track
 
 BLOCK_SIZE = 512
 """Rows of one block. The products of two blocks are 1 MB and stay in the cache of a core: a search
 is 10 % faster than with blocks of 1,024 rows."""
-
-DEVICES = ("auto", "cpu", "cuda")
 
 _FEW = 5_000_000_000
 """Products up to which numpy finishes before torch is imported."""
@@ -53,7 +51,7 @@ def exact_search(
     threshold: float,
     others: np.ndarray | None = None,
     block_size: int = BLOCK_SIZE,
-    device: str = "auto",
+    device: str | None = None,
 ) -> Iterator[NeighbourPairs]:
     """Yield all pairs whose cosine is at least ``threshold``, exactly.
 
@@ -63,13 +61,13 @@ def exact_search(
         others: a second set of shape (m, dim), searched for pairs between the sets; without it
             each pair within ``embeddings`` is given once, with ``first < second``.
         block_size: rows multiplied at a time; more take more memory, the answer is the same.
-        device: ``cpu``, ``cuda``, or ``auto``: cuda if torch finds a GPU.
+        device: a torch device name, such as ``cuda:1``; by default a GPU if torch finds one.
 
     Yields:
         Chunks of pairs; joined in their order they are sorted.
 
     Raises:
-        UnpromptError: a wrong threshold, or the device does not exist.
+        UnpromptError: a wrong threshold, or a device that torch cannot use.
     """
     check_threshold(threshold)
     right = embeddings if others is None else others
@@ -140,26 +138,20 @@ def _screen(
     others: np.ndarray | None,
     threshold: float,
     block_size: int,
-    device: str,
+    device: str | None,
 ) -> FloatScreen | IntegerScreen:
-    if device not in DEVICES:
-        raise UnpromptError(f"device must be one of {', '.join(DEVICES)}, not '{device}'")
     right = embeddings if others is None else others
     axes = leading_axes(right)
     width = choose_width(embeddings, right, axes, threshold)
     short = shorten(embeddings, axes, width)
     other_short = short if others is None else shorten(others, axes, width)
-    few = device != "cuda" and len(embeddings) * len(right) <= _FEW
-    if few or importlib.util.find_spec("torch") is None:
-        if device == "cuda":
-            raise MissingExtraError("torch", "train")
+    few = len(embeddings) * len(right) <= _FEW
+    has_torch = importlib.util.find_spec("torch") is not None
+    if device in (None, "cpu") and (few or not has_torch):
         return FloatScreen(short, other_short, threshold, block_size)
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UnpromptError("torch finds no GPU for the device 'cuda'; use cpu")
-    if device == "auto":
-        device = choose_device()
+    if not has_torch:
+        raise MissingExtraError("torch", "train")
+    device = choose_device(device)
     if device == "cpu" and not _integers_are_fast():
         return FloatScreen(short, other_short, threshold, block_size)
     return IntegerScreen(short, other_short, threshold, block_size, device)

@@ -1,7 +1,7 @@
 """The folder of a run of `unprompt.collecting.generate`: its images, tar shards and pairs table.
 
-Every process notes the row of each finished image in a journal of its own. When all images are
-there, the table holds these rows and the journals are removed.
+Each process records the row of every finished image in its own journal. When all images exist, the
+table holds these rows, and the journals are removed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _JOURNAL = ".journal-{}.jsonl"
 _ROWS_AT_ONCE = 1024
 
 
-def note(folder: Path, process: int, rows: Sequence[Row]) -> None:
+def record(folder: Path, process: int, rows: Sequence[Row]) -> None:
     """Append rows to the journal of the n-th process, from 0.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the journal cannot be written.
     """
     if rows:
         journal.append(folder / _JOURNAL.format(process), map(journal.to_line, rows))
@@ -45,20 +45,20 @@ def note(folder: Path, process: int, rows: Sequence[Row]) -> None:
 def finished_rows(folder: Path, wanted: Collection[str]) -> dict[str, Row]:
     """Rows, by pair id, of the wanted images that exist: from the table and the journals."""
 
-    def noted() -> Iterator[Row]:
+    def recorded() -> Iterator[Row]:
         if (folder / TABLE).exists():
             for batch in stream(folder / TABLE):
                 yield from map(asdict, batch)
         for path in sorted(folder.glob(_JOURNAL.format("*"))):
             yield from (row for _, row in journal.entries(path))
 
-    return {row["id"]: row for row in noted() if row["id"] in wanted and _exists(folder, row)}
+    return {row["id"]: row for row in recorded() if row["id"] in wanted and _exists(folder, row)}
 
 
 def write_table(folder: Path, ids: Sequence[str], failed: int, sharded: bool) -> None:
     """Write the table of all finished images, of every process, in the order of ``ids``.
 
-    Once every image is there or has failed, the journals are removed, and with shards also the
+    Once every image is finished or has failed, the journals are removed, and with shards also the
     folder of single files.
     """
     with _locked(folder):
@@ -75,7 +75,7 @@ def write_table(folder: Path, ids: Sequence[str], failed: int, sharded: bool) ->
 
 
 def clear_temporary(folder: Path) -> None:
-    """Remove what killed processes were writing; no other process may be at work."""
+    """Remove the partial files of killed processes; no other process may be running."""
     for pattern in (".*.tmp*", "images/*/.*.tmp*", "shards/.*.tmp*"):
         for path in folder.glob(pattern):
             path.unlink()
@@ -84,16 +84,16 @@ def clear_temporary(folder: Path) -> None:
 def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> list[Row]:
     """Write the n-th tar shard (WebDataset) of images, unless it holds exactly these already.
 
-    A sample is the image, its prompt (``.txt``) and its row (``.json``). Single files stay; they
-    can be removed once the new rows are noted.
+    A sample is the image, its prompt (``.txt``) and its row (``.json``). Single files stay; the
+    caller removes them after it has recorded the new rows.
 
     Args:
         folder: the folder of the pairs table.
-        number: the shard's, from 0.
-        rows: rows of images that are single files or in this shard, in the shard's order.
+        number: number of the shard, from 0.
+        rows: rows of images that are single files or in this shard, in the order of the shard.
 
     Returns:
-        The rows with ``file`` in the shard; empty if nothing was written.
+        The rows, with ``file`` inside the shard; empty if nothing was written.
     """
     shard = _shard_file(number)
     if all(row["file"].startswith(f"{shard}/") for row in rows):
@@ -113,7 +113,7 @@ def write_shard(folder: Path, number: int, rows: Sequence[Row]) -> list[Row]:
 
 
 def check_shards(folder: Path, shards: Sequence[Collection[str]], done: Mapping[str, Row]) -> None:
-    """Check that existing shards can stay: prompts may be added at the end only.
+    """Check that existing shards can stay: new prompts may come only at the end.
 
     Args:
         folder: the folder of the pairs table.
@@ -131,8 +131,8 @@ def check_shards(folder: Path, shards: Sequence[Collection[str]], done: Mapping[
         held = {name.partition(".")[0] for name in member_names(folder / shard)}
         if elsewhere or (incomplete and held - set(ids)):
             raise UnpromptError(
-                f"{folder} holds shards of other prompts, or of these in another order; prompts "
-                "can be added at the end of the list only: choose another folder"
+                f"{folder} holds shards of other prompts, or of these in another order; add new "
+                "prompts only at the end of the list, or choose another folder"
             )
 
 
