@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 
 from unprompt.models.bank.bank import Bank, recall
-from unprompt.predicting.building import build_bank
+from unprompt.predicting.build_models import build_bank
 
 TEXTS = Path("../shared/prompts/imagereward_refl_diffusiondb.txt")
 

@@ -28,8 +28,8 @@ from unprompt.models.decoder.network import DecoderModel
 from unprompt.models.decoder.runtime import TextDecoder
 from unprompt.models.decoder.tokenizer import load_tokenizer, texts_of
 from unprompt.pairs.table import load
+from unprompt.predicting.bank_or_decoder import bank_for
 from unprompt.predicting.loading import load_model
-from unprompt.predicting.text_sources import bank_for
 from unprompt.training.recipe import load_recipe
 from unprompt.training.train_decoder import Blur
 

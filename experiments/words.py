@@ -14,9 +14,9 @@ import numpy as np
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.evaluating.metrics import cosines, furthest_bin, mean_with_interval
 from unprompt.evaluating.text_metrics import score_texts
+from unprompt.predicting.bank_or_decoder import bank_for
 from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
-from unprompt.predicting.text_sources import bank_for
 from unprompt.progress import progress_bars, track
 from unprompt.training.recipe import load_recipe
 from unprompt.training.run import prepare

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from unprompt.pairs.table import save as save_table  # noqa: F401
     from unprompt.predicting.answer import Answer as Answer
     from unprompt.predicting.bank_search import search_bank as search_bank
-    from unprompt.predicting.building import build_bank as build_bank
-    from unprompt.predicting.building import build_interrogator as build_interrogator
-    from unprompt.predicting.building import build_knn as build_knn
+    from unprompt.predicting.build_models import build_bank as build_bank
+    from unprompt.predicting.build_models import build_interrogator as build_interrogator
+    from unprompt.predicting.build_models import build_knn as build_knn
     from unprompt.predicting.loading import load_model as load_model
     from unprompt.predicting.options import PredictOptions as PredictOptions
     from unprompt.predicting.predict_files import predict_files as predict_files
@@ -93,9 +93,9 @@ _HOMES = {
     "TrainingError": "errors",
     "UnpromptError": "errors",
     "UnreadableImageError": "errors",
-    "build_bank": "predicting.building",
-    "build_interrogator": "predicting.building",
-    "build_knn": "predicting.building",
+    "build_bank": "predicting.build_models",
+    "build_interrogator": "predicting.build_models",
+    "build_knn": "predicting.build_models",
     "calibrate": "evaluating.fit_calibration",
     "compose": "collecting.compose",
     "convert": "pairs.convert",

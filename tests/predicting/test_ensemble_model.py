@@ -7,13 +7,13 @@ from PIL import Image
 from unprompt import write_prompt
 from unprompt.errors import ModelNotFoundError, UnpromptError
 from unprompt.models.preprocessing import Preprocessing
-from unprompt.predicting.batches import embed_images
 from unprompt.predicting.ensemble_model import (
     EnsembleModel,
     combine,
     save_ensemble,
     shares_of,
 )
+from unprompt.predicting.image_batches import embed_images
 from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor
 

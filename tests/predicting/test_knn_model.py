@@ -17,7 +17,7 @@ from unprompt.errors import ModelNotFoundError, OutputError, UnpromptError
 from unprompt.models.bank.bank import Bank
 from unprompt.models.image_towers import create_image_tower
 from unprompt.models.text_towers import TextTower, create_text_tower
-from unprompt.predicting.building import build_knn
+from unprompt.predicting.build_models import build_knn
 from unprompt.predicting.knn_model import KnnModel
 from unprompt.predicting.loading import load_model
 from unprompt.predicting.predictor import Predictor

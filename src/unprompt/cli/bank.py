@@ -45,7 +45,7 @@ def build(
       unprompt predict picture.png --bank mybank
     """
     from unprompt.models.bank.bank import recall
-    from unprompt.predicting.building import build_bank
+    from unprompt.predicting.build_models import build_bank
 
     built = build_bank(prompts, output, index, encoder, precision)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)

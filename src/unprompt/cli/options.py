@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unprompt.models.decoder import NUM_BEAMS as NUM_BEAMS
+
 if TYPE_CHECKING:
     from unprompt.predicting.predictor import Predictor
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH_SIZE = 16
-NUM_BEAMS = 4
 
 
 class Route(StrEnum):

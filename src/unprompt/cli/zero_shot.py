@@ -110,7 +110,7 @@ def knn(
 
       unprompt predict picture.png --model knn
     """
-    from unprompt.predicting.building import build_knn
+    from unprompt.predicting.build_models import build_knn
 
     built = build_knn(prompts, output, clip, index, encoder, precision, device)
     typer.echo(f"{output}: {len(built):,} prompts", err=True)
@@ -155,7 +155,7 @@ def interrogator(
 
       unprompt predict picture.png --model asks
     """
-    from unprompt.predicting.building import build_interrogator
+    from unprompt.predicting.build_models import build_interrogator
     from unprompt.predicting.interrogator_model import InterrogatorConfig
 
     folder = None if phrases is None else str(phrases)

@@ -25,9 +25,9 @@ from unprompt.evaluating.metrics import (
 )
 from unprompt.evaluating.text_metrics import TextScores, score_texts
 from unprompt.pairs.table import PairsTable, as_table
-from unprompt.predicting.batches import embed_images
 from unprompt.predicting.captioner import Caption
 from unprompt.predicting.embedding_model import EmbeddingModel
+from unprompt.predicting.image_batches import embed_images
 from unprompt.predicting.predictor import Predictor
 from unprompt.progress import track
 

@@ -15,13 +15,14 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.files import atomic_folder
 from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
-from unprompt.models.decoder.runtime import BEAMS, TextDecoder, save_calibration
+from unprompt.models.decoder import NUM_BEAMS
+from unprompt.models.decoder.runtime import TextDecoder, save_calibration
 from unprompt.models.model_folder import BANK_FOLDER
 from unprompt.pairs.table import PairsTable, as_table
+from unprompt.predicting.bank_or_decoder import bank_for
 from unprompt.predicting.captioner import Captioner
 from unprompt.predicting.embedding_model import EmbeddingModel
 from unprompt.predicting.loading import builtin_folder, folder_of, load_model
-from unprompt.predicting.text_sources import bank_for
 
 _PAIRS_PER_KNOT = 30
 """So that the mean cosine at a knot has a standard error of about 0.03."""
@@ -47,7 +48,7 @@ def calibrate_bank(bank: Bank, evaluation: Evaluation) -> tuple[Calibration, np.
 
 
 def calibrate_decoder(
-    decoder: TextDecoder, evaluation: Evaluation, beams: int = BEAMS
+    decoder: TextDecoder, evaluation: Evaluation, beams: int = NUM_BEAMS
 ) -> tuple[Calibration, np.ndarray]:
     """Fit the curve from the score of a decoder's text to its expected cosine.
 

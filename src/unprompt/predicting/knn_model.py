@@ -1,13 +1,11 @@
 """kNN regression with a CLIP: a zero-shot embedder, as in the Kaggle competition's kNN solutions.
 
-CLIP puts an image near the texts that describe it. So the prompts nearest to an image, among a
-million known ones, show what its prompt may mean, and the weighted mean of their prompt embeddings
-is a prediction. Nothing is trained.
+CLIP puts an image near the texts that describe it. The model finds the known prompts that are
+nearest to an image, and predicts the weighted mean of their prompt embeddings. Nothing is trained.
 
-``unprompt zero-shot knn`` writes the folder of such a model: ``keys/`` is the bank of the
-CLIP's embeddings of the prompts, ``bank/`` the bank of the target encoder's embeddings of the same
-prompts, row by row, and ``knn.json`` states how many prompts are averaged and how they are
-weighted.
+``unprompt zero-shot knn`` writes the model's folder. ``keys/`` is a bank of the CLIP's embeddings
+of the prompts. ``bank/`` has the target encoder's embeddings of the same prompts in the same order.
+``knn.json`` states how many prompts are averaged and how they are weighted.
 """
 
 from __future__ import annotations
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
 NEIGHBOURS = 100
 """Prompts that are averaged."""
 TEMPERATURE = 0.01
-"""Of their weights. CLIP itself takes the softmax of 100 x cosine as the probability that a text
-belongs to an image, the bound of its learned scale (Radford et al. 2021, arXiv 2103.00020)."""
+"""Temperature of their weights. CLIP itself takes the softmax of cosine / 0.01 as the probability
+of a text; 1 / 0.01 bounds its learned scale (Radford et al. 2021, arXiv 2103.00020)."""
 
 
 class KnnModel:
@@ -40,10 +38,10 @@ class KnnModel:
         tower: the CLIP's image tower.
         keys: the embeddings of the prompts by the CLIP's text tower.
         values: the embeddings of the same prompts by the target encoder.
-        name: what its answers call it.
+        name: the model's name in its answers.
         folder: its folder, which holds the bank ``values``.
-        neighbours: prompts that are averaged.
-        temperature: a prompt weighs exp(cosine / temperature).
+        neighbours: number of prompts that are averaged.
+        temperature: a prompt has the weight exp(cosine / temperature).
 
     Raises:
         UnpromptError: keys, values and tower do not belong together.
@@ -66,7 +64,7 @@ class KnnModel:
         if keys.rows.shape[1] != tower.dim:
             raise UnpromptError(
                 f"{folder}: '{tower.name}' gives images {tower.dim} numbers, but its texts have "
-                f"{keys.rows.shape[1]}: they share no space; name a CLIP as hf_clip/…"
+                f"{keys.rows.shape[1]}, so the two cannot be compared; name a CLIP as hf_clip/…"
             )
         self.name = name
         self.folder = folder
@@ -80,15 +78,15 @@ class KnnModel:
 
     @classmethod
     def load(cls, folder: Path, name: str, options: PredictOptions) -> KnnModel:
-        """The model of a folder, with the CLIP that its keys were made by.
+        """Load the model of a folder, and the CLIP that made its keys.
 
         Args:
-            folder: the model's.
-            name: what its answers call it.
-            options: the device, and how many prompts to average instead of the stated number.
+            folder: folder of the model.
+            name: the model's name in its answers.
+            options: the device, and ``knn``, the number of prompts to average.
 
         Raises:
-            ModelNotFoundError: the CLIP is not to be had, or a bank is missing.
+            ModelNotFoundError: the CLIP cannot be found or downloaded, or a bank is missing.
             UnpromptError: the folder is damaged.
         """
         from unprompt.models.image_towers import create_image_tower
@@ -111,7 +109,7 @@ class KnnModel:
 
 
 def save_knn(folder: str | Path) -> None:
-    """Write the ``knn.json`` of a model folder whose banks are there.
+    """Write the ``knn.json`` of a model folder that has its banks.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -1,9 +1,12 @@
-"""How a model is recognised and loaded.
+"""Which type a model is, and how it is loaded: this module alone decides.
 
-A model is recognised by a file in its folder, by the ``model_type`` of its ``config.json`` (in a
-folder or on the hub), or by the prefix of its name; each table below has a row for each. The
-modules that run the models are imported when a model of theirs is loaded, so that the light
-install, which has no torch, can load exported models.
+The type is recognised by a file in the model's folder (`BY_FILE`), by the ``model_type`` of its
+``config.json``, in a folder or on the hub (`BY_TYPE`), or by the prefix of its name (`BY_PREFIX`).
+Decoders are in none of the tables: a decoder is no model of its own but lies in the folder of one,
+where `unprompt.predicting.bank_or_decoder` finds it.
+
+Each loader imports the module that runs its models, so that the light install, which has no torch,
+can load exported models.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def builtin_folder() -> Path:
 
 
 def folder_of(name: str | Path) -> Path:
-    """The folder that a model's or a bank's name stands for, there or not."""
+    """The folder of a model's or bank's name, whether or not it exists."""
     return builtin_folder() if str(name) == BUILTIN else Path(name)
 
 
@@ -62,8 +65,8 @@ def load_model(
         fields: fields of the options to set, such as ``device="cpu"``.
 
     Raises:
-        ModelNotFoundError: there is no such model. Where `unprompt.predicting.public_weights`
-            lists it, the message states its size and how to get it.
+        ModelNotFoundError: there is no such model. If `unprompt.predicting.public_weights` lists
+            it, the message states its size and how to get it.
         MissingExtraError: the model needs torch, which is not installed.
         UnpromptError: the model's files are damaged, or its type is unknown.
     """
@@ -76,7 +79,11 @@ def load_model(
 
 
 def load_models(names: Sequence[str | Path], options: PredictOptions) -> EmbeddingModel:
-    """Load one model, or several as an ensemble; raises as `load_model` and `EnsembleModel`."""
+    """Load one model, or several as an ensemble.
+
+    Raises:
+        UnpromptError: see `load_model` and `EnsembleModel`; or there are weights for one model.
+    """
     if len(names) == 1:
         if options.weights is not None:
             raise UnpromptError("weights are for several models, but there is one")
@@ -89,20 +96,20 @@ def load_models(names: Sequence[str | Path], options: PredictOptions) -> Embeddi
 def load_interrogator(
     config: InterrogatorConfig, name: str, folder: Path, options: PredictOptions
 ) -> Interrogator:
-    """Load the models that an interrogator's settings name.
+    """Load an interrogator: its CLIP, its captioner and the embeddings of its phrases.
 
-    The embeddings of its phrases are computed where the cache does not hold them.
+    Embeddings that are not in the cache are computed.
 
     Args:
         config: the settings.
-        name: what its answers call it.
+        name: the interrogator's name in its answers.
         folder: its folder.
         options: how it and its captioner are run.
 
     Raises:
-        ModelNotFoundError: the CLIP or the captioner is not to be had.
+        ModelNotFoundError: the CLIP or the captioner cannot be found or downloaded.
         MissingExtraError: torch is not installed.
-        UnpromptError: the captioner writes no prompts, or as `Interrogator`.
+        UnpromptError: the model named as captioner writes no prompts; or see `Interrogator`.
     """
     need("train", "torch", "transformers")
     from unprompt.models.image_towers import create_image_tower
@@ -119,7 +126,7 @@ def load_interrogator(
 
 
 Loader = Callable[["str | Path", str, PredictOptions], "EmbeddingModel"]
-"""Loads a model from its folder or name; the second argument is what its answers call it."""
+"""Loads a model from its folder or name; the second argument is its name in its answers."""
 
 
 def _exported(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
@@ -156,7 +163,7 @@ def _interrogator(place: str | Path, name: str, options: PredictOptions) -> Embe
 
 
 def _clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    """A CLIP, named with the prefix of its library, interrogates."""
+    """Load a CLIP, named with the prefix of its library, as an interrogator."""
     from unprompt.predicting.interrogator_model import InterrogatorConfig
 
     return load_interrogator(InterrogatorConfig(str(place)), name, Path(name), options)
@@ -177,7 +184,7 @@ def _coca(place: str | Path | OpenClipName, name: str, options: PredictOptions) 
 
 
 def _open_clip(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    """A CoCa captions; any other model of open_clip interrogates."""
+    """Load a CoCa as a captioner, and any other model of open_clip as an interrogator."""
     need("train", "torch", "open_clip")
     from unprompt.models.backbones import open_clip_config
 
@@ -188,7 +195,7 @@ def _open_clip(place: str | Path, name: str, options: PredictOptions) -> Embeddi
 
 
 def _open_clip_weights(place: str | Path, name: str, options: PredictOptions) -> EmbeddingModel:
-    """A folder of a CoCa's weights without a configuration, as LAION's repositories are."""
+    """Load a CoCa from a folder of weights without a configuration, as in LAION's repositories."""
     file = next(file for one in OPEN_CLIP_WEIGHT_FILES if (file := Path(place) / one).is_file())
     return _open_clip(file, name, options)
 
@@ -201,7 +208,7 @@ BY_FILE: dict[str, Loader] = {
     OPEN_CLIP_CONFIG_FILE: _open_clip,
     **dict.fromkeys(OPEN_CLIP_WEIGHT_FILES, _open_clip_weights),
 }
-"""By a file in the model's folder; the first that is there counts."""
+"""Loaders by a file in the model's folder; the first file that exists decides."""
 
 BY_TYPE: dict[str, Loader] = {
     EMBEDDER_TYPE: _embedder,
@@ -213,7 +220,7 @@ BY_TYPE: dict[str, Loader] = {
     "clip": lambda place, name, options: _clip(f"hf_clip/{place}", name, options),
     "siglip": lambda place, name, options: _clip(f"hf/{place}", name, options),
 }
-"""By the ``model_type`` of ``config.json``."""
+"""Loaders by the ``model_type`` of ``config.json``."""
 
 BY_PREFIX: dict[str, Loader] = {
     "open_clip/": _open_clip,
@@ -221,7 +228,7 @@ BY_PREFIX: dict[str, Loader] = {
     "hf_clip/": _clip,
     "hf/": _clip,
 }
-"""By how a name begins that is no folder."""
+"""Loaders by the prefix of a name that is not a folder."""
 
 
 def _loader_of_folder(folder: Path) -> Loader:

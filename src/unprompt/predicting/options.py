@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from unprompt.errors import UnpromptError
+from unprompt.models.decoder import NUM_BEAMS
 
 ROUTES = ("auto", "read", "embed", "decode", "caption", "interrogate")
 
@@ -48,7 +49,7 @@ class PredictOptions:
     weights: Sequence[float] | None = None
     knn: int = 0
     rerank: bool = False
-    num_beams: int = 4
+    num_beams: int = NUM_BEAMS
     top_p: float | None = None
     device: str | None = None
     batch_size: int = 16

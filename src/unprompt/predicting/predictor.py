@@ -15,13 +15,13 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 from unprompt.images import ImageSource, image_name, open_rgb
 from unprompt.models.bank.bank import Bank
 from unprompt.predicting.answer import Alternative, Answer
-from unprompt.predicting.batches import may_overlap, run_batches
+from unprompt.predicting.bank_or_decoder import BankOrDecoder, Candidate
 from unprompt.predicting.captioner import Caption, Captioner
 from unprompt.predicting.embedding_model import EmbeddingModel
 from unprompt.predicting.ensemble_model import EnsembleModel
+from unprompt.predicting.image_batches import may_overlap, run_batches
 from unprompt.predicting.loading import BUILTIN, load_models
 from unprompt.predicting.options import OptionFields, PredictOptions
-from unprompt.predicting.text_sources import Candidate, TextSources
 from unprompt.reading import Reading, read
 
 _UNSTATED: tuple[object, ...] = (None, [], {})
@@ -56,7 +56,7 @@ class Predictor:
     ):
         self.options = replace(options or PredictOptions(), **fields)
         self._names = [model] if isinstance(model, str | Path) else [*model]
-        self._loaded: tuple[EmbeddingModel, TextSources | None] | None = None
+        self._loaded: tuple[EmbeddingModel, BankOrDecoder | None] | None = None
         self._lock = Lock()
 
     @property
@@ -190,19 +190,19 @@ class Predictor:
         )
 
     @property
-    def _sources(self) -> TextSources:
+    def _sources(self) -> BankOrDecoder:
         model, sources = self._load()
         if sources is None:
             raise UnpromptError(f"model {model.name} writes its prompts and has no bank")
         return sources
 
-    def _load(self) -> tuple[EmbeddingModel, TextSources | None]:
+    def _load(self) -> tuple[EmbeddingModel, BankOrDecoder | None]:
         with self._lock:
             if self._loaded is None:
                 model = load_models(self._names, self.options)
                 self._check_route(model)
                 writes = isinstance(model, Captioner)
-                self._loaded = model, None if writes else TextSources(model, self.options)
+                self._loaded = model, None if writes else BankOrDecoder(model, self.options)
             return self._loaded
 
     def _check_route(self, model: EmbeddingModel) -> None:

@@ -23,9 +23,9 @@ from unprompt.models.model_folder import DECODER_FOLDER, is_decoder
 from unprompt.models.quantise import IMAGES
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.table import PairsTable, load
+from unprompt.predicting.bank_or_decoder import bank_for
 from unprompt.predicting.embedding_model import TorchModel
 from unprompt.predicting.loading import load_model
-from unprompt.predicting.text_sources import bank_for
 
 
 @dataclass(frozen=True)

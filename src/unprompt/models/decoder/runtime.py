@@ -11,12 +11,12 @@ import numpy as np
 
 from unprompt.files import write_json
 from unprompt.models.calibration import Calibration
+from unprompt.models.decoder import NUM_BEAMS
 from unprompt.models.decoder.beams import FoundSequence, beam_search, sample
 from unprompt.models.decoder.tokenizer import START, STOP, load_tokenizer, texts_of
 from unprompt.models.model_folder import CONFIG_FILE, DECODER_FOLDER, damaged, read_json
 
 GRAPH_FILE = "decoder.onnx"
-BEAMS = 4
 _ROWS = 32
 """Embeddings that are decoded together."""
 
@@ -81,7 +81,7 @@ class TextDecoder:
         self,
         embeddings: np.ndarray,
         top_k: int = 1,
-        beams: int = BEAMS,
+        beams: int = NUM_BEAMS,
         top_p: float | None = None,
         seed: int = 0,
     ) -> list[list[Text]]:

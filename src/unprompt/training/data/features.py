@@ -14,8 +14,8 @@ from unprompt.evaluating.metrics import cosines
 from unprompt.models.embedder import Embedder
 from unprompt.models.fingerprint import fingerprint
 from unprompt.pairs.table import PairsTable
-from unprompt.predicting.batches import embed_images
 from unprompt.predicting.embedding_model import TorchModel
+from unprompt.predicting.image_batches import embed_images
 from unprompt.training.data.chunk_cache import (
     Arrays,
     fingerprint_of_images,

@@ -1,4 +1,4 @@
-"""Images prepared in threads and run through a model in batches, in order."""
+"""Prepare images in threads and run a model on them in batches, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECODING_THREADS = min(4, cores())
 
 Label = TypeVar("Label")
 Opener = Callable[[], Image.Image]
-"""Opens and decodes one image; raises `UnpromptError` where it cannot."""
+"""Opens and decodes one image; raises `UnpromptError` if it cannot be decoded."""
 Prepared = tuple[Label, np.ndarray | None]
 """A label, and the pixels of one image, uint8 of shape (3, size, size), or None."""
 Finished = tuple[Label, tuple[Any, ...] | None]
@@ -32,11 +32,11 @@ Finished = tuple[Label, tuple[Any, ...] | None]
 def embed_images(
     model: EmbeddingModel, openers: Iterable[Opener], batch_size: int = 16
 ) -> Iterator[tuple[Any, ...] | UnpromptError]:
-    """Run images through a model.
+    """Run a model on images.
 
     Yields:
-        For each image, in order, its row of the outputs of `EmbeddingModel.run`, or the error that
-        states why it could not be decoded.
+        For each image, in order, its row of the outputs of `EmbeddingModel.run`, or the error if it
+        could not be decoded.
     """
 
     def prepare(opener: Opener) -> Prepared[UnpromptError | None]:
@@ -55,7 +55,7 @@ def embed_images(
 
 
 def may_overlap(model: EmbeddingModel) -> bool:
-    """Whether two batches may run at once; on torch that takes twice the memory for no gain."""
+    """Whether two batches may run at once; torch would need twice the memory and gain no speed."""
     return isinstance(model, OnnxModel)
 
 
@@ -65,28 +65,29 @@ def run_batches(
     batch_size: int,
     may_overlap: Callable[[], bool] = lambda: False,
 ) -> Iterator[Finished[Label]]:
-    """Prepare pixels ahead in threads and run them in batches.
+    """Prepare pixels in threads, ahead of the model, and run the model on them in batches.
 
     Args:
-        run: as `EmbeddingModel.run`.
-        preparations: each returns a label and the pixels of one image, or None for the pixels when
-            there is nothing to run.
-        batch_size: items a batch; at most three batches are held at a time.
-        may_overlap: whether two batches may run at the same time, which keeps every core busy where
-            one batch cannot; called once there are pixels.
+        run: see `EmbeddingModel.run`.
+        preparations: each returns a label and the pixels of one image; None for the pixels if the
+            model is not needed.
+        batch_size: items in a batch; at most three batches are held at a time.
+        may_overlap: whether two batches may run at the same time, to use cores that one batch
+            leaves idle; called when the first pixels are ready.
 
     Yields:
-        For each item, in order, its label, and its row of the outputs of ``run`` or None.
+        For each item, in order, its label and its row of the outputs of ``run``; None for the row
+        if there were no pixels.
     """
     remaining = iter(preparations)
-    stopped, turn = Event(), Lock()
+    stopped, one_at_a_time = Event(), Lock()
 
     def finish(preparing: list[Future[Prepared[Label]]]) -> list[Finished[Label]]:
         prepared = [future.result() for future in preparing]
         batch = [pixels for _, pixels in prepared if pixels is not None]
         rows: Iterator[tuple[Any, ...]] = iter(())
         if batch:
-            with nullcontext() if may_overlap() else turn:
+            with nullcontext() if may_overlap() else one_at_a_time:
                 if stopped.is_set():
                     return []
                 rows = zip(*run(np.stack(batch)), strict=True)
@@ -105,5 +106,5 @@ def run_batches(
                 yield from held.popleft().result()
                 held.extend(islice(coming, 1))
         finally:
-            # A caller that stops early waits for the batch that is running and for no other.
+            # If the caller stops early, only the batch that is running is finished.
             stopped.set()

@@ -1,4 +1,4 @@
-"""Models that are built without training: a bank, a kNN model and an interrogator."""
+"""Build what needs no training: a bank, a kNN model or an interrogator."""
 
 from __future__ import annotations
 
@@ -35,23 +35,24 @@ def build_bank(
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
 ) -> Bank:
-    """Write the bank of a file's prompts.
+    """Build a bank from the prompts of a file.
 
-    Prompts that differ in white space only are kept once. The list may be longer than memory
-    holds: it is read, encoded and written block by block. Embeddings pass through the cache of
-    `unprompt.encoding.encode`, so that a call after a killed one encodes only what is missing.
+    Prompts that differ only in white space are kept once. The prompts are read, encoded and written
+    block by block, so they may be more than memory holds. The cache of `unprompt.encoding.encode`
+    holds what a killed call has encoded.
 
     Args:
-        source: any file of `unprompt.pairs.prompt_file.prompts_of`.
-        folder: the bank's; must be new or empty.
-        index: ``flat``, ``sq8`` or ``pq``, as `unprompt.models.bank.bank.write_bank`.
+        source: a file that `unprompt.pairs.prompt_file.prompts_of` reads.
+        folder: folder of the bank, new or empty.
+        index: ``flat``, ``sq8`` or ``pq``; see `unprompt.models.bank.bank.write_bank`.
         encoder: the target encoder.
-        precision: as `unprompt.encoding.load_encoder`.
+        precision: see `unprompt.encoding.load_encoder`.
 
     Raises:
         TableError: the source cannot be read, or holds no prompts.
         OutputError: the folder is not empty or cannot be written.
-        UnpromptError: as `unprompt.models.bank.bank.write_bank`; the encoder is not to be had.
+        UnpromptError: the encoder cannot be found or downloaded; or see
+            `unprompt.models.bank.bank.write_bank`.
     """
     return _write(_distinct(source), folder, load_encoder(encoder, precision=precision), index)
 
@@ -65,24 +66,25 @@ def build_knn(
     precision: str = "auto",
     device: str | None = None,
 ) -> Bank:
-    """Write the model of `unprompt.predicting.knn_model`: a bank that is searched by image.
+    """Build a kNN model (`unprompt.predicting.knn_model`): a bank that is searched by image.
 
     Args:
-        source: the prompts, as in `build_bank`.
-        folder: the model's; must be new or empty.
-        clip: its text tower makes the keys: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
-        index: as in `build_bank`, for both the prompts and the keys.
+        source: a file of prompts, see `build_bank`.
+        folder: folder of the model, new or empty.
+        clip: the CLIP whose text tower makes the keys: ``hf_clip/…``, ``open_clip/…`` or ``hf/…``
+            (SigLIP).
+        index: see `build_bank`; for both the prompts and the keys.
         encoder: the target encoder.
-        precision: as `unprompt.encoding.load_encoder`.
-        device: of the text tower; by default ``cuda`` where there is one.
+        precision: see `unprompt.encoding.load_encoder`.
+        device: device of the text tower; by default ``cuda`` if there is one.
 
     Returns:
         The model's bank of prompts.
 
     Raises:
         MissingExtraError: torch is not installed.
-        ModelNotFoundError: the CLIP is not to be had.
-        UnpromptError: as `build_bank`; ``clip`` has no text tower.
+        ModelNotFoundError: the CLIP cannot be found or downloaded.
+        UnpromptError: ``clip`` has no text tower; or see `build_bank`.
     """
     need("train", "torch", "transformers")
     from unprompt.models.text_towers import create_text_tower
@@ -101,12 +103,12 @@ def build_knn(
 def build_interrogator(
     config: InterrogatorConfig, folder: str | Path, device: str | None = None
 ) -> Interrogator:
-    """Write the folder of an interrogator, once its models are loaded and its phrases encoded.
+    """Load an interrogator's models, encode its phrases, and write its folder.
 
     Raises:
-        ModelNotFoundError: the CLIP or the captioner is not to be had.
+        ModelNotFoundError: the CLIP or the captioner cannot be found or downloaded.
         OutputError: the folder cannot be written.
-        UnpromptError: as `load_interrogator`.
+        UnpromptError: see `load_interrogator`.
     """
     with advice(config.clip):
         model = load_interrogator(config, str(folder), Path(folder), PredictOptions(device=device))
@@ -120,7 +122,7 @@ class _Distinct:
 
     Attributes:
         prompts: reads all of them.
-        first: bool of each: no earlier one equals it.
+        first: for each of them, whether no earlier prompt equals it; bool.
     """
 
     prompts: Callable[[], Iterator[str]]
@@ -151,15 +153,12 @@ def _write(distinct: _Distinct, folder: str | Path, encoder: TextEncoder, index:
 
 
 def _single_spaced(source: str | Path) -> Iterator[str]:
-    """Prompts of a file, white space made single spaces; blank ones are left out."""
+    """Prompts of a file without the blank ones; each run of white space becomes one space."""
     return filter(None, (" ".join(prompt.split()) for prompt in stream_prompts(source)))
 
 
 def _first_of_each(prompts: Iterator[str]) -> np.ndarray:
-    """Bool of each prompt: no earlier one equals it.
-
-    Only their hashes are held, 8 bytes a prompt.
-    """
+    """For each prompt, whether no earlier one equals it; holds a hash of 8 bytes for each."""
     hashes = array("Q", map(text_key, prompts))
     first = np.zeros(len(hashes), dtype=bool)
     first[np.unique(np.array(hashes, dtype=np.uint64), return_index=True)[1]] = True

@@ -11,9 +11,9 @@ from unprompt.cli import app
 from unprompt.encoding import encode
 from unprompt.errors import OutputError, TableError, UnreadableImageError
 from unprompt.models.bank.bank import Bank
-from unprompt.predicting import building as module
+from unprompt.predicting import build_models as module
 from unprompt.predicting.bank_search import search_bank
-from unprompt.predicting.building import build_bank
+from unprompt.predicting.build_models import build_bank
 from unprompt.predicting.predictor import Predictor
 
 from .conftest import picture

@@ -1,10 +1,14 @@
-"""From predicted embeddings to prompts: the bank and the decoder that belong to a model."""
+"""From predicted embeddings to prompts, by the bank or by the decoder of a model.
+
+`choose_answerer` alone decides which of the two answers.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,53 +23,45 @@ from unprompt.predicting.knn_model import KnnModel
 from unprompt.predicting.loading import builtin_folder, folder_of
 from unprompt.predicting.options import PredictOptions
 
+Answerer = Literal["bank", "decoder", "both"]
+
 _RERANKED = 10
-"""Prompts of the bank, and as many of the decoder, that are ranked again."""
+"""With `rerank`, the least number of prompts that bank and decoder each propose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A prompt, the route to it, and its expected cosine to the truth where that was measured."""
+    """A prompt, the route to it, and its expected cosine to the true prompt, if it is known."""
 
     prompt: str
     route: str
     score: float | None = None
 
 
-class TextSources:
-    """A model's bank and decoder, which turn its embeddings into prompts.
+class BankOrDecoder:
+    """Turns a model's embeddings into prompts.
 
     Args:
         model: predicts the embeddings.
-        options: which bank to search, whether the decoder writes, and how.
+        options: the route, the bank, and how the decoder searches.
 
     Attributes:
         bank: the bank.
-        decoder: the decoder, where the route uses it.
+        decoder: the decoder; None if it is not used.
+        answerer: what answers: ``bank``, ``decoder`` or ``both``.
 
     Raises:
         ModelNotFoundError: there is no such bank.
-        UnpromptError: the bank does not fit the model, or the route needs a decoder and there is
-            none.
+        UnpromptError: the bank does not fit the model, or the route is ``decode`` and there is no
+            decoder.
     """
 
     def __init__(self, model: EmbeddingModel, options: PredictOptions):
         self.bank = bank_for(model, options.bank)
-        self.decoder = self._chosen_decoder(model, options)
+        self.answerer, self.decoder = choose_answerer(model, options)
         self._options = options
         # A kNN model has averaged its neighbours already.
         self._knn = 0 if isinstance(model, KnnModel) else options.knn
-
-    @staticmethod
-    def _chosen_decoder(model: EmbeddingModel, options: PredictOptions) -> TextDecoder | None:
-        if options.route == "embed" and not options.rerank:
-            return None
-        decoder = decoder_for(model)
-        if options.route == "decode" and decoder is None:
-            raise UnpromptError(f"there is no decoder for the embeddings of {model.encoder}")
-        if options.route == "auto" and not options.rerank and decoder and not decoder.preferred:
-            return None
-        return decoder
 
     def prompts_for(self, predicted: np.ndarray) -> tuple[np.ndarray, list[list[Candidate]]]:
         """Prompts for predicted embeddings.
@@ -74,15 +70,15 @@ class TextSources:
             predicted: float32 (n, dim), of norm 1.
 
         Returns:
-            The embeddings after kNN regression, where the options ask for it, and for each of them
-            its prompts, the best first.
+            The embeddings, after kNN regression if the options have it, and the prompts for each of
+            them, the best first.
         """
         top_k = self._options.top_k
         target = self.bank.regress(predicted, self._knn) if self._knn else predicted
-        if self._options.rerank:
+        if self.answerer == "both":
             return target, self._reranked(target)
         if self.decoder is not None:
-            # The decoder was calibrated on embeddings as they are predicted.
+            # The decoder was calibrated on embeddings without kNN regression.
             return target, self._written(self.decoder, target, top_k, calibrated=not self._knn)
         return target, self._found(target, predicted, top_k)
 
@@ -91,7 +87,7 @@ class TextSources:
     ) -> list[list[Candidate]]:
         """Prompts of the bank.
 
-        Their scores hold for embeddings that kNN regression changed too (experiments/NOTES.md).
+        The scores are right with kNN regression too (experiments/NOTES.md).
         """
         bank = self.bank
         rows, inputs = bank.answers(target, count)
@@ -109,7 +105,7 @@ class TextSources:
     def _written(
         self, decoder: TextDecoder, target: np.ndarray, count: int, calibrated: bool
     ) -> list[list[Candidate]]:
-        """Prompts of the decoder; its calibration holds for texts that beam search finds."""
+        """Prompts of the decoder; its calibration is for beam search, not for sampling."""
         options = self._options
         known = calibrated and options.top_p is None
         expected = (decoder.calibration if known else None) or _uncalibrated
@@ -121,9 +117,9 @@ class TextSources:
     def _reranked(self, target: np.ndarray) -> list[list[Candidate]]:
         """Prompts of both, ranked by the cosine of their own embeddings to the target.
 
-        They have no score: the decoder's prompts have a high cosine because they were written for
-        it (the bank's calibration expects 0.77 of them where the truth is 0.54;
-        experiments/NOTES.md).
+        They have no score: the decoder writes its prompts for a high cosine to the target, so the
+        bank's calibration would expect too much of them: 0.77 instead of 0.54
+        (experiments/NOTES.md).
         """
         count = max(self._options.top_k, _RERANKED)
         both = self._found(target, target, count)
@@ -144,13 +140,37 @@ class TextSources:
 
 
 def _uncalibrated(value: float) -> None:
-    """The expected cosine where it was never measured."""
+    """The expected cosine without a calibration: unknown."""
+
+
+def choose_answerer(
+    model: EmbeddingModel, options: PredictOptions
+) -> tuple[Answerer, TextDecoder | None]:
+    """Decide what answers for a model, and load the decoder if it is needed.
+
+    With ``rerank``, bank and decoder answer together. Otherwise the decoder answers if the route is
+    ``decode``, or if the route is ``auto`` and the decoder was measured to be better than the bank
+    for this model. In all other cases the bank answers.
+
+    Raises:
+        UnpromptError: the route is ``decode`` and there is no decoder.
+    """
+    if options.route == "embed" and not options.rerank:
+        return "bank", None
+    decoder = decoder_for(model)
+    if options.route == "decode" and decoder is None:
+        raise UnpromptError(f"there is no decoder for the embeddings of {model.encoder}")
+    if options.rerank:
+        return "both", decoder
+    if decoder is not None and (options.route == "decode" or decoder.preferred):
+        return "decoder", decoder
+    return "bank", None
 
 
 def decoder_for(model: EmbeddingModel) -> TextDecoder | None:
-    """The decoder beside the model, or the built-in one where it reads the same embeddings.
+    """The decoder in the model's folder, else the built-in one; None if its encoder is another.
 
-    A decoder that was measured beside another model has no calibration and is not preferred.
+    A decoder that was measured with another model gets no calibration and is not preferred.
     """
     own = TextDecoder.of(model.folder)
     decoder = own or TextDecoder.of(builtin_folder())
@@ -162,13 +182,13 @@ def decoder_for(model: EmbeddingModel) -> TextDecoder | None:
 
 
 def bank_for(model: EmbeddingModel, named: str | Path | None = None) -> Bank:
-    """The bank that is named, or the model's own, or the built-in one.
+    """The named bank, else the model's own, else the built-in one.
 
-    A bank that was calibrated for another model has no calibration, unless it was named.
+    A bank that was calibrated for another model gets no calibration, unless it is named.
 
     Raises:
-        ModelNotFoundError: there is no bank in the folder that is named.
-        UnpromptError: the bank's embeddings are of another encoder than the model's.
+        ModelNotFoundError: the named folder holds no bank.
+        UnpromptError: bank and model have different encoders.
     """
     if named is not None:
         bank = Bank.load(folder_of(named))
@@ -186,5 +206,5 @@ def bank_for(model: EmbeddingModel, named: str | Path | None = None) -> Bank:
 
 
 def _borrows(model: EmbeddingModel) -> bool:
-    """Whether bank and decoder in the model's folder were made for one of its models."""
+    """Whether the model is an ensemble that uses the bank and decoder of one of its models."""
     return isinstance(model, EnsembleModel) and model.borrows

@@ -14,7 +14,7 @@ from unprompt.errors import UnpromptError
 from unprompt.models.bank.bank import Bank
 from unprompt.models.calibration import Calibration
 from unprompt.models.decoder.runtime import TextDecoder, save_calibration
-from unprompt.predicting import text_sources as wording
+from unprompt.predicting import bank_or_decoder
 from unprompt.predicting.loading import builtin_folder
 from unprompt.predicting.predictor import Predictor
 
@@ -116,12 +116,12 @@ def test_decoders_that_are_not_there(
 ) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("decoder"))
-    monkeypatch.setattr(wording, "builtin_folder", lambda: bare)
+    monkeypatch.setattr(bank_or_decoder, "builtin_folder", lambda: bare)
     with pytest.raises(UnpromptError, match="there is no decoder"):
         Predictor(bare, route="decode").predict(picture(0))
     assert Predictor(bare, rerank=True).predict(picture(0)).route == "embed+bank"
     # A model without one uses the built-in model's, whose worth beside it nobody measured.
-    monkeypatch.setattr(wording, "builtin_folder", lambda: folder)
+    monkeypatch.setattr(bank_or_decoder, "builtin_folder", lambda: folder)
     assert Predictor(bare, route="decode").predict(picture(0)).route == "embed+decode"
     stated = json.loads((folder / "decoder" / "config.json").read_text())
     shutil.copytree(folder / "decoder", bare / "decoder")
