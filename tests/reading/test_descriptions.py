@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.reading import containers_made as made
 from tests.reading import making
 from unprompt.reading import Reading, read
 
@@ -59,7 +60,7 @@ def test_iptc_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "declares"), [("1", True), (1, True), ("2", False), ("x", False)]
+    ("label", "declares"), [("1", True), (1, True), ("2", False), ("10", False), ("x", False)]
 )
 def test_aigc_label(label: object, declares: bool) -> None:
     value = json.dumps({"Label": label, "ContentProducer": "001"})
@@ -71,6 +72,67 @@ def test_aigc_label(label: object, declares: bool) -> None:
         reading = read(data)
         assert (reading is not None and reading.declares_ai) is declares
         assert reading is None or reading.prompt is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['AIGC:{"Label":"1"}', "AIGC={'ContentProducer': 'x', 'Label': 1}",
+     json.dumps({"AIGC": json.dumps({"Label": "1"})})],
+)  # fmt: skip
+def test_forms_of_the_aigc_label(text: str) -> None:
+    for data in (
+        making.png(making.text("AIGC", text)),
+        making.png(making.text("Description", text)),
+        making.jpeg((0xFE, text.encode())),
+        making.jpeg_exif(making.exif({0x9C9C: text.encode("utf-16-le")})),
+        made.gif(comment=text.encode()),
+        made.mp4(made.keyed(AIGC=text)),
+        made.mp4(making.box(b"udta", making.box(b"AIGC", text.encode()))),
+        made.matroska(aigc=text),
+    ):
+        assert known(data).declares_ai
+
+
+@pytest.mark.parametrize("end", ["", "1.0", "1.0/", "1.1/"])
+def test_aigc_label_in_xmp(end: str) -> None:
+    space = f'xmlns:q="http://www.tc260.org.cn/ns/AIGC/{end}"'
+    structure = '<q:AIGC rdf:parseType="Resource"><q:Label>1</q:Label></q:AIGC>'
+    assert known(with_xmp(properties=f'{space} q:AIGC=\'{{"Label":"1"}}\'')).declares_ai
+    assert known(with_xmp(structure, space)).declares_ai
+    assert read(with_xmp(structure.replace(">1<", ">2<"), space)) is None
+
+
+def test_a_stated_prompt_for_ai_declares_it() -> None:
+    inner = f"<rdf:Alt><rdf:li>{FOX}</rdf:li></rdf:Alt>"
+    tag = "Iptc4xmpExt:AIPromptInformation"
+    reading = known(with_xmp(f"<{tag}>{inner}</{tag}>"))
+    assert (reading.prompt, reading.declares_ai) == (FOX, True)
+    spaced = f"<Iptc4xmpExt:DigitalSourceType> {AI} </Iptc4xmpExt:DigitalSourceType>"
+    assert known(with_xmp(spaced)).declares_ai
+
+
+def test_mochi_in_lines() -> None:
+    text = f"Include in Image: {FOX}\nExclude from Image: lowres\nSteps: 50\nSeed: 7\nModel: sd"
+    reading = known(making.jpeg_exif(making.comment(b"ASCII\0\0\0" + text.encode())))
+    assert (reading.prompt, reading.negative_prompt) == (FOX, "lowres")
+    assert reading.generator == "Mochi Diffusion"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[{"prompt": FOX, "seed": 5, "steps": 20}], {"infotext": f"{FOX}\n{STEPS}"},
+     {"parameters": f"{FOX}\n{STEPS}"}, {"images": [], "infotexts": [f"{FOX}\n{STEPS}"]},
+     {"mflux_version": "0.9", "prompt": FOX, "seed": 5}],
+)  # fmt: skip
+def test_forms_of_json(value: object) -> None:
+    reading = known(making.jpeg_exif(making.comment(b"ASCII\0\0\0" + json.dumps(value).encode())))
+    assert (reading.prompt, reading.settings.seed) == (FOX, 5)
+    assert reading.generator == "MFLUX" or "mflux" not in str(value)
+
+
+def test_a_graph_inside_objects() -> None:
+    text = json.dumps({"metadata": {"prompt": "", "prompt_api": json.loads(made.GRAPH)}})
+    assert known(making.png(making.text("imagemetahub_data", text))).prompt == FOX
 
 
 def test_mochi() -> None:
@@ -145,7 +207,9 @@ def test_a_plain_text_alone_under_other_keys_is_no_prompt(name: str) -> None:
     assert reading is None or reading.prompt is None
 
 
-@pytest.mark.parametrize("text", ["!fix a.png -G 0.8", "!mask x.png", "...", "placeholder"])
+@pytest.mark.parametrize(
+    "text", ["!fix a.png -G 0.8", "!mask x.png", "...", "placeholder", "-s 50 -S 5"]
+)
 def test_dream_chunks_without_a_prompt(text: str) -> None:
     reading = known(making.png(making.text("Dream", text)))
     assert (reading.prompt or "").strip() == ""
@@ -155,7 +219,12 @@ def test_dream_chunks_without_a_prompt(text: str) -> None:
     ("text", "negative"),
     [
         (f"{FOX} Negative prompt: blurry, dark {STEPS}", "blurry, dark"),
-        (f"{FOX}.Negative prompt: blurry, dark.{STEPS}", "blurry, dark."),
+        (f"{FOX}.Negative prompt: blurry, dark.{STEPS}", "blurry, dark"),
+        (f"{FOX}.{STEPS}", None),
+        (f"{FOX}<br>Negative prompt: blurry<br/>{STEPS}", "blurry"),
+        (f"{FOX}\\nNegative prompt: blurry\\n{STEPS}", "blurry"),
+        (f"{FOX} | Negative prompt: blurry | {STEPS}", "blurry"),
+        (f"{FOX}&#10;{STEPS}", None),
         (f"{FOX}\tNegative prompt: blurry\t{STEPS}", "blurry"),
         (f"{FOX} {STEPS}", None),
         (f"{FOX}Negative prompt: blurry{STEPS}", "blurry"),

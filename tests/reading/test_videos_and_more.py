@@ -18,6 +18,30 @@ from unprompt.reading.limits import MAX_TEXT
 FILES = made.made_files()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        made.mp4(made.keyed(PARAMETERS=made.TEXT)),
+        made.mp4(made.keyed(**{"com.apple.quicktime.description": made.TEXT})),
+        made.mp4(made.free_form("com.apple.quicktime.comment", made.TEXT)),
+        made.mp4(making.box(b"trak", making.box(b"udta", made.keyed(prompt=made.GRAPH)))),
+        made.mp4(made.itunes(nam=made.TEXT)),
+        made.mp4(making.box(b"udta", made.full_box(b"dscp", b"\x15\xc7" + made.TEXT.encode()))),
+        made.matroska(**{"COM.APPLE.QUICKTIME.COMMENT": made.GRAPH}),
+        made.matroska(DESCRIPTION=made.TEXT),
+        made.svg(made.TEXT, '<?xml version="1.0"?>').replace(b"<svg xmlns", b"<s:svg xmlns:s")
+        .replace(b"metadata>", b"s:metadata>").replace(b"</svg", b"</s:svg"),
+        made.svg(made.TEXT).decode().encode("utf-16"),
+    ],
+    ids=["capitals", "Apple", "free form", "track", "title", "3GP", "remuxed", "WebM",
+         "prefixed SVG", "UTF-16 SVG"],
+)  # fmt: skip
+def test_other_names_and_places(data: bytes) -> None:
+    reading = read(data)
+    assert reading is not None
+    assert (reading.prompt, reading.settings.seed) == (made.FOX, 5)
+
+
 @pytest.mark.parametrize("number", range(len(FILES)))
 def test_every_container(number: int) -> None:
     reading = read(FILES[number])

@@ -55,12 +55,7 @@ FAMILIES = (
     Family("JSON object", json_objects.read, json=None),
     Family("key per chunk", json_objects.read_chunks, places=None),
     Family("prompt in a description", descriptions.read, places=descriptions.PLACES),
-    Family(
-        "C2PA, IPTC and AIGC",
-        ai_declaration.read,
-        ai_declaration.PLACES,
-        ai_declaration.JSON_PLACES,
-    ),
+    Family("C2PA, IPTC and AIGC", ai_declaration.read, places=ai_declaration.PLACES),
 )
 """Families with unmistakable marks come before those that accept any text of their form."""
 
@@ -95,8 +90,8 @@ def _first_answer(texts: ImageTexts) -> Reading | None:
     asked = _ANYWHERE
     for field in texts.fields:
         asked |= _BY_PLACE.get(field.name, 0)
-    for name in texts.json_names:
-        asked |= _BY_JSON.get(name, 0) | _ANY_JSON
+    for field in texts.json_fields:
+        asked |= _BY_JSON.get(field.name, 0) | _ANY_JSON
     silent = None
     for number, family in enumerate(FAMILIES):
         if not asked >> number & 1:

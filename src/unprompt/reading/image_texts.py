@@ -22,22 +22,18 @@ class ImageTexts:
         container: the file format: ``PNG``, ``JPEG``, ``WebP``...
 
     Attributes:
+        json_fields: the fields that look like a JSON object or array.
         surrogates: True if parsed JSON may contain lone surrogates (through escapes).
     """
 
-    __slots__ = ("_json", "_maybe", "container", "fields", "surrogates")
+    __slots__ = ("_json", "container", "fields", "json_fields", "surrogates")
 
     def __init__(self, fields: Iterable[Field], container: str = ""):
         self.fields = tuple(fields)
         self.container = container
         self.surrogates = False
         self._json: dict[int, Any] = {}
-        self._maybe = [field for field in self.fields if _may_be_json(field.text)]
-
-    @property
-    def json_names(self) -> Iterable[str]:
-        """Names of the fields that look like a JSON object or array."""
-        return [field.name for field in self._maybe]
+        self.json_fields = [field for field in self.fields if _may_be_json(field.text)]
 
     def named(self, *names: str) -> list[Field]:
         """Every field with one of ``names``, in the order of the names."""
@@ -79,7 +75,7 @@ class ImageTexts:
             mark: skip fields whose text does not contain this, without parsing them.
             names: use only fields with one of these names; by default all.
         """
-        for field in self._maybe:
+        for field in self.json_fields:
             if (not names or field.name in names) and mark in field.text:
                 value = self.json(field)
                 if isinstance(value, dict) and value:

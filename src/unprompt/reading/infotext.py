@@ -17,6 +17,8 @@ _NEGATIVE = "Negative prompt:"
 _KEY = re.compile(r"\s*([A-Za-z_][\w .\-/()+]{0,60}+):[ \t]*")
 _STEPS = re.compile(r"^\s*Steps:\s*\d")
 _STEPS_INSIDE = re.compile(r"(?<!Hires )(Steps: ?\d{1,6}, ?[A-Z])")
+_BREAK = re.compile(r"(?:\s|<br ?/?>|\\[rn]|&#1[03];|\|)+\Z")
+"""What web tools write instead of a line break."""
 _PAIR = re.compile(r"\b[A-Z][\w \-/]{0,40}:\s*[^,\s]")
 _LORA_TAG = re.compile(r"<(?:lora|lyco|lokr|loha):([^:<>]{1,300}):?([-+.\d]*)[^<>]{0,100}>")
 _SIZE = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
@@ -71,7 +73,7 @@ def parse_infotext(text: str) -> Infotext:
 
 
 def _flattened(text: str) -> Infotext | None:
-    """A text whose line breaks became spaces or dots, as some web tools store it."""
+    """A text whose line breaks became spaces, dots or marks, as some web tools store it."""
     start = None
     for match in _STEPS_INSIDE.finditer(text):
         start = match
@@ -80,11 +82,13 @@ def _flattened(text: str) -> Infotext | None:
     values = parse_values(text[start.start(1) :])
     if len(_KNOWN.intersection(values)) < 3:
         return None
-    prompt, mark, negative = text[: start.start()].partition(_NEGATIVE)
-    if not mark:
-        return Infotext(prompt.rstrip(), None, values, True)
-    prompt = prompt.rstrip().removesuffix(".") if prompt.endswith(".") else prompt.rstrip()
-    return Infotext(prompt, negative.strip(), values, True)
+    before = text[: start.start()]
+    prompt, mark, negative = before.partition(_NEGATIVE)
+    dotted = before.endswith(".")  # a dot stands for each line break
+    prompt, negative = _BREAK.sub("", prompt), _BREAK.sub("", negative).lstrip()
+    if dotted:
+        prompt, negative = prompt.removesuffix("."), negative.removesuffix(".")
+    return Infotext(prompt, negative if mark else None, values, True)
 
 
 def _joined(lines: list[str]) -> str:

@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 
 _CHARSETS = {b"ASCII\0\0\0": "ascii", b"UNICODE\0": "unicode", b"JIS\0\0\0\0\0": "jis"}
+_CHARSETS |= {b"UTF-8\0\0\0": "utf-8", b"UTF8\0\0\0\0": "utf-8"}  # not in the standard
 
 
 _WRITTEN_CHARSET = re.compile(r"charset=(?:\"\w*\"|'\w*'|\w+) ?", re.IGNORECASE)

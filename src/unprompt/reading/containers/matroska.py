@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from unprompt.reading.containers.charset import decode_utf8
 from unprompt.reading.containers.file_window import Window
+from unprompt.reading.containers.mp4 import plain_name
 from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
@@ -71,8 +72,7 @@ class _Walker:
         name = "tag"
         for element, at, stop in self._elements(start, end):
             if element == _TAG_NAME and stop - at < 200:
-                name = decode_utf8(self._file.at(at, stop - at)).strip("\0")
-                name = name.lower() if name.isupper() and name != "AIGC" else name
+                name = plain_name(decode_utf8(self._file.at(at, stop - at)).strip("\0"))
             elif element == _TAG_STRING:
                 yield from self._text(name, at, stop)
             elif element == _SIMPLE_TAG and depth < _MAX_DEPTH:

@@ -25,6 +25,7 @@ _NAMES = {
     b"desc": "description",
     b"ldes": "description",
 }
+_ASSET_NAMES = {b"titl": "title", b"dscp": "description"}
 _MAX_DEPTH = 8
 _MAX_TAGS = 2000
 
@@ -58,8 +59,14 @@ def _walk(file: Window, start: int, end: int, limits: Limits, depth: int) -> Ite
             if data is not None and len(data) >= 4:
                 length = struct.unpack_from(">H", data)[0]
                 whole = length + 4 <= len(data)
-                text = data if data[:4].isalnum() else data[4 : 4 + length]
+                plain = data[:4].isalnum() or box_type == b"AIGC"
+                text = data if plain else data[4 : 4 + length]
+                whole = whole or plain
                 yield Field("MP4", _name(box_type), decode(text.strip(b"\0")), whole)
+        elif box_type in _ASSET_NAMES:  # 3GP: version, flags and a language before each text
+            data = _content(file, at + 6, stop, _ASSET_NAMES[box_type], limits)
+            if data:
+                yield Field("MP4", _ASSET_NAMES[box_type], decode(data.strip(b"\0")))
 
 
 def _read_meta(file: Window, start: int, end: int, limits: Limits) -> Iterator[Field]:
@@ -80,7 +87,8 @@ def _read_meta(file: Window, start: int, end: int, limits: Limits) -> Iterator[F
 def _read_item(file: Window, name: str, start: int, end: int, limits: Limits) -> Iterator[Field]:
     for box_type, at, stop in read_boxes(file, start, end, limits):
         if box_type == b"name":  # of a free form item, whose type is ----
-            name = (_content(file, at + 4, stop, "name", limits) or b"").decode("utf-8", "replace")
+            stated = _content(file, at + 4, stop, "name", limits) or b""
+            name = plain_name(stated.decode("utf-8", "replace"))
         elif box_type == b"data" and file.at(at, 4)[1:] in (b"\0\0\0", b"\0\0\1", b"\0\0\2"):
             data = _content(file, at + 8, stop, name, limits)
             if data is not None:
@@ -96,10 +104,16 @@ def _keys(content: bytes) -> list[str]:
         size = struct.unpack_from(">I", content, at)[0]
         if size < 8:
             break
-        key = content[at + 8 : at + size].decode("utf-8", "replace")
-        keys.append(key.removeprefix("com.apple.quicktime."))
+        keys.append(plain_name(content[at + 8 : at + size].decode("utf-8", "replace")))
         at += size
     return keys
+
+
+def plain_name(name: str) -> str:
+    """The name of a tag without Apple's prefix, and in lower case if it is in capitals."""
+    if name.isupper() and name != "AIGC":
+        name = name.lower()
+    return name.removeprefix("com.apple.quicktime.")
 
 
 def _name(box_type: bytes) -> str:

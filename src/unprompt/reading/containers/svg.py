@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from xml.parsers import expat
 
@@ -10,6 +11,7 @@ from unprompt.reading.containers.xmp import read_xmp
 from unprompt.reading.limits import MAX_TEXT, Limits
 from unprompt.reading.result import Field
 
+_ROOT = re.compile(rb"<(?:[\w.-]{1,40}:)?svg[\s>/]")
 _NAMES = {"metadata": "metadata", "title": "title", "desc": "description"}
 _MAX_DEPTH = 256
 _MAX_TEXTS = 200
@@ -21,10 +23,13 @@ class _RefusedError(Exception):
 
 def is_svg(head: bytes) -> bool:
     """Whether a file starts like an SVG file."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        head = head.decode("utf-16", "replace").encode("utf-8", "replace")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if b"<html" in head[:2000].lower():
+    if b"<html" in head[:2000].lower() or not start.startswith(b"<"):
         return False
-    return start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!")) and b"<svg" in head)
+    root = _ROOT.search(start)
+    return root is not None and (root.start() == 0 or start.startswith((b"<?xml", b"<!")))
 
 
 def read_svg(file: Window, limits: Limits) -> Iterator[Field]:

@@ -25,6 +25,7 @@ PLACES = (
     "comment",
     "Comment",
     "Description",
+    "description",
     "ImageDescription",
     "dc:description",
     "XPComment",
@@ -33,6 +34,7 @@ PLACES = (
     "XPKeywords",
     "DocumentName",
     "Title",
+    "title",
     "tiff:ImageDescription",
     "dc:title",
     "dc:subject",
@@ -80,7 +82,7 @@ def read(texts: ImageTexts) -> Reading | None:
 
 def _read_field(texts: ImageTexts, field: Field) -> Reading | None:
     text = field.text
-    if texts.json(field) is not None:
+    if texts.json(field) is not None or text.startswith("Include in Image: "):  # Mochi Diffusion
         return None
     infotext = parse_infotext(text)
     certain = infotext.certain

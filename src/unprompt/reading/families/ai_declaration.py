@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from unprompt.reading.image_texts import ImageTexts, parse_json
+from unprompt.reading.image_texts import ImageTexts
 from unprompt.reading.result import Field, Reading
 
 # https://cv.iptc.org/newscodes/digitalsourcetype
@@ -14,9 +15,15 @@ _SOURCE_TYPES = (
     *("DigitalSourceType", "Iptc4xmpExt:DigitalSourcefileType"),
 )
 _SYSTEMS = ("Iptc4xmpExt:AISystemUsed", "AISystemUsed")
-_LABELS = ("AIGC", "TC260:AIGC")
-PLACES = frozenset((*_SOURCE_TYPES, *_SYSTEMS, *_LABELS, "Software"))
-JSON_PLACES = ("UserComment", "exif:UserComment", "ImageDescription", "Comment", "comment")
+_OF_AI = (*_SYSTEMS, "Iptc4xmpExt:AIPromptInformation", "AIPromptInformation")
+_LABELS = ("AIGC", "aigc", "TC260:AIGC", "TC260:Label")
+_DESCRIPTIONS = (
+    *("UserComment", "exif:UserComment", "ImageDescription", "Description", "description"),
+    *("Comment", "comment", "XPComment", "dc:description"),
+)
+PLACES = frozenset((*_SOURCE_TYPES, *_OF_AI, *_LABELS, *_DESCRIPTIONS, "Software"))
+_LABEL = re.compile(r"AIGC\W{0,12}\{[^{}]{0,1000}?Label\W{1,12}1\b", re.IGNORECASE)
+"""GB 45438-2025: 1 is AI-generated; 2 and 3 are only the suspicion of a platform."""
 _MAKERS = (
     ("openai", "OpenAI"),
     ("gpt", "OpenAI"),
@@ -57,29 +64,22 @@ def read(texts: ImageTexts) -> Reading | None:
 
 
 def _declared(texts: ImageTexts) -> Iterator[Field]:
-    for field in texts.fields:
-        if field.name in PLACES and _is_declaration(texts, field):
-            yield field
-    for field, value in texts.objects('"AIGC"', *JSON_PLACES):
-        label = value.get("AIGC")
-        if _is_generated(parse_json(label) if isinstance(label, str) else label):
-            yield field
+    return (field for field in texts.fields if field.name in PLACES and _is_declaration(field))
 
 
-def _is_generated(label: object) -> bool:
-    """GB 45438-2025: 1 is AI-generated; 2 and 3 are only the suspicion of a platform."""
-    return isinstance(label, dict) and str(label.get("Label", label.get("label"))) == "1"
-
-
-def _is_declaration(texts: ImageTexts, field: Field) -> bool:
-    name = field.name
+def _is_declaration(field: Field) -> bool:
+    name, text = field.name, field.text
     if name in _SOURCE_TYPES:
-        return field.text.rstrip("/").rpartition("/")[2] in _AI
-    if name in _SYSTEMS:
-        return True
+        return text.strip().rstrip("/").rpartition("/")[2] in _AI
+    if name in _OF_AI:
+        return bool(text.strip())
+    if name == "TC260:Label":
+        return text.strip() == "1"
     if name in _LABELS:
-        return _is_generated(texts.json(field))
-    return field.text.startswith("AI generated")
+        return _LABEL.search(f"AIGC{text[:2000]}") is not None
+    if name == "Software":
+        return text.startswith("AI generated")
+    return "AIGC" in text[:2000] and _LABEL.search(text[:2000]) is not None
 
 
 def _maker(name: str | None) -> str | None:

@@ -16,6 +16,7 @@ from unprompt.reading.key_values import KeyValues, is_description, read_key_valu
 from unprompt.reading.result import Field, Prompt, Reading, Settings
 
 _PREFIX = re.compile(r"\s*\w{1,40}\s*:\s*(?=[{\[])")
+_MAX_DEPTH = 3
 _MAX_ORIGINS = 200
 _ALTERNATIVES = re.compile(r"\{[^{}]*\|[^{}]*\}")
 """``{cat|dog}``: the editor picks one when it queues a prompt; the workflow does not say which."""
@@ -49,14 +50,17 @@ def _values(texts: ImageTexts, field: Field) -> list[dict[str, Any]]:
         value = texts.parse(field.text[prefix.end() :])
     if not isinstance(value, dict):
         return []
-    values = [value]
-    if any(isinstance(node, dict) and "class_type" in node for node in value.values()):
-        return values
-    for inner in islice(value.values(), 50):
-        inner = parse_json(inner) if isinstance(inner, str) else inner
-        if isinstance(inner, dict):
-            values.append(inner)
-    return values
+    return [*_with_inner(value, 0)]
+
+
+def _with_inner(value: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    """An object and, unless it is a graph, the objects inside it."""
+    yield value
+    if depth < _MAX_DEPTH and not is_api_prompt(value) and not is_workflow(value):
+        for inner in islice(value.values(), 50):
+            inner = parse_json(inner) if isinstance(inner, str) else inner
+            if isinstance(inner, dict):
+                yield from _with_inner(inner, depth + 1)
 
 
 def _read_graph(field: Field, graph: Graph, is_run: bool) -> Reading:

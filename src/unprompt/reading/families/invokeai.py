@@ -140,7 +140,7 @@ def _read_dream(field: Field) -> Reading:
     if quoted:
         prompt, options = re.sub(r"\\([\"'\\])", r"\1", quoted[1]), text[quoted.end() :]
     else:
-        flags = re.search(r"\s-{1,2}[A-Za-z]", text)
+        flags = re.search(r"(?:^|\s)-{1,2}[A-Za-z]", text)
         prompt = text[: flags.start()] if flags else text
         options = text[flags.start() :] if flags else ""
     values: dict[str, str] = {}

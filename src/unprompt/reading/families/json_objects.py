@@ -28,6 +28,8 @@ _OPENING = re.compile(r"\s*Prompt: ", re.IGNORECASE)
 _A1111 = re.compile(r"^Steps: \d+,", re.MULTILINE)
 _LINE = re.compile(r"^([A-Za-z][\w \-]{0,40}): (.*)$", re.MULTILINE)
 _MAX_DEPTH = 3
+_INFOTEXTS = ("infotexts", "infotext", "parameters")
+"""Keys under which JSON holds a text in A1111 form, or a list of them."""
 _CHUNK_CONTAINERS = ("PNG", "stealth")
 
 
@@ -40,6 +42,7 @@ class _Mark:
 
 
 _MARKS = (
+    _Mark("MFLUX", ("mfluxversion",)),
     _Mark("Easy Diffusion", ("usestablediffusionmodel",)),
     _Mark("Easy Diffusion", ("stablediffusionmodel", "guidancescale")),
     _Mark("TensorArt", ("basemodel", "ksamplername")),
@@ -76,8 +79,10 @@ def read_draw_things(texts: ImageTexts) -> Reading | None:
 
 def read(texts: ImageTexts) -> Reading | None:
     """Any JSON object with a prompt and settings: Easy Diffusion, Hugging Face spaces..."""
-    for field, value in texts.objects():
-        if reading := _read_object(value, field, 0):
+    for field in texts.json_fields:
+        value = texts.json(field)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, dict) and (reading := _read_object(value, field, 0)):
             return reading
     return None
 
@@ -86,10 +91,10 @@ def _read_object(value: dict[str, Any], field: Field, depth: int) -> Reading | N
     """The reading of an object, or of one inside it: ``infotexts``, ``settings``, ``meta``..."""
     if "class_type" in value or is_api_prompt(value) or is_workflow(value):
         return None
-    infotexts = value.get("infotexts")
-    if isinstance(infotexts, list) and infotexts and isinstance(infotexts[0], str):
-        infotext = parse_infotext(infotexts[0])
-        if infotext.certain:
+    for key in _INFOTEXTS:
+        text = value.get(key)
+        text = text[0] if isinstance(text, list) and text else text
+        if isinstance(text, str) and (infotext := parse_infotext(text)).certain:
             return a1111.to_reading(infotext, str(field))
     keyed = KeyValues(value)
     if is_description(keyed):
