@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from unprompt.collecting.sketches.scene import strokes
-from unprompt.pairs.prompt_file import read_lines, write_lines
+from unprompt.pairs.prompt_file import prompts_of, write_prompts
 from unprompt.pairs.table import load
 
 DEMO = Path("demo")
@@ -51,8 +51,8 @@ def keep_simple(composed: Path, scenes: Path) -> None:
     names = [heading.split(" / ") for heading in strokes("things")]
     others = [name for pair in names if pair[0] not in THINGS for name in pair]
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, others))})\b")
-    simple = [prompt for prompt in read_lines(composed) if not pattern.search(prompt)]
-    write_lines(simple[:DRAWINGS], scenes)
+    simple = [prompt for prompt in prompts_of(composed) if not pattern.search(prompt)]
+    write_prompts(simple[:DRAWINGS], scenes)
     print(f"{scenes}: {min(len(simple), DRAWINGS)} prompts", file=sys.stderr)
 
 

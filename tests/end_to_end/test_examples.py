@@ -1,11 +1,32 @@
-"""The notebook that a newcomer opens, run from its first cell to its last."""
+"""The notebook runs from its first cell to its last, and scripts import names that exist."""
 
+import ast
+import importlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "examples" / "predict.ipynb"
+REPOSITORY = Path(__file__).parents[2]
+NOTEBOOK = REPOSITORY / "examples" / "predict.ipynb"
+SCRIPTS = [
+    path.relative_to(REPOSITORY)
+    for folder in ("examples", "benchmarks", "experiments")
+    for path in sorted((REPOSITORY / folder).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_scripts_import_names_that_exist(script: Path) -> None:
+    tree = ast.parse((REPOSITORY / script).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if (node.module or "").startswith("unprompt")]
+    for node in ours:
+        module = importlib.import_module(str(node.module))
+        for name in node.names:
+            assert hasattr(module, name.name) or find_spec(f"{node.module}.{name.name}")
 
 
 def test_the_notebook_runs_and_says_what_its_text_says(tmp_path: Path) -> None:
