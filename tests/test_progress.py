@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr
 
@@ -42,6 +43,15 @@ def test_on_a_terminal_it_shows_what_is_done_and_how_far():
     assert "3/3" in text
     assert re.search(r"\d/s", text), "items a second"
     assert "0:00:00" in text, "time taken and time left"
+
+
+def test_lines_printed_beside_a_bar_command_nothing():
+    with redirect_stderr(Terminal()) as terminal, progress_bars():
+        for _ in track([0], "Reading \x1b]0;title\x07"):
+            sys.stderr.write("fox\x1b[8m hidden\n")
+    assert "fox\\x1b[8m hidden" in terminal.getvalue()
+    assert "\\x1b]0;title\\x07" in terminal.getvalue()
+    assert "\x1b[8m" not in terminal.getvalue()
 
 
 def test_the_total_may_be_told():

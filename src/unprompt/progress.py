@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from unprompt.terminal import guarded_redirection, terminal_console, visible
+
 Item = TypeVar("Item")
 
 _shown: ContextVar[bool] = ContextVar("progress bars are shown", default=False)
@@ -48,7 +50,6 @@ def track(
     if not _shown.get() or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield from items
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -83,5 +84,6 @@ def track(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
+    bar = Progress(*columns, console=terminal_console(sys.stderr), transient=True)
+    with bar as progress, guarded_redirection():
+        yield from progress.track(items, total=total, description=visible(description))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unprompt.reading import Lora, Prompt, Reading, Settings
-from unprompt.reading.formatting import show, to_json, to_text, visible
+from unprompt.reading.formatting import show, to_json, to_text
 from unprompt.reading.result import as_float, as_int, changed
 
 READING = Reading(
@@ -92,10 +92,6 @@ def test_a1111_form(tmp_path: Path) -> None:
 def test_limits_are_told_beside_no_prompt(tmp_path: Path) -> None:
     note = show(tmp_path, Reading(None, problems=("too large",)), None).note
     assert note == f"{tmp_path}: no prompt found (too large)"
-
-
-def test_terminals_are_not_commanded() -> None:
-    assert visible("\x1b[31m猫 é\n\tx\r\x07\u202e") == "\\x1b[31m猫 é\n\tx\\r\\x07\\u202e"
 
 
 def test_numbers() -> None:

@@ -28,6 +28,7 @@ from unprompt.cli.train import export, train
 from unprompt.cli.zero_shot import zero_shot
 from unprompt.errors import UnpromptError
 from unprompt.progress import progress_bars
+from unprompt.terminal import guard_terminals
 
 __all__ = ["VERBS", "app", "main"]
 
@@ -51,6 +52,7 @@ VERBS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Serve": {"serve": serve},
 }
 """Verbs, and groups of verbs, by the panel of ``unprompt --help`` that shows them."""
+
 
 app = typer.Typer(
     name="unprompt",
@@ -96,6 +98,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that it cannot encode is escaped
             stream.reconfigure(errors="backslashreplace")
+    guard_terminals()
     try:
         app()
     except UnpromptError as error:

@@ -38,9 +38,8 @@ def harvest(
       unprompt harvest pictures -o pairs.parquet --exact-only
     """
     from unprompt.collecting.harvest import harvest as run
-    from unprompt.reading.formatting import visible
 
     result = run(folder, output, captions, processes)
-    typer.echo(f"{output}: {visible(str(result))}", err=True)
+    typer.echo(f"{output}: {result}", err=True)
     if result.unreadable:
         raise typer.Exit(1)

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
-
 from unprompt.errors import UnpromptError
 from unprompt.evaluating.evaluation import Evaluation
 from unprompt.evaluating.text_report import print_difference, print_evaluation
 from unprompt.files import format_of, output_stream
 from unprompt.predicting.answer import Answer
 from unprompt.predicting.output import write_answers
+from unprompt.terminal import terminal_console
 
 SUFFIXES = {".json": "json", ".txt": "text", ".csv": "kaggle"}
 """Format of an evaluation by the suffix of its file."""
@@ -48,7 +47,7 @@ def write_evaluation(
 
 
 def _text(evaluation: Evaluation, other: Evaluation | None, file: IO[str]) -> None:
-    console = Console(file=file)
+    console = terminal_console(file)
     print_evaluation(evaluation, console)
     if other:
         print_evaluation(other, console)

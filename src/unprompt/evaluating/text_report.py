@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -10,11 +11,12 @@ from rich.table import Table
 
 from unprompt.evaluating.evaluation import Evaluation
 from unprompt.evaluating.metrics import Score, furthest_bin
+from unprompt.terminal import terminal_console
 
 
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
     """Print the model beside its baselines, over all pairs and for subsets of them."""
-    console = console or Console()
+    console = console or terminal_console(sys.stdout)
     results = [evaluation.model, *evaluation.baselines]
     table = Table(
         title=escape(f"{evaluation.title}: mean cosine"),

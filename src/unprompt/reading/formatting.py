@@ -130,20 +130,6 @@ def _lora(lora: Lora) -> str:
     return lora.name if lora.weight is None else f"{lora.name} ({lora.weight:g})"
 
 
-def visible(text: str) -> str:
-    """``text`` made safe for a terminal: control characters are written as escapes.
-
-    Line breaks and tabs stay. Bidirectional marks are escaped too, because they can change the
-    order in which a line is shown.
-    """
-    return "".join(
-        char
-        if char in "\n\t" or (char.isprintable() or (char.isspace() and char not in "\r\v\f\x85"))
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 def _lines(reading: Reading) -> Iterator[str]:
     yield from _block("prompt", reading.prompt)
     yield from _block("negative prompt", reading.negative_prompt)

@@ -12,7 +12,7 @@ from pathlib import Path
 from unprompt.errors import UnpromptError
 from unprompt.files import format_of, output_stream
 from unprompt.images import find_images, no_images_error
-from unprompt.reading.formatting import CSV_COLUMNS, csv_row, show, visible
+from unprompt.reading.formatting import CSV_COLUMNS, csv_row, show
 from unprompt.reading.read_batch import read_many
 
 FORMATS = ("text", "a1111", "json", "csv")
@@ -72,12 +72,11 @@ def read_files(
             file.reconfigure(encoding="utf-8")  # as JSON demands, whatever the locale says
         if form == "csv":
             file.write(csv_row(CSV_COLUMNS) + "\n")
-        safe = visible if form in ("text", "a1111") and file.isatty() else str
         for text, message, failed in read_many(chain(first, paths), finish, captions):
             counts.images += 1
             counts.failed += failed
             if message is not None:
                 note(message)
             if text is not None:
-                file.write(safe(text) + "\n")
+                file.write(text + "\n")
     return counts
