@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from unprompt.evaluating.evaluation import evaluate
 from unprompt.predicting.embedding_model import TorchModel
+from unprompt.training.data.features import features_of
 from unprompt.training.head.gradient import fit_by_gradient, train_head
 from unprompt.training.train_embedder import build
 
@@ -55,6 +58,8 @@ def test_it_leaves_the_callers_random_numbers_and_the_mode_alone(solvable):
     train_head(model, *solvable, epochs=1)
     assert torch.equal(torch.rand(3), expected)
     assert not model.training
+    # It is trained in training mode nevertheless.
+    assert model[1].num_batches_tracked > 0
 
 
 def test_a_batch_larger_than_the_data_is_the_data(solvable):
@@ -77,3 +82,53 @@ def test_a_wide_head_learns_from_the_features_of_the_frozen_backbone(recipe, pai
     assert after > before + 0.1
     now = model.backbone.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(body, now, strict=True))
+
+
+def test_it_is_adamw_with_a_rate_that_rises_and_falls(solvable):
+    """Reckoned again step by step: 40 steps, of which 2 rise."""
+    features, targets = solvable
+    # Without a batch norm, before which a bias has no gradient but rounding.
+    found = nn.Sequential(nn.Linear(WIDTH, 16), nn.ReLU(), nn.Linear(16, DIM))
+    expected = copy.deepcopy(found)
+    losses = train_head(found, features, targets, epochs=10, batch_size=64, noise=0.2, seed=3)
+    matrices = [p for p in expected.parameters() if p.ndim > 1]
+    vectors = [p for p in expected.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0}]
+    optimiser = torch.optim.AdamW(groups)
+    steps = 10 * (COUNT // 64)
+    warmup = round(0.05 * steps)
+    assert warmup == 2
+    means = []
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        for step in range(steps):
+            epoch, batch = divmod(step, COUNT // 64)
+            order = np.random.default_rng([3, epoch]).permutation(COUNT)
+            rows = order[64 * batch : 64 * (batch + 1)]
+            after = (step - warmup) / (steps - warmup)
+            share = (step + 1) / warmup if step < warmup else (1 + np.cos(np.pi * after)) / 2
+            for group in optimiser.param_groups:
+                group["lr"] = 1e-3 * share
+            x, y = torch.from_numpy(features[rows]), torch.from_numpy(targets[rows])
+            x = x + 0.2 * torch.randn_like(x)
+            loss = (1 - torch.cosine_similarity(expected(x), y)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            means.append(loss.item())
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses, np.reshape(means, (10, -1)).mean(axis=1), rtol=1e-4)
+
+
+def test_the_head_of_an_embedder_is_trained_with_the_given_settings(recipe, pairs):
+    train, val = pairs.of_split("train"), pairs.of_split("val")
+    torch.manual_seed(0)
+    model = build(recipe, pairs.embeddings.shape[1])
+    expected = copy.deepcopy(model.head)
+    known = features_of(model, train)
+    targets = known.embeddings / np.linalg.norm(known.embeddings, axis=1, keepdims=True)
+    train_head(expected, known.values, targets, 2, 1024, 1e-3, seed=0)
+    fit_by_gradient(model, train, val, epochs=2)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.head.state_dict()[name], value, rtol=1e-5, atol=1e-6)
