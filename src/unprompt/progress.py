@@ -1,4 +1,4 @@
-"""Progress bars of long steps, drawn on standard error only where a person looks."""
+"""Progress bars and notes of long steps, on standard error, for calls that a person makes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from unprompt.terminal import guarded_redirection, terminal_console, visible
 Item = TypeVar("Item")
 
 _shown: ContextVar[bool] = ContextVar("progress bars are shown", default=False)
+_noted: ContextVar[set[str] | None] = ContextVar("notes that were written", default=None)
 
 
 @contextmanager
 def progress_bars(show: bool = True) -> Iterator[None]:
-    """Show the progress bar of every long step inside the ``with`` block, or hide them all.
+    """Show notes and the progress bar of every long step inside the block, or hide them all.
 
     The command line shows bars, and Python code shows none unless it asks for them:
 
@@ -26,11 +27,24 @@ def progress_bars(show: bool = True) -> Iterator[None]:
     >>> with unprompt.progress_bars():  # doctest: +SKIP
     ...     unprompt.harvest("folder", "pairs.parquet")
     """
-    token = _shown.set(show)
+    shown, noted = _shown.set(show), _noted.set(set())
     try:
         yield
     finally:
-        _shown.reset(token)
+        _shown.reset(shown)
+        _noted.reset(noted)
+
+
+def note(line: str) -> None:
+    """Write a line to standard error inside `progress_bars`, each line once.
+
+    Of the processes of torchrun, only the first writes it.
+    """
+    noted = _noted.get()
+    if not _shown.get() or noted is None or line in noted or os.environ.get("RANK", "0") != "0":
+        return
+    noted.add(line)
+    sys.stderr.write(f"unprompt: {line}\n")
 
 
 def track(

@@ -349,7 +349,7 @@ def test_what_a_killed_run_left_is_cleared_away(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "path,title\nx,y\n", "unknown format"),
+        ("a.csv", "words,title\nx,y\n", "unknown format"),
         ("a.csv", "filepath,title\nx\n", "row 2: not 2 values"),
         ("a.csv", 'filepath,title\nx,"y\n', "no CSV"),
         ("a.csv", "filepath,title\n/x,y\nz,y\n", "row 3: relative and absolute paths"),

@@ -81,6 +81,9 @@ def filter_table(
     keep_blank: Annotated[
         bool, typer.Option("--keep-blank", help="Keep prompts that are empty, NULL or NaN.")
     ] = False,
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Drop pairs that are not worth training on; report what each rule dropped.
 
@@ -91,6 +94,7 @@ def filter_table(
       unprompt filter pairs.parquet --dry-run --language en --check-images --min-side 256
     """
     from unprompt.curating.filter import NSFW_WORDS, Rules, filter_pairs
+    from unprompt.pairs.columns import Columns
 
     if output is None and not dry_run:
         raise typer.BadParameter("name the table to write, or use --dry-run", param_hint="-o")
@@ -110,7 +114,8 @@ def filter_table(
         max_aspect=max_aspect,
         images=check_images,
     )
-    report = filter_pairs(table, None if dry_run else output, rules)
+    named = Columns(image_column, prompt_column, separator)
+    report = filter_pairs(table, None if dry_run else output, rules, named)
     typer.echo(str(report), err=True)
 
 
@@ -122,6 +127,9 @@ def encode(
         Backend, typer.Option(help="onnx needs no torch; auto takes the fastest that is installed.")
     ] = Backend.auto,
     precision: options.PrecisionOption = options.Precision.auto,
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Encode prompts as embeddings.
 
@@ -140,8 +148,10 @@ def encode(
       unprompt encode prompts.txt -o prompts.npy --precision int8
     """
     from unprompt.curating.encode_file import encode_file
+    from unprompt.pairs.columns import Columns
 
-    count = encode_file(source, output, encoder, backend, precision)
+    named = Columns(image_column, prompt_column, separator)
+    count = encode_file(source, output, encoder, backend, precision, named)
     typer.echo(f"{output}: {count:,} embeddings", err=True)
 
 
@@ -173,6 +183,9 @@ def dedup(
     ] = False,
     encoder: options.Encoder = options.ENCODER,
     device: options.Device = "auto",
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Remove near-duplicate prompts: of each group one is kept.
 
@@ -187,6 +200,7 @@ def dedup(
       unprompt dedup pairs.parquet --images --distance 6 -o distinct.parquet
     """
     from unprompt.curating.dedup.dedup_file import dedup_file
+    from unprompt.pairs.columns import Columns
 
     done = dedup_file(
         source,
@@ -200,6 +214,7 @@ def dedup(
         approximate=approximate,
         device=device,
         encoder=encoder,
+        named=Columns(image_column, prompt_column, separator),
     )
     typer.echo(str(done), err=True)
     for line in done.failed:
@@ -219,6 +234,9 @@ def split(
         int | None, typer.Option(help="Cross-validation folds; val is then fold 0.")
     ] = None,
     encoder: options.Encoder = options.ENCODER,
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Split a table into train, val and test; near-duplicate prompts stay together.
 
@@ -229,9 +247,11 @@ def split(
       unprompt split pairs.parquet -o folds.parquet --folds 5 --seed 1
     """
     from unprompt.curating.split import split_by_group
-    from unprompt.pairs.table import save
+    from unprompt.pairs.columns import Columns
+    from unprompt.pairs.table import load, save
 
-    done = split_by_group(table, val, test, threshold, seed, folds, encoder=encoder)
+    pairs = load(table, named=Columns(image_column, prompt_column, separator))
+    done = split_by_group(pairs, val, test, threshold, seed, folds, encoder=encoder)
     save(done.table, output)
     typer.echo(str(done), err=True)
 
@@ -247,6 +267,9 @@ def convert(
         PairsFormat | None,
         typer.Option("--from", help="Format to read.", show_default="recognised"),
     ] = None,
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Convert pairs from one format to another; name what the other cannot hold.
 
@@ -260,9 +283,10 @@ def convert(
 
       unprompt convert predicted.parquet submission.csv
     """
+    from unprompt.pairs.columns import Columns
     from unprompt.pairs.convert import convert as run
 
-    done = run(source, target, to, source_format)
+    done = run(source, target, to, source_format, Columns(image_column, prompt_column, separator))
     typer.echo(str(done), err=True)
     for line in done.failed:
         options.note(line)

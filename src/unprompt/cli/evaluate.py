@@ -24,7 +24,13 @@ def evaluate(
         str, typer.Argument(help="builtin, a model's folder or a hub id.", metavar="MODEL")
     ],
     table: Annotated[
-        Path | None, typer.Argument(help="A pairs table.", metavar="TABLE", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A pairs table, or a CSV, TSV, JSON lines or Parquet file with a column of image "
+            "files and one of prompts.",
+            metavar="TABLE",
+            show_default=False,
+        ),
     ] = None,
     kaggle: Annotated[
         Path | None,
@@ -49,6 +55,9 @@ def evaluate(
     report: options.Report = None,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     device: options.Device = "auto",
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Measure a model: mean cosine of predicted and true prompt embeddings, and its answers.
 
@@ -73,12 +82,14 @@ def evaluate(
     from unprompt.evaluating.evaluation import evaluate as measure
     from unprompt.evaluating.evaluation_output import write_evaluation
     from unprompt.evaluating.html_report import write_report
+    from unprompt.pairs.columns import Columns
     from unprompt.pairs.convert import read_pairs
     from unprompt.pairs.table import load
 
     if (table is None) == (kaggle is None):
         raise typer.BadParameter("name either a TABLE, or a folder with --kaggle")
-    pairs = load(table) if table else read_pairs(str(kaggle), "kaggle")
+    named = Columns(image_column, prompt_column, separator)
+    pairs = load(table, named=named) if table else read_pairs(str(kaggle), "kaggle")
     wanted = None if kaggle else split
     text_scores = text_scores and form is not EvaluationFormat.kaggle
     scores = measure(
@@ -121,6 +132,9 @@ def calibrate(
     split: options.SplitOption = options.Split.val,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     device: options.Device = "auto",
+    image_column: options.ImageColumn = None,
+    prompt_column: options.PromptColumn = None,
+    separator: options.Separator = None,
 ) -> None:
     """Measure how near a model's answers are to the true prompts, so that its scores say so.
 
@@ -131,6 +145,9 @@ def calibrate(
       unprompt calibrate both pairs.parquet
     """
     from unprompt.evaluating.fit_calibration import calibrate as fit
+    from unprompt.pairs.columns import Columns
+    from unprompt.pairs.table import load
 
-    made = fit(model, table, split, device, output=output, batch_size=batch_size)
+    pairs = load(table, named=Columns(image_column, prompt_column, separator))
+    made = fit(model, pairs, split, device, output=output, batch_size=batch_size)
     typer.echo(str(made), err=True)

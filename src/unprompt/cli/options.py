@@ -93,7 +93,36 @@ Threshold = Annotated[
     float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would be done.")]
-Table = Annotated[Path, typer.Argument(help="A pairs table.", metavar="TABLE")]
+Table = Annotated[
+    Path,
+    typer.Argument(
+        help="A pairs table, or a CSV, TSV, JSON lines or Parquet file with a column of image "
+        "files and one of prompts.",
+        metavar="TABLE",
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The table's column of image files.",
+        show_default="file, filepath, file_name, image_path, image, path, ...",
+        metavar="NAME",
+    ),
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The table's column of prompts.",
+        show_default="prompt, caption, text or title",
+        metavar="NAME",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help="Separator of a CSV file.", show_default="comma, tab or semicolon", metavar="CHARACTER"
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(help="Also write this HTML page.", metavar="FILE.html")
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from unprompt.encoding import DEFAULT_ENCODER, encode, load_encoder
 from unprompt.errors import OutputError
 from unprompt.files import atomic_open
+from unprompt.pairs.columns import GUESSED, Columns
 from unprompt.pairs.prompt_file import is_table, prompts_of
 from unprompt.pairs.table import PairsTable, PairsWriter, stream
 
@@ -43,6 +44,7 @@ def encode_file(
     encoder: str = DEFAULT_ENCODER,
     backend: str = "auto",
     precision: str = "auto",
+    named: Columns = GUESSED,
 ) -> int:
     """Encode every prompt of a file, and write the embeddings.
 
@@ -55,6 +57,7 @@ def encode_file(
         encoder: hub id or path.
         backend: as in `unprompt.encoding.load_encoder`.
         precision: as in `unprompt.encoding.load_encoder`.
+        named: as in `unprompt.pairs.table.load`.
 
     Returns:
         The number of prompts.
@@ -66,7 +69,7 @@ def encode_file(
         UnpromptError: the encoder cannot be loaded.
     """
     source, output = Path(source), Path(output)
-    wanted = (".npy", ".parquet") if is_table(source) else (".npy",)
+    wanted = (".npy", ".parquet") if is_table(source, named) else (".npy",)
     if output.suffix.lower() not in wanted:
         raise OutputError(
             f"{output}: the embeddings of {source.name} go to a file that ends in "
@@ -74,14 +77,14 @@ def encode_file(
         )
     loaded = load_encoder(encoder, backend, precision)
     if output.suffix.lower() == ".npy":
-        prompts = prompts_of(source)
+        prompts = prompts_of(source, named)
         embeddings = encode(prompts, loaded)
         with atomic_open(output, "wb") as file:
             np.save(file, embeddings)
         return len(prompts)
-    head = next(stream(source, ["id"], batch_size=1), None)
+    head = next(stream(source, ["id"], batch_size=1, named=named), None)
     with PairsWriter(output, head.root if head else None) as writer:
-        for batch in stream(source, batch_size=_ROWS):
+        for batch in stream(source, batch_size=_ROWS, named=named):
             embeddings = encode(batch.prompts, loaded)
             writer.write(batch.with_columns({"embedding": embeddings}))
         return writer.rows

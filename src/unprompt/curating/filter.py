@@ -16,6 +16,7 @@ import numpy as np
 from unprompt.curating.clip_tokens import count_tokens
 from unprompt.curating.image_checks import image_sides, is_blank
 from unprompt.errors import MissingExtraError, TableError, UnpromptError
+from unprompt.pairs.columns import GUESSED, Columns
 from unprompt.pairs.table import PairsTable, PairsWriter, load, stream
 from unprompt.progress import track
 
@@ -123,7 +124,10 @@ bool of shape (n,)."""
 
 
 def filter_pairs(
-    source: str | Path, output: str | Path | None = None, rules: Rules | None = None
+    source: str | Path,
+    output: str | Path | None = None,
+    rules: Rules | None = None,
+    named: Columns = GUESSED,
 ) -> FilterReport:
     """Copy the rows of a table that fulfil the rules, batch by batch.
 
@@ -131,6 +135,7 @@ def filter_pairs(
         source: a pairs table; a null prompt counts as blank.
         output: the table to write, or None to count only.
         rules: the conditions; by default only that the prompt is not blank.
+        named: as in `unprompt.pairs.table.load`.
 
     Raises:
         UnpromptError: a wrong rule, such as a broken regular expression.
@@ -140,10 +145,10 @@ def filter_pairs(
     """
     filters = make_filters(rules or Rules())
     report = FilterReport(dropped={name: Dropped() for name in filters})
-    batches = stream(source, batch_size=BATCH_SIZE, blank_prompts=True)
+    batches = stream(source, batch_size=BATCH_SIZE, blank_prompts=True, named=named)
     first = next(batches, None)
     if first is None:
-        first = load(source)
+        first = load(source, named=named)
     writer = PairsWriter(output, first.root) if output is not None else nullcontext()
     with writer as open_writer:
         for table in track(chain([first], batches), "Filtering"):

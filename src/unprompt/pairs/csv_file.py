@@ -10,6 +10,9 @@ from pathlib import Path
 
 from unprompt.errors import TableError
 
+DELIMITERS = ",\t;"
+"""Separators that are tried where none is stated."""
+
 _MAX_HEADER = 1 << 16
 """Characters of the first line that are read to find the column names."""
 

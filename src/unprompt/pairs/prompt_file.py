@@ -9,63 +9,74 @@ from pathlib import Path
 
 from unprompt.errors import TableError
 from unprompt.files import atomic_open
-from unprompt.pairs.csv_file import header_of, read_csv
+from unprompt.pairs.columns import GUESSED, IMAGE_COLUMNS, Columns, find_column, prompt_column
+from unprompt.pairs.csv_file import DELIMITERS, read_csv
 from unprompt.pairs.table_file import (
     column_names,
     existing,
+    is_csv,
     is_json_lines,
     is_parquet,
     json_rows,
     raw_batches,
 )
 
-PROMPT_COLUMNS = ("prompt", "caption", "text", "title")
-"""Names of a column of prompts; the first that a table has is used, in capitals or not."""
-
 _BATCH = 65_536
-_DELIMITERS = {".csv": ",\t;", ".tsv": "\t"}
 
 
-def prompts_of(path: str | Path) -> list[str]:
+def prompts_of(path: str | Path, columns: Columns = GUESSED) -> list[str]:
     """Every prompt of a file, in its order.
 
     What the file is decides how it is read:
 
     - a folder is that of a pairs table: its ``pairs.parquet``;
-    - Parquet, JSON lines (``.jsonl``), CSV and TSV have a column of `PROMPT_COLUMNS`, of which
-      every row is a prompt, also an empty one;
+    - Parquet, JSON lines (``.jsonl``), CSV and TSV have a column that ``columns`` names, or one of
+      `unprompt.pairs.columns.PROMPT_COLUMNS`; every row of it is a prompt, also an empty one;
     - any other file is text in UTF-8: each line that is not blank is a prompt.
 
     Raises:
         TableError: the file is not there, is damaged, or has no column of prompts; a value of
             that column is no text. Names the row or line.
     """
-    return list(stream_prompts(path))
+    return list(stream_prompts(path, columns))
 
 
-def stream_prompts(path: str | Path) -> Iterator[str]:
+def stream_prompts(path: str | Path, columns: Columns = GUESSED) -> Iterator[str]:
     """As `prompts_of`, one after the other, for files larger than memory."""
     path = Path(path)
-    if is_table(path):
+    if _is_structured(path):
         path = existing(path)
-        prompts = _json_prompts(path) if is_json_lines(path) else _parquet_prompts(path)
-    elif (suffix := path.suffix.lower()) in _DELIMITERS:
-        prompts = _csv_prompts(path, _DELIMITERS[suffix])
-    elif suffix == ".json":
+        prompts = _json_prompts if is_json_lines(path) else _parquet_prompts
+        yield from prompts(path, columns)
+    elif is_csv(path, columns.separator):
+        yield from _csv_prompts(path, columns)
+    elif path.suffix.lower() == ".json":
         raise TableError(
             f"{path}: prompts are not read from .json; write JSON lines (.jsonl) or one prompt a "
             "line (.txt)"
         )
     else:
-        prompts = _lines(path)
-    yield from prompts
+        yield from _lines(path)
 
 
-def is_table(path: str | Path) -> bool:
-    """Whether a path may be a pairs table: Parquet, JSON lines or a folder, but no text or CSV."""
+def is_table(path: str | Path, columns: Columns = GUESSED) -> bool:
+    """Whether a path is a table with images: it has a column of image files.
+
+    A file that is missing or damaged counts as what its name says.
+    """
     path = Path(path)
-    named = path.suffix.lower() in (".parquet", ".jsonl")
-    return named or path.is_dir() or is_parquet(path)
+    is_structured = _is_structured(path)
+    if not is_structured and not is_csv(path, columns.separator):
+        return False
+    try:
+        names = column_names(existing(path), columns.separator)
+    except TableError:
+        return is_structured
+    return find_column(names, columns.image, IMAGE_COLUMNS) is not None
+
+
+def _is_structured(path: Path) -> bool:
+    return path.is_dir() or is_json_lines(path) or is_parquet(path) or path.suffix == ".parquet"
 
 
 def write_prompts(prompts: Iterable[str], path: str | Path) -> None:
@@ -79,21 +90,8 @@ def write_prompts(prompts: Iterable[str], path: str | Path) -> None:
             file.write(re.sub(r"\r?\n|\r", " ", prompt) + "\n")
 
 
-def _prompt_column(names: Iterable[str], path: Path) -> str:
-    names = list(names)
-    by_name = {name.lower().strip(): name for name in reversed(names)}
-    for known in PROMPT_COLUMNS:
-        if known in by_name:
-            return by_name[known]
-    raise TableError(
-        f"{path}: has no column of prompts; the columns are {', '.join(names) or 'none'}. Name "
-        f"one of them {', '.join(PROMPT_COLUMNS[:-1])} or {PROMPT_COLUMNS[-1]}, or write one "
-        "prompt a line to a .txt file"
-    )
-
-
-def _parquet_prompts(path: Path) -> Iterator[str]:
-    name = _prompt_column(column_names(path), path)
+def _parquet_prompts(path: Path, columns: Columns) -> Iterator[str]:
+    name = prompt_column(column_names(path), path, columns.prompt)
     first_row = 1
     for batch in raw_batches(path, [name], _BATCH):
         column = batch.column(name)
@@ -102,16 +100,17 @@ def _parquet_prompts(path: Path) -> Iterator[str]:
         first_row += len(column)
 
 
-def _json_prompts(path: Path) -> Iterator[str]:
+def _json_prompts(path: Path, columns: Columns) -> Iterator[str]:
     name = None
     for number, row in json_rows(path):
-        name = name or _prompt_column(row, path)
+        name = name or prompt_column(row, path, columns.prompt)
         yield _text(row.get(name), name, path, number)
 
 
-def _csv_prompts(path: Path, delimiters: str) -> Iterator[str]:
-    name = _prompt_column(header_of(path, delimiters), path)
-    return (row[name] for _, row in read_csv(path, [name], delimiters))
+def _csv_prompts(path: Path, columns: Columns) -> Iterator[str]:
+    separator = columns.separator
+    name = prompt_column(column_names(path, separator), path, columns.prompt)
+    return (row[name] for _, row in read_csv(path, [name], separator or DELIMITERS))
 
 
 def _text(prompt: object, name: str, path: Path, row: int) -> str:

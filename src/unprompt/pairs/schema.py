@@ -76,7 +76,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -
         wanted = pa.list_(pa.float16(), width)
     if column.type == wanted:
         return column
-    numeric_text = pa.types.is_string(wanted) and not _is_text(column.type)
+    numeric_text = pa.types.is_string(wanted) and not is_text(column.type)
     try:
         if numeric_text and not pa.types.is_null(column.type):
             raise pa.ArrowInvalid(f"{column.type} is not text")
@@ -107,7 +107,8 @@ def _width(column: pa.ChunkedArray) -> int | None:
     return None
 
 
-def _is_text(type_: pa.DataType) -> bool:
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values of an Arrow type are text, also in a dictionary."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     types = pa.types

@@ -1,7 +1,8 @@
 """The pairs table in memory, its reading, streaming and writing.
 
-A pairs table is a Parquet file; JSON lines of the same columns can be read too. The ``file`` of a
-row is relative to the table's root: the folder of the table, or the folder that the Parquet
+A pairs table is a Parquet file. JSON lines of the same columns can be read too, and tables of other
+tools (CSV, TSV, JSON lines, Parquet) with a column of image files and one of prompts. The ``file``
+of a row is relative to the table's root: the folder of the table, or the folder that the Parquet
 metadata names under ``unprompt.root`` if the table was saved away from its images.
 ``shard.tar/key.ext`` is a member of a tar shard (WebDataset).
 """
@@ -25,6 +26,8 @@ from PIL import Image
 from unprompt.errors import OutputError, TableError, UnreadableImageError
 from unprompt.files import atomic_path
 from unprompt.images import open_rgb
+from unprompt.pairs.columns import GUESSED, Columns
+from unprompt.pairs.foreign_table import foreign_table
 from unprompt.pairs.schema import REQUIRED, SCHEMA, conform, to_arrow
 from unprompt.pairs.table_file import (
     ROOT_KEY,
@@ -224,18 +227,25 @@ class PairsTable:
         return PairsTable(data, self.root, self.name)
 
 
-def load(path: str | Path, columns: Sequence[str] | None = None) -> PairsTable:
-    """Read a whole pairs table: Parquet, or JSON lines (``.jsonl``) of the same columns.
+def load(
+    path: str | Path, columns: Sequence[str] | None = None, named: Columns = GUESSED
+) -> PairsTable:
+    """Read a whole table: Parquet, JSON lines (``.jsonl``), CSV or TSV.
+
+    A table that is no pairs table needs a column of image files and one of prompts. Their names are
+    guessed (`unprompt.pairs.columns`), ids are made of the paths, and one line on standard error
+    says what was taken where `unprompt.progress.progress_bars` are shown.
 
     Args:
         path: the table.
         columns: read only these and ``id``, ``file``, ``prompt`` and ``exact``.
+        named: the columns of images and prompts, if their names are not known ones.
 
     Raises:
-        TableError: the file does not exist, is damaged, or does not have the schema; names column
+        TableError: the file does not exist, is damaged, or does not have the columns; names column
             and row.
     """
-    batches = list(stream(path, columns, batch_size=65_536))
+    batches = list(stream(path, columns, batch_size=65_536, named=named))
     if not batches:
         path = existing(path)
         return PairsTable(SCHEMA.empty_table(), root_of(path), str(path))
@@ -253,27 +263,33 @@ def stream(
     columns: Sequence[str] | None = None,
     batch_size: int = 1024,
     blank_prompts: bool = False,
+    named: Columns = GUESSED,
 ) -> Iterator[PairsTable]:
-    """Read a pairs table in batches of at most ``batch_size`` rows, holding one at a time.
+    """Read a table in batches of at most ``batch_size`` rows, holding one at a time.
 
     Args:
         path: the table.
         columns: as in `load`.
         batch_size: rows in a batch, at most.
         blank_prompts: read prompts that are null as empty ones instead of refusing them.
+        named: as in `load`.
 
     Raises:
         TableError: as `load`.
     """
     path = existing(path)
-    root, wanted = root_of(path), None
-    if columns is not None:
-        wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
-    first_row = 1
-    for data in raw_batches(path, wanted, batch_size):
+    foreign = foreign_table(path, named)
+    if foreign is not None:
+        batches, first_row = foreign.batches(columns, batch_size), foreign.first_row
+    else:
+        wanted = None
+        if columns is not None:
+            wanted = list(dict.fromkeys([*REQUIRED, "exact", *columns]))
+        batches, first_row, root = raw_batches(path, wanted, batch_size), 1, root_of(path)
+    for data in batches:
         if blank_prompts and "prompt" in data.column_names:
             data = without_null_prompts(data)
-        yield PairsTable(data, root, str(path), first_row)
+        yield PairsTable(data, foreign.root if foreign else root, str(path), first_row)
         first_row += data.num_rows
 
 

@@ -1,4 +1,4 @@
-"""The file of a pairs table, Parquet or JSON lines, read before the schema is applied."""
+"""The file of a table, Parquet, JSON lines or CSV, read before the schema is applied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unprompt.errors import TableError
-from unprompt.pairs.schema import SCHEMA
+from unprompt.pairs.csv_file import DELIMITERS, header_of, read_csv
+from unprompt.pairs.schema import SCHEMA, is_text
 
 ROOT_KEY = b"unprompt.root"
 """Parquet metadata key under which a table names the folder of its images."""
@@ -36,7 +37,7 @@ def existing(path: str | Path) -> Path:
 
 def root_of(path: Path) -> Path:
     """The folder that image paths are relative to."""
-    if not is_json_lines(path):
+    if is_parquet(path):
         metadata = _parquet(path).schema_arrow.metadata or {}
         if stated := metadata.get(ROOT_KEY):
             return Path(os.path.normpath(path.parent / stated.decode()))
@@ -45,7 +46,14 @@ def root_of(path: Path) -> Path:
 
 def is_json_lines(path: Path) -> bool:
     """Whether the name of a file is that of JSON lines."""
-    return path.suffix.lower() == ".jsonl"
+    return path.suffix.lower() in (".jsonl", ".ndjson")
+
+
+def is_csv(path: Path, separator: str | None = None) -> bool:
+    """Whether the name of a file is that of a CSV or TSV file, or a separator makes it one."""
+    if is_json_lines(path) or is_parquet(path):
+        return False
+    return separator is not None or path.suffix.lower() in (".csv", ".tsv")
 
 
 def is_parquet(path: Path) -> bool:
@@ -56,13 +64,24 @@ def is_parquet(path: Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def column_names(path: Path) -> list[str]:
-    """Names of the columns of a Parquet file.
+def column_names(path: Path, separator: str | None = None, text_only: bool = False) -> list[str]:
+    """Names of the columns of a table; of JSON lines those of the first 100 rows.
+
+    Args:
+        path: the file.
+        separator: what separates the columns of a CSV file, if it is known.
+        text_only: leave out columns of Parquet that hold no text.
 
     Raises:
         TableError: the file is not there or damaged.
     """
-    return list(_parquet(path).schema_arrow.names)
+    if is_csv(path, separator):
+        return header_of(path, separator or DELIMITERS)
+    if is_json_lines(path):
+        rows = islice(json_rows(path), 100)
+        return list(dict.fromkeys(name for _, row in rows for name in row))
+    fields = _parquet(path).schema_arrow
+    return [field.name for field in fields if not text_only or is_text(field.type)]
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
@@ -72,14 +91,30 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise TableError(f"{path}: not a readable Parquet file ({error})") from error
 
 
-def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Iterator[pa.Table]:
+def raw_batches(
+    path: Path,
+    columns: list[str] | None,
+    batch_size: int,
+    separator: str | None = None,
+    typed: bool = True,
+) -> Iterator[pa.Table]:
     """Yield batches of at most ``batch_size`` rows, with those of ``columns`` that exist.
 
+    Args:
+        path: the file.
+        columns: names of columns, or None for all.
+        batch_size: rows in a batch, at most.
+        separator: as in `column_names`.
+        typed: read columns of JSON lines with names of the schema as its types.
+
     Raises:
-        TableError: the file is damaged; for JSON lines it names the row.
+        TableError: the file is damaged; for JSON lines and CSV it names the row.
     """
+    if is_csv(path, separator):
+        yield from _csv_batches(path, columns, batch_size, separator)
+        return
     if is_json_lines(path):
-        yield from _json_batches(path, columns, batch_size)
+        yield from _json_batches(path, columns, batch_size, typed)
         return
     file = _parquet(path)
     if columns is not None:
@@ -89,6 +124,16 @@ def raw_batches(path: Path, columns: list[str] | None, batch_size: int) -> Itera
             yield pa.Table.from_batches([batch])
     except (pa.ArrowInvalid, OSError) as error:
         raise TableError(f"{path}: damaged Parquet file ({error})") from error
+
+
+def _csv_batches(
+    path: Path, columns: list[str] | None, size: int, separator: str | None
+) -> Iterator[pa.Table]:
+    names = column_names(path, separator)
+    taken = [name for name in dict.fromkeys(names) if columns is None or name in columns]
+    rows = (row for _, row in read_csv(path, names, separator or DELIMITERS))
+    while batch := list(islice(rows, size)):
+        yield pa.table({name: pa.array([row[name] for row in batch]) for name in taken})
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,16 +153,18 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _json_batches(path: Path, columns: list[str] | None, size: int) -> Iterator[pa.Table]:
+def _json_batches(
+    path: Path, columns: list[str] | None, size: int, typed: bool
+) -> Iterator[pa.Table]:
     rows = (row for _, row in json_rows(path))
     start = 1
     while batch := list(islice(rows, size)):
-        yield _from_rows(batch, columns, path, start)
+        yield _from_rows(batch, columns, path, start, typed)
         start += len(batch)
 
 
 def _from_rows(
-    rows: list[dict[str, Any]], columns: list[str] | None, path: Path, start: int
+    rows: list[dict[str, Any]], columns: list[str] | None, path: Path, start: int, typed: bool
 ) -> pa.Table:
     names = columns or list(dict.fromkeys(name for row in rows for name in row))
     arrays = {}
@@ -125,11 +172,14 @@ def _from_rows(
         values = [row.get(name) for row in rows]
         if not any(name in row for row in rows):
             continue
-        known = name in SCHEMA.names and name != "embedding"
+        known = typed and name in SCHEMA.names and name != "embedding"
         type_ = SCHEMA.field(name).type if known else None
         try:
             arrays[name] = pa.array(values, type_)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            if not typed:
+                arrays[name] = pa.array([_as_text(value) for value in values], pa.string())
+                continue
             for number, value in enumerate(values, start):
                 try:
                     pa.scalar(value, type_)
@@ -140,6 +190,10 @@ def _from_rows(
                     ) from None
             raise
     return pa.table(arrays)
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def without_null_prompts(data: pa.Table) -> pa.Table:

@@ -19,6 +19,7 @@ from unprompt.pairs.validation import find_problems, reported
 from unprompt.training.data.augmentation import image_augmentation
 from unprompt.training.data.decode_once import choose
 from unprompt.training.data.images import TrainingImages
+from unprompt.training.data.prepare import columns_of
 from unprompt.training.data.sampling import PairSampler
 from unprompt.training.embedding_loss import embedding_loss
 from unprompt.training.parameter_groups import parameter_groups
@@ -107,7 +108,8 @@ def plan(recipe: Recipe) -> Plan:
     """
     if recipe.learner != "embedder":
         raise RecipeError(f"a dry run plans embedders only; this recipe has a {recipe.learner}")
-    table = load(recipe.data.table) if Path(recipe.data.table).exists() else None
+    data = recipe.data
+    table = load(data.table, named=columns_of(data)) if Path(data.table).exists() else None
     dim = table.embeddings.shape[1] if table is not None and table.has("embedding") else _DIM
     unloaded = replace(recipe, model=replace(recipe.model, pretrained=False, checkpoint=None))
     # The model to start from is loaded with its weights, which are then dropped.

@@ -13,7 +13,13 @@ class Data:
     """Which pairs a run uses, how they are split, and how their images are shown.
 
     Attributes:
-        table: the pairs table (Parquet or JSON lines); for a decoder, any file of prompts.
+        table: the pairs table, or any CSV, TSV, JSON lines or Parquet file with a column of image
+            files and one of prompts; for a decoder, any file of prompts.
+        image_column: the table's column of image files, if it has no common name such as ``file``,
+            ``filepath``, ``file_name``, ``image_path`` or ``image``.
+        prompt_column: the table's column of prompts, if it is not named ``prompt``, ``caption``,
+            ``text`` or ``title``.
+        separator: what separates the columns of a CSV file, if not a comma, tab or semicolon.
         val: share of pairs for validation, in whole groups, for a table without splits.
         test: share of pairs for the test, likewise.
         threshold: cosine from which on two prompts belong to one group.
@@ -42,6 +48,9 @@ class Data:
     """
 
     table: str = MISSING
+    image_column: str | None = None
+    prompt_column: str | None = None
+    separator: str | None = None
     val: float = 0.05
     test: float = 0.1
     threshold: float = 0.7

@@ -15,6 +15,7 @@ from unprompt.curating.image_checks import HASH_BITS, deduplicate_images
 from unprompt.curating.leakage import find_overlap
 from unprompt.encoding import DEFAULT_ENCODER
 from unprompt.errors import UnpromptError
+from unprompt.pairs.columns import GUESSED, Columns
 from unprompt.pairs.prompt_file import is_table, prompts_of, write_prompts
 from unprompt.pairs.table import PairsTable, load, save
 
@@ -51,6 +52,7 @@ def dedup_file(
     approximate: bool = False,
     device: str | None = None,
     encoder: str = DEFAULT_ENCODER,
+    named: Columns = GUESSED,
 ) -> DedupSummary:
     """Remove near-duplicates from a table or from a file of prompts, and write what is kept.
 
@@ -67,6 +69,7 @@ def dedup_file(
         approximate: as in `deduplicate`.
         device: as in `deduplicate`.
         encoder: hub id or path; encodes the prompts that have no embeddings yet.
+        named: the columns of ``source``, as in `unprompt.pairs.table.load`.
 
     Raises:
         UnpromptError: options that exclude each other; see also `deduplicate`.
@@ -74,7 +77,7 @@ def dedup_file(
         OutputError: a file cannot be written.
     """
     source = Path(source)
-    as_table = is_table(source)
+    as_table = is_table(source, named)
     if against is not None and (distance is not None or report or mark):
         raise UnpromptError("--against compares prompts; leave out --images, --report and --mark")
     if distance is not None and (report or approximate):
@@ -85,7 +88,7 @@ def dedup_file(
         wanted = "a table; name a .parquet file" if as_table else "prompts; name a .txt file"
         raise UnpromptError(f"{output}: the output is like the input, which is {wanted}")
 
-    table = _load(source)
+    table = _load(source, named)
     failed: list[str] = []
     group = None
     if distance is not None:
@@ -129,11 +132,11 @@ def dedup_file(
     return DedupSummary(lines, failed)
 
 
-def _load(source: Path) -> PairsTable:
+def _load(source: Path, named: Columns = GUESSED) -> PairsTable:
     """A table, or prompts as a table of which no image is there."""
-    if is_table(source):
-        return load(source)
-    prompts = prompts_of(source)
+    if is_table(source, named):
+        return load(source, named=named)
+    prompts = prompts_of(source, named)
     numbers = [str(number) for number in range(1, len(prompts) + 1)]
     columns = {"id": numbers, "file": numbers, "prompt": prompts}
     data = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})

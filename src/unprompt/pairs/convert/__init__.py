@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from unprompt.errors import TableError, UnpromptError
+from unprompt.pairs.columns import GUESSED, Columns
 from unprompt.pairs.convert import (
     diffusiondb,
     huggingface,
@@ -23,7 +24,7 @@ from unprompt.pairs.convert import (
 )
 from unprompt.pairs.convert.format import Format
 from unprompt.pairs.schema import SCHEMA
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.table import PairsTable, stream
 from unprompt.progress import track
 
 __all__ = ["FORMATS", "Conversion", "Format", "convert", "recognise"]
@@ -78,6 +79,7 @@ def convert(
     target: str | Path,
     to: str | None = None,
     source_format: str | None = None,
+    named: Columns = GUESSED,
 ) -> Conversion:
     """Read pairs in one format and write them in another, streaming.
 
@@ -87,6 +89,7 @@ def convert(
         to: a name of `FORMATS`; by default the target's ending decides: ``.parquet`` pairs,
             ``.csv`` or ``.tsv`` openclip-csv, ``submission.csv`` kaggle-submission.
         source_format: a name of `FORMATS`; by default the source's content decides.
+        named: the columns of images and prompts of a table, if their names are not known ones.
 
     Raises:
         UnpromptError: a format is unknown.
@@ -94,7 +97,10 @@ def convert(
         OutputError: the target cannot be written.
     """
     source, target = Path(source), Path(target)
-    reading = _known(source_format) if source_format else recognise(source)
+    if named != GUESSED and source_format in (None, "pairs", "openclip-csv"):
+        reading = replace(FORMATS["pairs"], read=lambda path, _: stream(path, named=named))
+    else:
+        reading = _known(source_format) if source_format else recognise(source)
     writing = _known(to) if to else _by_ending(target)
     done = Conversion(reading.name, writing.name)
     # Images inside a source are written to a folder, which stays if the target names its files.

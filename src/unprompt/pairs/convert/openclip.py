@@ -6,13 +6,12 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from unprompt.errors import TableError
 from unprompt.files import atomic_open
-from unprompt.pairs.convert.format import Format, batches_of, rows_of
-from unprompt.pairs.csv_file import has_columns, read_csv
-from unprompt.pairs.table import PairsTable
+from unprompt.pairs.columns import Columns
+from unprompt.pairs.convert.format import BATCH_SIZE, Format, rows_of
+from unprompt.pairs.csv_file import has_columns
+from unprompt.pairs.table import PairsTable, stream
 from unprompt.pairs.tar_shards import split_member
 
 COLUMNS = ["filepath", "title"]
@@ -27,28 +26,8 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of a CSV file; the path is the id, and relative to the file's folder.
-
-    Raises:
-        TableError: not such a file, or relative and absolute paths are mixed.
-    """
-    absolute: bool | None = None
-
-    def rows() -> Iterator[dict[str, Any]]:
-        nonlocal absolute
-        for number, row in read_csv(path, COLUMNS, _DELIMITERS):
-            file = row["filepath"]
-            if absolute is None:
-                absolute = Path(file).is_absolute()
-            if absolute != Path(file).is_absolute():
-                raise TableError(
-                    f"{path}, row {number}: relative and absolute paths are mixed; use only one"
-                )
-            yield {"id": file, "file": file.lstrip("/"), "prompt": row["title"]}
-
-    for batch in batches_of(rows(), path.parent, str(path), first_row=2):
-        batch.root = Path("/") if absolute else path.parent
-        yield batch
+    """See `unprompt.pairs.table.stream`; the path of an image is its id."""
+    return stream(path, batch_size=BATCH_SIZE, named=Columns(*COLUMNS))
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:

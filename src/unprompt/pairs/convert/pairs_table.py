@@ -7,12 +7,15 @@ from itertools import chain
 from pathlib import Path
 
 from unprompt.pairs.convert.format import ALL, BATCH_SIZE, Format
+from unprompt.pairs.prompt_file import is_table
 from unprompt.pairs.table import PairsTable, PairsWriter, stream
 
 
 def matches(path: Path) -> bool:
-    """Parquet or JSON lines, or a folder with ``pairs.parquet``."""
-    return path.suffix in (".parquet", ".jsonl") or (path / "pairs.parquet").is_file()
+    """A table with a column of image files: Parquet, JSON lines, CSV or TSV, or its folder."""
+    if path.is_dir():
+        return (path / "pairs.parquet").is_file()
+    return path.suffix in (".parquet", ".jsonl") or is_table(path)
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:

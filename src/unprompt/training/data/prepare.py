@@ -11,10 +11,12 @@ from unprompt.curating.encode_file import with_embeddings
 from unprompt.curating.split import split_by_group
 from unprompt.encoding import encode
 from unprompt.errors import RecipeError, TableError
+from unprompt.pairs.columns import Columns
 from unprompt.pairs.prompt_file import prompts_of
 from unprompt.pairs.schema import to_arrow
 from unprompt.pairs.table import PairsTable, load
 from unprompt.training.recipe import Recipe
+from unprompt.training.recipe_sections import Data
 
 
 def prepare_pairs(recipe: Recipe) -> PairsTable:
@@ -27,12 +29,19 @@ def prepare_pairs(recipe: Recipe) -> PairsTable:
         TableError: the table cannot be read.
     """
     data = recipe.data
-    table = with_embeddings(load(data.table), recipe.model.encoder, precision="fp32")
+    table = with_embeddings(
+        load(data.table, named=columns_of(data)), recipe.model.encoder, precision="fp32"
+    )
     if data.fold is not None:
         return _with_fold_held_out(table, data.fold)
     if any(table.column("split")):
         return table
     return split_by_group(table, data.val, data.test, data.threshold, recipe.seed).table
+
+
+def columns_of(data: Data) -> Columns:
+    """The columns that a recipe names of its table."""
+    return Columns(data.image_column, data.prompt_column, data.separator)
 
 
 def _with_fold_held_out(table: PairsTable, fold: int) -> PairsTable:
@@ -59,7 +68,11 @@ def prepare_texts(recipe: Recipe) -> PairsTable:
         TableError: the texts cannot be read, or are too few.
     """
     source = recipe.data.table
-    texts = list(dict.fromkeys(" ".join(text.split()) for text in prompts_of(source)))
+    texts = list(
+        dict.fromkeys(
+            " ".join(text.split()) for text in prompts_of(source, columns_of(recipe.data))
+        )
+    )
     count = max(1, round(recipe.data.val * len(texts)))
     if len(texts) - count < 2:
         raise TableError(f"{source}: {len(texts)} distinct texts are too few to train on")
