@@ -16,7 +16,7 @@ from PIL import Image
 
 from unprompt import images
 from unprompt.errors import UnreadableImageError
-from unprompt.images import MAX_PIXELS, find_images, open_rgb
+from unprompt.images import MAX_PIXELS, find_images, open_rgb, pixels_to_decode
 from unprompt.reading import read
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -193,6 +193,17 @@ def test_large_jpegs_may_be_decoded_smaller_but_never_too_small():
     assert open_rgb(content, at_least=3000).size == (1600, 1000)
     assert open_rgb(encoded(picture(1600, 1000).convert("CMYK"), "JPEG"), 224).mode == "RGB"
     assert open_rgb(encoded(picture(), "PNG"), at_least=8).size == (48, 32)
+    of_a_phone = encoded(picture(1600, 1000), "MPO", save_all=True, append_images=[picture()])
+    assert open_rgb(of_a_phone, at_least=224).size == (400, 250)
+
+
+def test_pixels_to_decode_are_known_from_the_header():
+    content = encoded(picture(1600, 1000), "JPEG")
+    assert pixels_to_decode(content) == 1600 * 1000
+    assert pixels_to_decode(content, at_least=224) == 400 * 250
+    assert pixels_to_decode(png_of(9000, 9000, 0)[:60]) == 9000 * 9000
+    assert pixels_to_decode(png_of(10_001, 10_000, 0)) == 0
+    assert pixels_to_decode(b"no image") == 0
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])

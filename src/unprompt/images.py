@@ -262,7 +262,7 @@ def _sized(image: Image.Image, name: str, at_least: int | None) -> Image.Image:
             f"{name}: {width} x {height} pixels are more than the limit of {MAX_PIXELS:,}; "
             "scale the image down first"
         )
-    if at_least is not None and image.format == "JPEG":
+    if at_least is not None and image.format in ("JPEG", "MPO"):  # MPO: of phones
         scale = at_least / min(width, height)
         image.draft("RGB", (int(width * scale), int(height * scale)))
     return image

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from pathlib import Path
 from threading import Event
 
@@ -130,6 +131,22 @@ def test_too_many_pixels_are_refused(gated: Gated, picture: bytes, huge: bytes) 
         assert batcher._pixels == 0
 
     asyncio.run(run())
+
+
+def test_large_images_are_decoded_one_at_a_time(huge: bytes) -> None:
+    class Counting(Predictor):
+        now = most = 0
+
+        def decode(self, image, answer):  # type: ignore[no-untyped-def, override]
+            self.now += 1
+            self.most = max(self.most, self.now)
+            time.sleep(0.1)
+            self.now -= 1
+            return answer, None
+
+    predictor = Counting()
+    asyncio.run(Batcher(predictor).predict([("a.png", huge)] * 3))
+    assert predictor.most == 1
 
 
 def test_jpegs_count_at_the_scale_they_are_decoded_at(predictor: Predictor) -> None:

@@ -47,6 +47,7 @@ async function connect() {
   const response = await call("health");
   $("#login").hidden = response.status !== 401;
   $("#drop").hidden = response.status === 401;
+  if (response.status === 401 && token) $("#model").textContent = "The token is wrong.";
   if (response.ok) $("#model").textContent = `Model: ${(await response.json()).model}.`;
 }
 
