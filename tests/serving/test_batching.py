@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unprompt.predicting.predictor import Predictor
-from unprompt.serving.batching import Batcher, BusyError, TooManyPixelsError
+from unprompt.serving.batching import LARGE, Batcher, BusyError, TooManyPixelsError
 
 
 class Gated(Predictor):
@@ -131,6 +131,25 @@ def test_too_many_pixels_are_refused(gated: Gated, picture: bytes, huge: bytes) 
         assert batcher._pixels == 0
 
     asyncio.run(run())
+
+
+def test_pixels_of_smaller_images_count_too(gated: Gated) -> None:
+    gated.decoder_gate.clear()
+    gated.gate.set()
+    file = io.BytesIO()
+    Image.new("1", (4096, 4096)).save(file, "png")
+
+    async def run() -> None:
+        batcher = Batcher(gated)
+        first = asyncio.create_task(batcher.predict([("a", file.getvalue())] * 17))
+        while batcher._pixels != 17 * LARGE:
+            await asyncio.sleep(0.01)
+        with pytest.raises(BusyError, match="pixels wait already"):
+            await batcher.predict([("b", file.getvalue())] * 8)
+        gated.decoder_gate.set()
+        assert all(answer.prompt for answer in await first)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_large_images_are_decoded_one_at_a_time(huge: bytes) -> None:
