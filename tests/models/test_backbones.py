@@ -299,7 +299,7 @@ def test_the_classifier_that_a_checkpoint_holds(shared, tmp_path):
 
 
 def test_backbones_without_a_linear_classifier():
-    with pytest.raises(UnpromptError, match="only timm's come with a classifier"):
+    with pytest.raises(UnpromptError, match="only backbones of timm have a classifier"):
         load_classifier(BackboneConfig("hf/some/model"))
     with pytest.raises(UnpromptError, match="has no linear classifier"):
         load_classifier(BackboneConfig("timm/test_resnet", {"num_classes": 0}), pretrained=False)

@@ -90,7 +90,7 @@ def test_a_transformers_model_is_loaded_without_the_folder_it_came_from(tmp_path
 def test_no_such_model_is_one_clear_line(offline, tmp_path):
     for name in ("someone/model-that-is-not-here", str(tmp_path / "nowhere"), "a/b/c"):
         with pytest.raises(
-            ModelNotFoundError, match="no such folder, and the hub did not"
+            ModelNotFoundError, match="no such folder, and it cannot be downloaded"
         ) as error:
             Embedder.from_pretrained(name)
         assert name in str(error.value)

@@ -122,7 +122,7 @@ def test_pixels_are_those_of_the_models_own_processor(name: str) -> None:
 def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import DonutImageProcessor
 
-    with pytest.raises(UnpromptError, match="no fixed square size"):
+    with pytest.raises(UnpromptError, match="images of one fixed square size"):
         preprocessing_of(DonutImageProcessor(size={"height": 40, "width": 30}))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelNotFoundError) as told:

@@ -1,7 +1,7 @@
 """Build the ONNX graph of a BERT encoder from its weights, without torch.
 
 The graph uses ONNX Runtime's own operators of the domain ``com.microsoft`` (described in its
-ContribOperators.md) where they are faster.
+ContribOperators.md) if they are faster than the standard ones.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class _Graph:
         return self._add("MatMulIntegerToFloat", inputs, MICROSOFT)
 
     def pool(self, hidden: str, pooling: str) -> None:
-        """One vector a prompt, as the graph's output."""
+        """Add the graph's output: one vector for each prompt."""
         if pooling == "cls":
             first = self._constant("first", np.array(0, dtype=np.int64))
             self.nodes.append(node("Gather", [hidden, first], [OUTPUT], axis=1))

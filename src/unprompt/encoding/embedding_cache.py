@@ -64,17 +64,17 @@ def encode(
         prompts: texts.
         encoder: hub id, path, or a loaded encoder, for which ``backend``, ``precision`` and
             ``device`` are ignored.
-        backend: as in `load_encoder`.
+        backend: see `load_encoder`.
         cache: read and write ``embeddings/`` in `unprompt.files.cache_dir`.
-        precision: as in `load_encoder`; use ``fp32`` for figures that others must reproduce.
-        device: as in `load_encoder`.
+        precision: see `load_encoder`; use ``fp32`` for figures that others must reproduce.
+        device: see `load_encoder`.
 
     Returns:
         float32 of shape (n, dim), rows of norm 1, in the order of ``prompts``.
 
     Raises:
         TypeError: an item is not a string.
-        UnpromptError: as `load_encoder`.
+        UnpromptError: see `load_encoder`.
 
     Warns:
         UserWarning: the cache cannot be used (no permission, disk full, damaged file); the

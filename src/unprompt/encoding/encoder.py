@@ -25,14 +25,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "int8")
 _OFFERED = {"torch": ("fp32", "bf16"), "onnx": ("fp32", "int8")}
 
 _WINDOW = 65_536
-"""Texts that are tokenised and sorted by length at a time, which bounds memory."""
+"""Number of texts that are tokenised and sorted by length at a time, to bound memory."""
 
 
 class Network(Protocol):
     """A backend: token ids to pooled embeddings."""
 
     max_tokens: int
-    """Tokens in a batch, at most."""
+    """Most tokens in a batch."""
 
     def in_order(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield the results of ``task``, which calls this network, in the order of the items."""
@@ -46,8 +46,8 @@ class Network(Protocol):
 class PromptEncoder:
     """A sentence-transformers model that turns prompts into unit-norm embeddings.
 
-    `load_encoder` makes it. The first `encode` loads the weights, so they are never loaded if all
-    prompts are in the cache.
+    `load_encoder` makes it. The first call of `encode` loads the weights, so they are not loaded if
+    all prompts are in the cache.
 
     Attributes:
         name: the hub id or path that was given to `load_encoder`.
@@ -116,7 +116,7 @@ class PromptEncoder:
     def stream(
         self, texts: Sequence[str], batch_size: int = 256
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (row, embedding) of each text, in order of length, longest first."""
+        """Yield (row, embedding) of each text, the longest text first."""
         for start in range(0, len(texts), _WINDOW):
             ids = tokenize(self._tokenizer, self.config, texts[start : start + _WINDOW])
             work = batches(ids, batch_size, self._network.max_tokens)
@@ -139,20 +139,20 @@ def load_encoder(
 
     Args:
         name: hub id of a sentence-transformers model, or path of its folder;
-            `unprompt.encoding.sources.find_source` lists where it is searched.
+            `unprompt.encoding.sources.find_source` lists the places that are searched.
         backend: ``torch``; ``onnx``, which runs on the CPU and needs no torch; or ``auto``, the
             fastest one that can run the model in this precision.
         precision: ``fp32`` is exact: use it for scores that must be the same on every machine.
             ``bf16`` needs torch. ``int8`` needs onnx; it is the fastest, and its mean cosine to
             fp32 is about 0.993. ``auto`` is the fastest precision whose mean cosine to fp32 is at
-            least 0.9999, which is enough for near-duplicates and search: bf16 where torch is
-            installed and the processor multiplies in it, else fp32.
+            least 0.9999, which is enough for near-duplicates and search: bf16 if torch is installed
+            and the processor multiplies in bf16, else fp32.
         device: torch device; by default ``cuda`` if there is one, else ``cpu``.
 
     Raises:
         ModelNotFoundError: the weights were not found.
-        EncoderError: the model is damaged or not supported, or backend, precision and device
-            do not go together.
+        EncoderError: the model is damaged or not supported, or the backend does not have the
+            precision or the device.
         MissingExtraError: the backend is not installed.
     """
     if backend not in BACKENDS or precision not in PRECISIONS:

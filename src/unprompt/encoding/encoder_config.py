@@ -64,7 +64,7 @@ class EncoderConfig:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder has all files of a model, which a partial download has not.
+    """Whether a folder has all files of a model; a partial download lacks some.
 
     Raises:
         EncoderError: its settings are damaged or not supported.

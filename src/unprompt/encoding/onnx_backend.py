@@ -14,7 +14,7 @@ from unprompt.encoding.encoder_config import EncoderConfig, EncoderError
 from unprompt.parallel import Item, Result, cores, in_order
 
 MAX_TOKENS = 768
-"""Tokens in a batch: larger batches leave the processor's cache (benchmarks/encoding.py)."""
+"""Most tokens in a batch; larger batches do not fit the processor's cache."""
 
 _REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -23,8 +23,8 @@ _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 class OnnxNetwork:
     """Token ids to pooled embeddings, not yet normalised, on ONNX Runtime.
 
-    The graph is built from the safetensors weights at each start. This takes about half a second,
-    and there are no cached files to go stale.
+    The graph is built from the safetensors weights at each start. This takes about half a second
+    and needs no cached files, which could become outdated.
 
     Args:
         config: a BERT encoder with safetensors weights.
@@ -46,7 +46,7 @@ class OnnxNetwork:
         # Each core runs batches of its own: threads that share a batch would wait for each other at
         # every operator.
         options.intra_op_num_threads = 1
-        # More than basic optimisation would bring back the fusion that `bert_graph` avoids.
+        # Higher levels of optimisation would bring back the slow fusion that `bert_graph` avoids.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = onnxruntime.InferenceSession(
             graph, options, providers=["CPUExecutionProvider"]

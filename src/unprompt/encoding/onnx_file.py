@@ -52,8 +52,8 @@ def model(
     Args:
         nodes: from `node`, in execution order.
         constants: arrays by name.
-        inputs: element type and shape by name; a variable size is a word.
-        outputs: likewise.
+        inputs: element type and shape by name; a variable size is given as a word.
+        outputs: element type and shape by name.
     """
     parts = [_bytes(1, item) for item in nodes] + [_text(2, "unprompt")]
     parts += [_bytes(5, tensor(name, array)) for name, array in constants.items()]

@@ -29,7 +29,7 @@ _PICKLES = ["pytorch_model*.bin", "0_Transformer/pytorch_model*.bin"]
 def find_source(name: str, download: bool = True) -> Path:
     """Find the folder of an encoder.
 
-    It is searched in this order, and the first complete copy is used:
+    These places are searched in this order, and the first complete copy is used:
 
     1. ``name`` as a hub id, in the Hugging Face cache on this machine;
     2. ``name`` as the path of a folder;
@@ -44,8 +44,9 @@ def find_source(name: str, download: bool = True) -> Path:
         download: whether to try a download.
 
     Raises:
-        ModelNotFoundError: it was not found; the message lists what was tried and what to do.
-        EncoderError: it was found, but it is damaged or not supported.
+        ModelNotFoundError: the encoder was not found; the message lists the places that were tried
+            and what to do.
+        EncoderError: the encoder was found, but it is damaged or not supported.
     """
     tried = []
     for place, found in _places(name, download):

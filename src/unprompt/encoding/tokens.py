@@ -68,9 +68,9 @@ def batches(ids: Sequence[Sequence[int]], max_rows: int, max_tokens: int) -> Ite
     fit in memory fails at once.
 
     Args:
-        ids: token ids of each prompt, at least one each.
-        max_rows: prompts in a batch, at most.
-        max_tokens: tokens in a batch, at most (one prompt may have more).
+        ids: token ids of each prompt, at least one.
+        max_rows: most prompts in a batch.
+        max_tokens: most tokens in a batch (a single prompt may have more).
     """
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")

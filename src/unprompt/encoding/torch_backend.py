@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_TOKENS_CPU = 2048
-"""Tokens in a batch: each core runs batches of its own, and small ones keep all cores busy."""
+"""Most tokens in a batch; each core runs its own batches, and small ones keep all cores busy."""
 
 MAX_TOKENS_CUDA = 65_536
 
@@ -63,7 +63,7 @@ def multiplies_in_bf16(device: str) -> bool:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # The oldest supported torch has no public names for these checks.
+    # In the oldest supported torch, these checks have only private names.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in checks)
 

@@ -1,4 +1,4 @@
-"""How good a model is on a pairs table, beside simple baselines."""
+"""Measure a model on a pairs table, and compare it with simple baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from unprompt.predicting.predictor import Predictor
 from unprompt.progress import track
 
 NEIGHBOURS = 10
-# Most words of a prompt in each class of length. A CLIP text tower holds about 55 English words.
+# For each class of length, the most words in a prompt. CLIP's text tower holds about 55 words.
 _LENGTHS = {"1 to 5": 5, "6 to 10": 10, "11 to 20": 20, "21 to 40": 40, "over 40": math.inf}
 
 
@@ -43,10 +43,10 @@ class Result:
     Attributes:
         name: name of the model or the baseline.
         overall: mean cosine over all pairs.
-        per_source: mean cosine of the pairs of each source.
+        per_source: mean cosine of the pairs from each source.
         per_length: mean cosine of the pairs in each class of prompt length.
-        percentiles: percentiles of the cosine, by per cent.
-        recall: recall by k; see `unprompt.evaluating.metrics.recall_at_k`.
+        percentiles: for each per cent, the percentile of the cosine.
+        recall: for each k, the recall; see `unprompt.evaluating.metrics.recall_at_k`.
         values: cosine of each pair, float64 of shape (n,).
     """
 
@@ -83,12 +83,11 @@ class Evaluation:
         predicted: the model's embeddings, float32 of shape (n, dim).
         true: embeddings of the true prompts, float32 of shape (n, dim).
         captions: the texts of a captioner; None for other models.
-        failures: one line for each pair whose image could not be decoded. These pairs are in no
-            score.
-        images_per_second: from encoded files to embeddings.
-        peak_memory: of the process so far, or of the device if the model runs on CUDA, in MB; None
-            if the system does not state it.
-        text_scores: scores of the answers in words; None if they were not measured.
+        failures: one line for each pair whose image could not be decoded. No score counts them.
+        images_per_second: speed, from encoded files to embeddings.
+        peak_memory: peak memory in MB, of the process so far, or of the device if the model runs on
+            CUDA; None if the system does not state it.
+        text_scores: scores of the answers as texts; None if they were not measured.
     """
 
     table: str
@@ -118,7 +117,7 @@ class Evaluation:
         """Check that two models were evaluated on the same pairs.
 
         Raises:
-            TableError: they were not.
+            TableError: the pairs differ.
         """
         if self.pairs.column("id") != other.pairs.column("id"):
             raise TableError(
@@ -166,7 +165,7 @@ def reference_of(model: EmbeddingModel, train: PairsTable, batch_size: int = 16)
     """Embeddings and features of a training split, for the baselines.
 
     Raises:
-        TableError: there are no pairs, or no image of them can be decoded.
+        TableError: there are no pairs, or none of their images can be decoded.
     """
     predictions = _predict(model, train, batch_size, "Baselines")
     embeddings = _true_embeddings(train.take(predictions.rows), model.encoder)
@@ -184,26 +183,27 @@ def evaluate(
     text_scores: bool = False,
     device: str | None = None,
 ) -> Evaluation:
-    """Measure mean cosine between predicted and true prompt embeddings.
+    """Measure the mean cosine between predicted and true prompt embeddings.
 
     Args:
-        model: ``builtin``, a model's folder or hub id; or a loaded model or a `Predictor`.
+        model: ``builtin``, a model's folder or hub id, a loaded model, or a `Predictor`.
         table: pairs with splits, or the path of their table. Missing prompt embeddings are
             computed.
         split: split to measure on; None for the whole table.
         reference: the training split, for three baselines on the same pairs: its mean embedding,
             the prompt of a random pair, and the mean embedding of the ten pairs with the nearest
-            backbone features (by cosine). Without it there are no baselines.
-        batch_size: images a batch.
+            backbone features (by cosine). Without a reference there are no baselines.
+        batch_size: images in a batch.
         baselines: take the table's split ``train`` as ``reference``.
-        text_scores: also measure the answers as texts; for a model that is named, or a
+        text_scores: also measure the answers as texts. ``model`` must then be a name or a
             `Predictor`.
-        device: device of a model that is named and runs on torch.
+        device: device of a model that is given by name and runs on torch.
 
     Raises:
         ModelNotFoundError: the model does not exist.
         TableError: the split does not exist, or none of its images can be decoded.
-        MissingExtraError: texts are to be measured, and sacrebleu is not installed.
+        MissingExtraError: ``text_scores`` is true and sacrebleu is not installed.
+        UnpromptError: ``text_scores`` is true and ``model`` is a loaded model.
     """
     predictor = None
     if isinstance(model, str | Path):
@@ -241,12 +241,12 @@ def evaluate(
 
 
 def with_text_scores(evaluation: Evaluation, predictor: Predictor) -> Evaluation:
-    """The same evaluation, with its answers in words measured too.
+    """Add the scores of the answers as texts to an evaluation.
 
     Args:
-        evaluation: of the predictor's model.
-        predictor: turns the predicted embeddings into texts. A captioner's texts are in the
-            evaluation.
+        evaluation: evaluation of the predictor's model.
+        predictor: turns predicted embeddings into texts; the texts of a captioner are already in
+            the evaluation.
 
     Raises:
         MissingExtraError: sacrebleu is not installed.
@@ -272,11 +272,11 @@ class _Predictions:
     """Predictions of a model for a table.
 
     Attributes:
-        rows: rows whose image could be decoded, n of them.
+        rows: the n rows whose images could be decoded.
         embeddings: float32 of shape (n, dim).
         features: float32 of shape (n, width).
-        captions: n captions, or None if the model is no captioner.
-        failures: a line for each row that could not be decoded.
+        captions: n captions; None if the model is not a captioner.
+        failures: one line for each row whose image could not be decoded.
     """
 
     rows: list[int]
@@ -356,12 +356,12 @@ def _result(name: str, predicted: np.ndarray, true: np.ndarray, pairs: PairsTabl
 def _scores_by_label(
     labels: Sequence[str], order: Iterable[str], values: np.ndarray, groups: np.ndarray | None
 ) -> dict[str, Score]:
-    """The score of the pairs of each label, in the given order, without labels that are unused."""
-    of = np.array(labels, dtype=object)
+    """The score of each label's pairs, in the given order of labels; unused labels are left out."""
+    label_of_row = np.array(labels, dtype=object)
     return {
         label: mean_with_interval(values[rows], None if groups is None else groups[rows])
         for label in order
-        if (rows := of == label).any()
+        if (rows := label_of_row == label).any()
     }
 
 

@@ -1,4 +1,4 @@
-"""Write an evaluation as text, as JSON, or as the competition's submission."""
+"""Write an evaluation as text, as JSON, or as a submission to the Kaggle competition."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def write_evaluation(
     """Write an evaluation to a file or to standard output.
 
     Args:
-        evaluation: of one model.
+        evaluation: the evaluation.
         output: file to write, whole or not at all; standard output by default.
         form: ``text``, ``json`` or ``kaggle`` (the predicted embeddings as ``submission.csv``); by
-            default what the suffix of ``output`` says.
-        other: of another model on the same pairs, to compare with.
+            default the format of the suffix of ``output``.
+        other: evaluation of another model on the same pairs, to compare with.
 
     Raises:
         TableError: the two were measured on different pairs.
@@ -75,4 +75,4 @@ FORMATS: dict[str, Callable[[Evaluation, Evaluation | None, IO[str]], None]] = {
     "json": _json,
     "kaggle": _kaggle,
 }
-"""How to write an evaluation, by the name of the format."""
+"""Functions that write an evaluation, by the name of the format."""

@@ -1,4 +1,4 @@
-"""Fits the calibration of a model's scores: measures its answers on held-out pairs."""
+"""Fit the calibration of a model's scores on its answers to held-out pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unprompt.predicting.embedding_model import EmbeddingModel
 from unprompt.predicting.loading import builtin_folder, folder_of, load_model
 
 _PAIRS_PER_KNOT = 30
-"""So that the mean cosine at a knot has a standard error of about 0.03."""
+"""With so many pairs, the mean cosine at a knot has a standard error of about 0.03."""
 
 
 def calibrate_bank(bank: Bank, evaluation: Evaluation) -> tuple[Calibration, np.ndarray]:
@@ -87,8 +87,8 @@ class Calibrated:
     def __str__(self) -> str:
         lines = [f"estimated cosine of a bank's answer: {self.bank}"]
         if self.decoder:
-            taken = "they answer" if self.decoder_preferred else "the bank answers better"
-            lines.append(f"of a decoder's text: {self.decoder}; {taken}")
+            taken = "the decoder answers" if self.decoder_preferred else "the bank answers better"
+            lines.append(f"estimated cosine of a decoder's text: {self.decoder}; {taken}")
         return "\n".join(lines)
 
 
@@ -103,16 +103,16 @@ def calibrate(
 ) -> Calibrated:
     """Fit the calibrations of a model and write them to its folder.
 
-    A model that uses the built-in bank, or the bank of one of its models, gets a copy of it.
+    A model that uses the built-in bank gets a copy of it. So does an ensemble that uses the bank of
+    one of its models.
 
     Args:
-        folder: folder of a trained or exported embedder, of an ensemble, or of a CLIP with its
-            bank.
+        folder: folder of a trained or exported embedder, of an ensemble, or of a kNN model.
         table: pairs that the model was not trained on, or the path of their table.
         split: split of the table; None for all of it.
         device: device of models that run on torch.
         model: the model of that folder, if it is already loaded.
-        output: folder for a calibrated copy of the model, new or empty; without it the model's own
+        output: folder for a calibrated copy of the model, new or empty; by default the model's own
             folder is changed.
         batch_size: images in a batch.
 
@@ -133,8 +133,8 @@ def calibrate(
             return calibrate(copy, table, split, device, batch_size=batch_size)
     if folder.resolve().is_relative_to(builtin.resolve()):
         raise UnpromptError(
-            "the built-in model is part of the installed package and is not changed; name a folder "
-            "for a calibrated copy: -o DIR"
+            "the built-in model is part of the installed package, which is not changed; name a "
+            "folder for a calibrated copy: -o DIR"
         )
     table = as_table(table)
     model = model or load_model(folder, device=device)
@@ -161,10 +161,10 @@ def calibrate(
 def fit_calibration(inputs: np.ndarray, actual: np.ndarray) -> Calibration:
     """Fit a rising curve from the calibration inputs of answers to their actual cosines.
 
-    Isotonic regression (Zadrozny and Elkan 2002) of means over bins of equal counts: single pairs
-    would give a step at each pair that happens to be high, above all at the ends. Each bin's mean
-    is first moved towards the mean of all pairs, by the share of its distance that chance explains
-    (Efron and Morris 1975). If the inputs say nothing about the cosines, all answers get the mean.
+    Isotonic regression (Zadrozny and Elkan 2002) on the means of bins of equal counts; on single
+    pairs it would make a step at each pair that happens to be high. Each bin's mean is first moved
+    towards the mean of all pairs, by the share of its distance that chance explains (Efron and
+    Morris 1975). If the inputs say nothing about the cosines, all answers get the mean.
 
     Args:
         inputs: see `Calibration`, shape (n,), n > 0.

@@ -1,4 +1,4 @@
-"""Make an ensemble, and fit how much each of its models counts."""
+"""Make an ensemble, and fit the weights of its models."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def merge_answers(
     batch_size: int = 16,
     device: str | None = None,
 ) -> EnsembleModel:
-    """Make an ensemble: it answers with the weighted mean of its models' predictions.
+    """Make an ensemble, which answers with the weighted mean of its models' predictions.
 
     Args:
-        models: two or more: folders, hub ids or ``builtin``.
-        folder: folder to write the ensemble to, as a model that names these models.
-        fit: pairs to fit the weights on, or the path of their table; equal weights without it.
+        models: two or more folders, hub ids or ``builtin``.
+        folder: folder of the ensemble. It holds the names of the models, not copies of them.
+        fit: pairs to fit the weights on, or the path of their table; by default the weights are
+            equal.
         split: split of the table; None for all of it.
         batch_size: images in a batch.
         device: device of models that run on torch.
@@ -55,13 +56,13 @@ def merge_answers(
 
 
 def fit_ensemble_weights(evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """Weights of models that maximise the mean cosine of their weighted mean direction.
+    """Find the weights for which the ensemble has the highest mean cosine.
 
-    Gradient ascent on the logarithms of the weights, from equal weights, so that none is negative.
-    The objective is smooth: there are few weights and hundreds of pairs.
+    Gradient ascent on the logarithms of the weights, so that none becomes negative. It starts at
+    equal weights. The objective is smooth: there are few weights and hundreds of pairs.
 
     Args:
-        evaluations: one a model, on the same held-out pairs, such as a validation split.
+        evaluations: one for each model, on the same held-out pairs, such as a validation split.
 
     Returns:
         float64 of shape (models,), sum 1.

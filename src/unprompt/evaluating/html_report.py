@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page with images. The page needs no other file and no network."""
+"""Write an evaluation as one HTML page with images, which needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BINS = 40
 def write_report(evaluation: Evaluation, path: str | Path, images: int = 8) -> None:
     """Write the page: scores beside baselines, a histogram of the cosines, and images.
 
-    If the answers in words were measured, the page also shows them under the images, and the
-    estimated scores beside the actual ones.
+    If the answers were measured as texts, the page also shows them under the images, and compares
+    the estimated scores with the actual ones.
 
     Args:
         evaluation: the evaluation.
         path: the HTML file.
-        images: how many of the best, the middle and the worst pairs to show.
+        images: number of pairs to show of the best, of the middle and of the worst.
 
     Raises:
         OutputError: the file cannot be written.
@@ -86,7 +86,7 @@ def _row(name: str, count: int, scores: Iterable[Score]) -> Iterator[str]:
 
 
 def _histogram(results: list[Result]) -> str:
-    """Counts of cosines in equal bins as SVG, one line a result."""
+    """An SVG histogram of the cosines, with one line for each result."""
     values = np.concatenate([result.values for result in results])
     low, high = float(values.min()), float(values.max())
     counts = [np.histogram(result.values, _BINS, (low, high))[0] for result in results]

@@ -50,10 +50,10 @@ def cosines(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Args:
         predicted: float array of shape (n, dim), of any norm.
-        true: likewise.
+        true: float array of shape (n, dim), of any norm.
 
     Returns:
-        float64 array of shape (n,). It is 0 where a row is all zeros.
+        float64 array of shape (n,); 0 for a row of zeros.
     """
     predicted, true = predicted.astype(np.float64), true.astype(np.float64)
     norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
@@ -65,12 +65,12 @@ def mean_with_interval(
 ) -> Score:
     """Mean and percentile-bootstrap 95 % interval.
 
-    Near-duplicate prompts are not independent. Where their groups are known, whole groups are
+    Near-duplicate prompts are not independent. If their groups are known, whole groups are
     resampled (the cluster bootstrap; Davison and Hinkley 1997, section 3.8), so that few groups
     give a wide interval.
 
     Args:
-        values: one value a pair, shape (n,), n > 0.
+        values: one value for each pair, shape (n,), n > 0.
         groups: group of each pair, shape (n,). By default each pair is its own group.
         seed: seed of the resampling.
     """
@@ -99,11 +99,11 @@ def difference(
     Args:
         values: cosines of one model, shape (n,), n > 0.
         others: cosines of the other model on the same pairs, shape (n,).
-        groups: as for `mean_with_interval`.
+        groups: see `mean_with_interval`.
         seed: seed of the resampling.
 
     Returns:
-        Mean of ``values - others`` and its interval. The models differ where it excludes 0.
+        Mean of ``values - others`` and its interval. If the interval excludes 0, the models differ.
     """
     return mean_with_interval(values - others, groups, seed)
 
@@ -118,11 +118,11 @@ def recall_at_k(
 
     Args:
         predicted: float array of shape (n, dim), of any norm, n > 0.
-        true: embeddings of the prompts, likewise.
+        true: embeddings of the prompts, float array of shape (n, dim), of any norm.
         prompts: the n true prompts.
 
     Returns:
-        For each k of `RANKS` the share of pairs, in [0, 1], whose prompt is among the first k.
+        For each k in `RANKS`, the share of pairs, in [0, 1], whose prompt is among the first k.
     """
     _, first, own = np.unique(
         np.array(prompts, dtype=object), return_index=True, return_inverse=True
@@ -152,17 +152,18 @@ class Bin:
 
 
 def reliability(estimated: np.ndarray, actual: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Estimated scores beside the true ones, in bins of about equal counts.
+    """Compare estimated scores with the actual ones, in bins of about equal counts.
 
     Answers with equal estimates are in one bin, so some bins are larger than others.
 
     Args:
         estimated: the model's estimates of its answers' cosines, shape (n,), n > 0.
         actual: the cosines of the answers to the true prompts, shape (n,).
-        bins: largest number of bins. Each has at least ten answers, if there are ten.
+        bins: most bins to make. Each has at least ten answers, if there are ten.
 
     Returns:
-        The bins, lowest estimates first. In a calibrated model's, ``estimated == actual``.
+        The bins, lowest estimates first. If the model is calibrated, ``estimated`` and ``actual``
+        are about equal.
     """
     order = np.argsort(estimated)
     ranked = estimated[order]

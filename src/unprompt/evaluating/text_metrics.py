@@ -1,4 +1,4 @@
-"""Metrics of answers in words: cosine to the true prompt, exact matches, BLEU, chrF, diversity."""
+"""Metrics of answers as texts: cosine to the true prompt, exact matches, BLEU, chrF, diversity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unprompt.evaluating.metrics import Bin, Score, cosines, mean_with_interval,
 
 @dataclass(frozen=True)
 class TextScores:
-    """Scores of written answers beside the true prompts.
+    """Scores of answers as texts, compared with the true prompts.
 
     Attributes:
         texts: the answers.
@@ -25,9 +25,9 @@ class TextScores:
         exact: share of answers that equal the true prompt, in [0, 1].
         bleu: corpus BLEU with sacrebleu's defaults, in [0, 100] (Post 2018, arXiv 1804.08771).
         chrf: corpus chrF2, in [0, 100] (Popović 2015).
-        distinct: share of distinct words, pairs and triples of words among all those of the
-            answers. It is low where answers repeat each other.
-        reliability: the model's estimated scores beside the actual ones; None without estimates.
+        distinct: shares of distinct words, of distinct pairs and of distinct triples of words in
+            all answers. They are low if the answers repeat each other.
+        reliability: estimated and actual scores in bins; None without estimates.
     """
 
     texts: list[str] = field(repr=False)
@@ -74,7 +74,7 @@ def score_texts(
         prompts: the true prompts.
         true: embeddings of the true prompts, float32 of shape (n, dim).
         encoder: the target encoder, which encodes the answers.
-        estimates: the model's own estimate of each answer's cosine to the true prompt.
+        estimates: for each answer, the model's estimate of its cosine to the true prompt.
         groups: group of each pair, shape (n,), for the interval.
 
     Raises:

@@ -60,7 +60,7 @@ def print_difference(evaluation: Evaluation, other: Evaluation, console: Console
 
 
 def summary_lines(evaluation: Evaluation) -> Iterator[str]:
-    """What the table does not contain, a sentence a line."""
+    """Yield lines with the results that are not in the table."""
     result = evaluation.model
     yield "percentiles of the cosine: " + ", ".join(
         f"{percent} % below {value:.3f}" for percent, value in result.percentiles.items()

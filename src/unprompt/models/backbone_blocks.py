@@ -40,7 +40,7 @@ class Layers:
     """The layers of a backbone, numbered from the input up.
 
     Attributes:
-        of: layer of each parameter by its name in the backbone's network.
+        of: layer of each parameter, by the parameter's name in the backbone's network.
         blocks: the layers that are blocks, lowest first; the stem is below them, and pooling and
             projection are above.
     """
@@ -79,7 +79,7 @@ def layers_of(backbone: Backbone) -> Layers:
     own = [pattern for pattern, order in patterns if order != _SAME_AS_BLOCK_BEFORE]
     blocks = {layer for name, layer in of.items() if any(re.match(one, name) for one in own)}
     named = {prefix + name: layer for name, layer in of.items()}
-    # Layers that open_clip adds to a trunk of timm's.
+    # Layers that open_clip adds to a trunk from timm.
     above = max(of.values()) + 1
     named |= {name: above for name, _ in backbone.network.named_parameters() if name not in named}
     return Layers(named, sorted(blocks))
@@ -114,8 +114,8 @@ def freeze(backbone: Backbone, blocks: int) -> None:
 def frozen_modules(network: nn.Module) -> list[nn.Module]:
     """The modules that have parameters, all of them frozen.
 
-    In training they belong in evaluation mode. Otherwise their batch norms would lose the
-    statistics that their frozen weights were trained with.
+    Keep them in evaluation mode during training. Otherwise their batch norms would lose the
+    statistics that the frozen weights were trained with.
     """
     found = []
     for module in network.modules():
@@ -126,14 +126,14 @@ def frozen_modules(network: nn.Module) -> list[nn.Module]:
 
 
 def adapt(backbone: Backbone, rank: int) -> None:
-    """Train low-rank matrices beside the backbone's linear layers instead of its weights.
+    """Train low-rank matrices, added to the backbone's linear layers, instead of its weights.
 
     This is LoRA (Hu et al. 2021, arXiv 2106.09685), by peft, on every linear layer and attention.
-    Before training the matrices change nothing.
+    Before training, the matrices change nothing.
 
     Args:
         backbone: changed in place.
-        rank: of the matrices.
+        rank: rank of the matrices.
 
     Raises:
         UnpromptError: the backbone has no linear layer.
@@ -198,14 +198,14 @@ def checkpoint_gradients(backbone: Backbone) -> None:
 
 
 def drop_patches(backbone: Backbone, share: float) -> None:
-    """Leave a random part of each image's patches out in training, which saves their cost.
+    """Leave out a random part of each image's patches in training, to save time.
 
     This is PatchDropout (Liu et al. 2022, arXiv 2208.07220; FLIP, Li et al. 2022, arXiv
     2212.00794), by timm. Evaluation mode uses all patches, and a saved model has no dropout.
 
     Args:
         backbone: changed in place.
-        share: of the patches, in [0, 1).
+        share: share of the patches to leave out, in [0, 1).
 
     Raises:
         UnpromptError: the backbone needs all of its patches.

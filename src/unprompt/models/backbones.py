@@ -1,9 +1,12 @@
 """Image backbones of three libraries with one interface: normalised pixels in, features out.
 
-A backbone's name is ``timm/NAME`` (any timm model), ``hf/ID_OR_DIR`` (any vision model of
-transformers, or the image tower of a CLIP or SigLIP), ``hf_clip/ID_OR_DIR`` (CLIP's image tower
-with its projection into the space that it shares with texts) or ``open_clip/NAME`` (an open_clip
-image tower with its projection; see `unprompt.models.model_names`).
+The names of backbones:
+
+- ``timm/NAME``: any timm model.
+- ``hf/ID_OR_DIR``: any vision model of transformers, or the image tower of a CLIP or SigLIP.
+- ``hf_clip/ID_OR_DIR``: CLIP's image tower with its projection into the space shared with texts.
+- ``open_clip/NAME``: an open_clip image tower with its projection; see
+  `unprompt.models.model_names`.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ from unprompt.models.pretrained import load_pretrained
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The name and architecture of a backbone, enough to build it without pretrained weights.
+    """The name and architecture of a backbone; they suffice to build it with random weights.
 
     Attributes:
         name: ``timm/…``, ``hf/…``, ``hf_clip/…`` or ``open_clip/…``.
-        arguments: for timm the keyword arguments of ``create_model``; for the other libraries the
-            model's own configuration, filled in when the pretrained model is loaded.
+        arguments: for timm, the keyword arguments of ``create_model``; for the other libraries, the
+            model's own configuration, which is filled in when the pretrained model is loaded.
     """
 
     name: str
@@ -43,9 +46,9 @@ class BackboneConfig:
 
 
 class Backbone(nn.Module):
-    """An image tower. Only the pooled features of its network have a meaning.
+    """An image tower. Of its network's outputs, only the pooled features may be used.
 
-    See `unprompt.models.class_token`.
+    `unprompt.models.class_token` explains why.
 
     Attributes:
         config: builds the same architecture again.
@@ -94,11 +97,12 @@ def create_backbone(
         pretrained: load the weights of that name from the local hub cache or the hub; otherwise
             the weights are random.
         checkpoint: a file to load the weights from instead (``.safetensors``, or ``.pt``/``.bin``
-            read with ``weights_only=True``), for timm only. A classifier in it is left out.
-        size: side of the input in pixels, where it differs from the pretrained one.
+            read with ``weights_only=True``), for timm only. Its classifier is not loaded.
+        size: side of the input in pixels; by default that of the pretrained model.
 
     Raises:
-        ModelNotFoundError: the library does not know the name, or the weights are not to be had.
+        ModelNotFoundError: the library does not know the name, or the weights cannot be found or
+            downloaded.
         UnpromptError: the name has no known prefix, or the checkpoint does not fit.
     """
     library, name = split_library(config.name)
@@ -120,22 +124,22 @@ def create_backbone(
 def load_classifier(
     config: BackboneConfig, pretrained: bool = True, checkpoint: str | Path | None = None
 ) -> nn.Linear:
-    """The linear classifier that a timm backbone was pretrained with, from features to logits.
+    """Load the linear classifier, from features to logits, that a timm backbone was trained with.
 
     Args:
         config: name and arguments of the backbone.
         pretrained: load timm's weights; otherwise they are random.
-        checkpoint: file with the weights of backbone and classifier to load instead.
+        checkpoint: a file to load the weights from instead; it holds backbone and classifier.
 
     Raises:
         ModelNotFoundError: there are no such weights.
-        UnpromptError: the backbone is not timm's, or it has no linear classifier.
+        UnpromptError: the backbone is not from timm, or it has no linear classifier.
     """
     import timm
 
     library, name = split_library(config.name)
     if library != "timm":
-        raise UnpromptError(f"backbone '{config.name}': only timm's come with a classifier")
+        raise UnpromptError(f"backbone '{config.name}': only backbones of timm have a classifier")
     with _library_errors(config.name, checkpoint):
         network: Any = timm.create_model(
             name, pretrained=pretrained and checkpoint is None, **config.arguments
@@ -186,7 +190,7 @@ def _timm(wanted: _Wanted) -> Backbone:
 
 
 def _load_checkpoint(network: nn.Module, checkpoint: str | Path) -> None:
-    """Load a file of timm's, or one that timm can rename and resize.
+    """Load a checkpoint of timm, or one that timm can rename and resize.
 
     timm's own loading leaves missing weights random; here a missing weight is an error.
     """
@@ -201,8 +205,8 @@ def _load_checkpoint(network: nn.Module, checkpoint: str | Path) -> None:
     if missing:
         raise UnpromptError(
             f"{checkpoint} does not fit {type(network).__name__}: it lacks {len(missing)} of "
-            f"{len(network.state_dict())} tensors, {missing[0]} for one; name the backbone that "
-            "the file was made for"
+            f"{len(network.state_dict())} tensors, {missing[0]} for example; name the backbone "
+            "that the file was made for"
         )
 
 
@@ -249,7 +253,7 @@ def _hf_clip(wanted: _Wanted) -> Backbone:
 
 
 def _stated_settings(wanted: _Wanted) -> Any:
-    """The configuration of transformers that the arguments state, or None."""
+    """The configuration of transformers in the arguments, or None."""
     from transformers import AutoConfig
 
     stated = dict(wanted.config.arguments)
@@ -314,10 +318,10 @@ def _open_clip(wanted: _Wanted) -> Backbone:
 
 
 def open_clip_config(name: OpenClipName) -> dict[str, Any]:
-    """A model's configuration as open_clip, a folder or a hub repository states it.
+    """Read a model's configuration from open_clip, a folder or a hub repository.
 
     Args:
-        name: of an architecture, a folder or a hub repository.
+        name: names an architecture, a folder or a hub repository.
 
     Raises:
         ModelNotFoundError: open_clip knows no such architecture, or there is no such folder or
@@ -344,7 +348,7 @@ _LIBRARIES = {"timm": _timm, "hf": _hf, "hf_clip": _hf_clip, "open_clip": _open_
 
 
 def _first(output: Any) -> torch.Tensor:
-    """The features of a tower that may return its tokens as well."""
+    """The features of a tower that may also return its tokens."""
     features: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return features
 
@@ -355,7 +359,7 @@ def _projected(output: Any) -> torch.Tensor:
 
 
 def _pooled(output: Any) -> torch.Tensor:
-    """The features of a transformers model: its pooler's, else its class token's."""
+    """The features of a transformers model: those of its pooler, else of its class token."""
     pooled: torch.Tensor | None = getattr(output, "pooler_output", None)
     return output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
 
@@ -368,7 +372,7 @@ def _unknown(backbone: str, name: str, known: list[str]) -> UnpromptError:
 
 @contextmanager
 def _library_errors(name: str, checkpoint: str | Path | None) -> Iterator[None]:
-    """Name backbone and checkpoint in errors of the libraries, which raise many types of them."""
+    """Turn the libraries' errors, of many types, into ones that name backbone and checkpoint."""
     try:
         yield
     except UnpromptError:

@@ -1,4 +1,4 @@
-"""Calibration: the cosine to the true prompt that can be expected of an answer."""
+"""Calibration: estimate the cosine between an answer and the true prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 100
-"""Bank prompts around a prediction that its answer is chosen from; as many as an index proposes."""
+"""Number of bank prompts around a prediction from which the answer is chosen; an index proposes as
+many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,17 @@ class Calibration:
     """A curve from a calibration input to the expected cosine to the true prompt.
 
     The curve never falls. It is straight between its knots and level beyond them. It is fitted on
-    held-out pairs, for one model and one source of answers.
+    held-out pairs, for one model and either its bank or its decoder.
 
     Attributes:
-        inputs: of the knots, ascending: the `csls` of a bank's prompts, or the mean log
-            probability of a decoder's texts.
-        expected: expected cosines, one a knot.
+        inputs: calibration inputs of the knots, ascending: the `csls` of a bank's prompts, or the
+            mean log probability of a decoder's texts.
+        expected: expected cosine of each knot.
         pairs: number of held-out pairs that the curve was fitted on.
         error: root mean square error of the estimate on those pairs.
 
     Raises:
-        ValueError: the knots do not make such a curve.
+        ValueError: the inputs do not ascend, the cosines fall, or their counts differ.
     """
 
     inputs: tuple[float, ...]
@@ -55,10 +56,10 @@ class Calibration:
 def csls(predicted: np.ndarray, answers: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     """Cross-domain similarity local scaling: how much an answer stands out among its neighbours.
 
-    An uncertain prediction is near to many prompts, and some prompts (hubs) are near to many
-    predictions. CSLS is twice the cosine of prediction and answer, less the mean cosine of each of
-    them to the prompts around the prediction (Conneau et al. 2018, arXiv 1710.04087, section 2.3;
-    there prediction and answer have separate neighbourhoods).
+    An uncertain prediction is near many prompts, and some prompts (hubs) are near many predictions.
+    CSLS is twice the cosine of prediction and answer, minus the mean cosine of the prediction to
+    the prompts around the prediction, minus that of the answer (Conneau et al. 2018, arXiv
+    1710.04087, section 2.3; there prediction and answer have separate neighbourhoods).
 
     Args:
         predicted: embeddings, float (n, dim), norm 1.

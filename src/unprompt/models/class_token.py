@@ -1,7 +1,7 @@
-"""The last block of a vision transformer, run for its class token alone.
+"""Run the last block of a vision transformer for its class token alone.
 
-Where the class token is the feature, the last block's other tokens serve only as keys and values of
-its attention. So the layers behind the attention (projection and MLP, nine of the block's twelve
+If the feature is the class token, the last block needs its other tokens only as keys and values of
+its attention. So the layers after the attention (projection and MLP, nine of the block's twelve
 matrix products) can run on one token. Features and gradients are the same up to rounding, with 6 %
 less work in a network of twelve blocks and 3 % less in one of 24.
 """
@@ -15,14 +15,14 @@ from torch import nn
 
 
 def only_class_token(network: nn.Module) -> bool:
-    """Make a network's last block continue with the class token alone, where that is exact.
+    """Make a network's last block continue with the class token alone, if that is exact.
 
     It is exact for timm's plain vision transformers that pool by token and for the image towers of
-    transformers' CLIP. The other tokens of the output have no meaning afterwards. The weights and
-    their names stay, and so do LoRA, checkpointing and compiling.
+    transformers' CLIP. The other tokens of the output are wrong afterwards. The weights keep their
+    names, and LoRA, checkpointing and compiling still work.
 
     Args:
-        network: changed in place where that is exact, else left as it is.
+        network: changed in place if that is exact.
 
     Returns:
         Whether it was changed.
@@ -36,12 +36,13 @@ def only_class_token(network: nn.Module) -> bool:
 
 
 def _first_token(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    # Sums with all tokens that follow broadcast; their first token, the only one read, is right.
+    # Later sums of this token with all tokens broadcast. Only their first token is read; it is
+    # right.
     return (inputs[0][:, :1],)
 
 
 def _timm(network: Any) -> list[nn.Module]:
-    """The modules right behind attention and at the start of the MLP branch, of timm's networks."""
+    """In timm's networks, the modules right after attention and at the start of the MLP branch."""
     from timm.layers import Attention
     from timm.models.vision_transformer import Block, VisionTransformer
 
@@ -55,7 +56,7 @@ def _timm(network: Any) -> list[nn.Module]:
 
 
 def _clip(network: Any) -> list[nn.Module]:
-    """The same of transformers' CLIP, without the projection, which LoRA would take apart."""
+    """In transformers' CLIP, the same modules except the projection, whose parts LoRA changes."""
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     tower = network.vision_model if type(network) is CLIPVisionModelWithProjection else network

@@ -29,7 +29,7 @@ from unprompt.models.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """The architecture of an embedder, enough to build it without its weights.
+    """The architecture of an embedder; it suffices to build one with random weights.
 
     Attributes:
         backbone: name and architecture of the image tower.
@@ -50,7 +50,7 @@ class Embedder(nn.Module):
     Args:
         config: the architecture of the head, and the target encoder.
         backbone: the image tower.
-        preprocessing: how images become its input; the backbone's own by default.
+        preprocessing: how images become the model's input; the backbone's own by default.
     """
 
     mean: torch.Tensor
@@ -60,7 +60,7 @@ class Embedder(nn.Module):
         self, config: EmbedderConfig, backbone: Backbone, preprocessing: Preprocessing | None = None
     ):
         super().__init__()
-        # Not `config`, which the Hugging Face trainer takes for a configuration of transformers.
+        # Not `config`: the Hugging Face trainer takes that for a configuration of transformers.
         self.architecture = replace(config, backbone=backbone.config)
         self.preprocessing = preprocessing or backbone.preprocessing
         self.backbone = backbone
@@ -73,7 +73,7 @@ class Embedder(nn.Module):
         """Backbone features.
 
         Args:
-            pixels: uint8 RGB of shape (batch, 3, size, size), as `Preprocessing` makes them;
+            pixels: uint8 RGB of shape (batch, 3, size, size), from `Preprocessing`; they are
                 normalised here, on the model's device.
 
         Returns:
@@ -88,9 +88,9 @@ class Embedder(nn.Module):
         return F.normalize(self.head(features).float(), dim=-1)
 
     def forward(self, pixels: torch.Tensor, normalise: bool = True) -> torch.Tensor:
-        """Pixels as in `features` to prompt embeddings, float32 of shape (batch, dim).
+        """Pixels (see `features`) to prompt embeddings, float32 of shape (batch, dim).
 
-        They have unit norm, or with ``normalise=False`` the norm that the head gives them.
+        The embeddings have unit norm; with ``normalise=False`` they have any norm.
         """
         features = self.features(pixels)
         outputs: torch.Tensor = self.embed(features) if normalise else self.head(features).float()
@@ -105,10 +105,10 @@ class Embedder(nn.Module):
         """Write ``config.json``, ``model.safetensors`` and ``preprocessor_config.json``.
 
         Args:
-            folder: made where missing.
+            folder: made if missing.
             half: store matrices and kernels as float16, half the size. Vectors (biases, statistics
-                of batch norms) would save little and may exceed float16's range.
-            weights: weights to write instead of the model's own, which may be spread over
+                of batch norms) stay float32: they are small and may exceed float16's range.
+            weights: weights to write instead of the model's own, for a model that is spread over
                 processes.
 
         Raises:
@@ -133,7 +133,8 @@ class Embedder(nn.Module):
             The embedder in evaluation mode.
 
         Raises:
-            ModelNotFoundError: there is no such folder, and the hub does not give the model.
+            ModelNotFoundError: there is no such folder, and the hub has no such model or cannot be
+                reached.
             UnpromptError: the folder holds another type of model, or its weights do not fit.
         """
         folder = _folder(name_or_folder)

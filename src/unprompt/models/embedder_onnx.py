@@ -41,11 +41,11 @@ def export_onnx(
 
     Args:
         embedder: the model, in evaluation mode.
-        folder: made where missing.
+        folder: made if missing.
         half: store matrices and kernels as float16, half the size. Arithmetic stays in float32.
-        int8: images, uint8 of shape (n, 3, size, size), to measure ranges on for convolutions that
-            run in 8 bits; see `unprompt.models.quantise`. The graph then holds the 8-bit weights,
-            and ``model.safetensors`` holds the weights that `Embedder.from_pretrained` loads.
+        int8: images, uint8 of shape (n, 3, size, size), on which to measure ranges, so that
+            convolutions run in 8 bits; see `unprompt.models.quantise`. The graph then holds the
+            8-bit weights, and ``model.safetensors`` those that `Embedder.from_pretrained` loads.
 
     Returns:
         The path of ``model.onnx``.
@@ -78,7 +78,7 @@ def export_onnx(
         program.model_proto if int8 is None else quantise_convolutions(program.model_proto, int8)
     )
     _forget_sources(model.graph)
-    # The checks are done; nothing was written before them.
+    # Everything is checked before the first file is written.
     embedder.save_pretrained(folder, half)
     _point_into(model.graph, folder / WEIGHTS_FILE)
     with atomic_path(folder / ONNX_FILE) as path:
@@ -87,7 +87,7 @@ def export_onnx(
 
 
 def _forget_sources(graph: Any) -> None:
-    """Drop the exporter's notes, which are stack traces with local paths."""
+    """Remove the exporter's notes: stack traces with local paths."""
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del item.metadata_props[:]
         item.doc_string = ""

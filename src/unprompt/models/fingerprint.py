@@ -1,4 +1,4 @@
-"""A fingerprint of models and settings, so that a cache serves no other model's results."""
+"""A fingerprint of models and settings, so that a cache never returns another model's results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ def fingerprint(*parts: Any) -> str:
     """A hash of all parts, 32 hexadecimal digits.
 
     Args:
-        parts: strings, bytes, modules (their weights and buffers count) or values that JSON can
-            write.
+        parts: strings, bytes, modules (their weights and buffers are hashed) or JSON values.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

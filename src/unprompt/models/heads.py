@@ -21,10 +21,10 @@ class HeadConfig:
             Kaggle competition's winner; or ``classes``: see `ClassesHead`.
         hidden: width of the ``mlp``'s hidden layer; the winner's was 16,384.
         dropout: probability of zeroing a feature before the head, in training.
-        normalise: bring features to unit norm first; for a contrastive model, in whose shared
-            space only directions have a meaning. Not for ``classes``.
+        normalise: bring features to unit norm first; for contrastive models, which compare only
+            directions. Not for ``classes``.
         classes: number of classes of a ``classes`` head.
-        landmarks: number of training images that a ``classes`` head remembers; see `Memory`.
+        landmarks: number of training images that a ``classes`` head keeps; see `Memory`.
     """
 
     type: Literal["linear", "mlp", "classes"] = "linear"
@@ -51,9 +51,9 @@ class Memory(nn.Module):
     exp((cosine - 1) / `BANDWIDTH`).
 
     Args:
-        width: of the features.
-        landmarks: how many.
-        dim: of the prompt embedding.
+        width: width of the features.
+        landmarks: number of landmarks.
+        dim: width of the prompt embedding.
     """
 
     DIM = 128
@@ -80,17 +80,17 @@ class ClassesHead(nn.Module):
     """The sum of a classifier's content and a linear map.
 
     The content is ConSE, the convex combination of semantic embeddings (Norouzi et al. 2013,
-    arXiv 1312.5650): the classifier that the backbone was pretrained with gives a probability to
-    each class, and these weigh the prompt embeddings of the classes' names. It knows a thousand
-    classes even where the training pairs show few of them, so the linear map only has to learn the
-    rest of a prompt, such as its style. With landmarks, a `Memory` corrects the sum for images
-    like those of the training pairs.
+    arXiv 1312.5650): the mean of the prompt embeddings of the classes' names, weighted by the
+    probabilities of the classifier that the backbone was pretrained with. The classifier knows a
+    thousand classes, even if the training pairs show few of them. So the linear map only has to
+    learn the rest of a prompt, such as its style. With landmarks, a `Memory` corrects the sum for
+    images like those of the training pairs.
 
     Args:
         config: numbers of classes and landmarks, and the probability of zeroing a feature before
             the linear map, in training.
-        width: of the features.
-        dim: of the prompt embedding.
+        width: width of the features.
+        dim: width of the prompt embedding.
     """
 
     def __init__(self, config: HeadConfig, width: int, dim: int):
@@ -116,12 +116,12 @@ class ClassesHead(nn.Module):
 
 
 def create_head(config: HeadConfig, width: int, dim: int) -> nn.Module:
-    """A head with random weights.
+    """Make a head with random weights.
 
     Args:
         config: type and sizes.
-        width: of the features.
-        dim: of the prompt embeddings, which have any norm.
+        width: width of the features.
+        dim: width of the prompt embeddings.
 
     Raises:
         UnpromptError: there is no such type.

@@ -1,6 +1,6 @@
 """Image towers of contrastive models: from images to the space that texts share.
 
-Their names are those of `unprompt.models.text_towers`; `unprompt.models.backbones` loads them.
+Their names are those in `unprompt.models.text_towers`; `unprompt.models.backbones` loads them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ImageTower:
     Attributes:
         name: its name.
         backbone: its network.
-        device: where the network is.
+        device: device of the network.
     """
 
     name: str
@@ -32,7 +32,7 @@ class ImageTower:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become its input."""
+        """How images become the tower's input."""
         return self.backbone.preprocessing
 
     @property
@@ -53,10 +53,10 @@ def create_image_tower(name: str, device: str | None = None) -> ImageTower:
 
     Args:
         name: ``hf_clip/…``, ``hf/…`` or ``open_clip/…``.
-        device: ``cuda`` where there is one, by default.
+        device: by default ``cuda`` if there is one.
 
     Raises:
-        ModelNotFoundError: the weights are not to be had.
+        ModelNotFoundError: the weights cannot be found or downloaded.
         UnpromptError: the name has no known prefix, or the device cannot be used.
     """
     device = choose_device(device)
@@ -69,7 +69,7 @@ def normalised(
     device: str | torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """A model's input from uint8 pixels (n, 3, size, size), normalised on its device."""
+    """Move uint8 pixels (n, 3, size, size) to a model's device and normalise them there."""
     batch = torch.from_numpy(pixels).to(device, dtype) / 255
     mean, std = (
         torch.tensor(values, device=device, dtype=dtype)[:, None, None]

@@ -1,8 +1,8 @@
 """The files of a model's folder: their names, and how its JSON files are read.
 
-A folder of ours holds ``config.json`` and the weights, or one of the files that state a composed
-model (`ENSEMBLE_FILE`, `KNN_FILE`, `INTERROGATOR_FILE`). A bank and a decoder may stand beside them
-in folders of their own.
+A model's folder holds ``config.json`` and the weights, or one of `ENSEMBLE_FILE`, `KNN_FILE` and
+`INTERROGATOR_FILE`, which state a model made of others. It may also hold folders with a bank and a
+decoder.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ OPEN_CLIP_CONFIG_FILE = "open_clip_config.json"
 OPEN_CLIP_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 EMBEDDER_TYPE = "unprompt-embedder"
+"""The ``model_type`` in the ``config.json`` of an embedder."""
 DECODER_TYPE = "unprompt-decoder"
-"""Values of ``model_type`` in ``config.json``."""
+"""The ``model_type`` in the ``config.json`` of a decoder."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -52,10 +53,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def damaged(path: Path) -> Iterator[None]:
-    """Name the file where the block finds that a value is missing or wrong.
+    """Turn a block's KeyError, TypeError or ValueError into an error that names the file.
 
     Raises:
-        UnpromptError: instead of the block's KeyError, TypeError or ValueError.
+        UnpromptError: the block found that a value is missing or wrong.
     """
     try:
         yield
@@ -68,22 +69,22 @@ def damaged(path: Path) -> Iterator[None]:
 
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Name the model where the block cannot get it from the hub.
+    """Turn an error of ``huggingface_hub`` in the block into one that names the model.
 
     Raises:
-        ModelNotFoundError: instead of the errors of ``huggingface_hub``, all of which are OSErrors
-            or ValueErrors.
+        ModelNotFoundError: the block raised an OSError or a ValueError, as all errors of
+            ``huggingface_hub`` are.
     """
     try:
         yield
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
-            f"model '{name}': there is no such folder, and the hub did not give it "
+            f"model '{name}': there is no such folder, and it cannot be downloaded from the hub "
             f"({type(error).__name__})"
         ) from error
 
 
 def is_decoder(folder: str | Path) -> bool:
-    """Whether a folder holds a decoder as it is trained."""
+    """Whether a folder holds a trained decoder that is not exported."""
     path = Path(folder) / CONFIG_FILE
     return path.is_file() and read_json(path).get("model_type") == DECODER_TYPE

@@ -1,4 +1,4 @@
-"""Names of models: which library a name belongs to, and what an open_clip name states.
+"""Parse the names of models: the library, and the parts of an open_clip name.
 
 ``timm/NAME``, ``hf/ID_OR_DIR``, ``hf_clip/ID_OR_DIR`` and ``open_clip/NAME`` name a model of a
 library. An open_clip NAME is ``ARCHITECTURE[:TAG_OR_FILE]``, ``hf-hub:ORG/MODEL``,
@@ -15,14 +15,14 @@ Source = Literal["architecture", "hf-hub", "local-dir", "file"]
 
 
 def split_library(name: str) -> tuple[str, str]:
-    """Library and name within it: ``timm/resnet18`` to ``timm`` and ``resnet18``."""
+    """Split off the library: ``timm/resnet18`` to ``timm`` and ``resnet18``."""
     library, _, rest = name.partition("/")
     return library, rest
 
 
 @dataclass(frozen=True)
 class OpenClipName:
-    """What a name of open_clip states.
+    """The parts of an open_clip name.
 
     Attributes:
         source: where the model comes from.

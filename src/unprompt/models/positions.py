@@ -1,4 +1,4 @@
-"""Position embeddings for an input size that a model was not pretrained at."""
+"""Adapt position embeddings to another input size than that of the pretraining."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def at_size(network: Any, size: int) -> Any:
-    """A vision model of transformers for square inputs of another size, with the same weights.
+    """Adapt a vision model of transformers to square inputs of another size.
 
     Learned position embeddings are resampled over their grid, bicubically and with antialiasing,
     as timm does for its models. Relative and rotary ones need no resampling.

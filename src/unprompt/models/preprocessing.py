@@ -1,4 +1,4 @@
-"""From a decoded image to the pixels of a model's input, with numpy and Pillow alone."""
+"""Turn a decoded image into the pixels of a model's input, with only numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int:
-        """Pixels of the shorter side that an image needs, so that nothing is scaled up."""
+        """Shorter side in pixels from which an image need not be enlarged."""
         return math.ceil(self.size / self.crop) if self.resize == "crop" else self.size
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -69,7 +69,7 @@ class Preprocessing:
 
         Raises:
             ModelNotFoundError: the folder has no such file.
-            UnpromptError: the file is damaged, or of another library.
+            UnpromptError: the file is damaged, or another library wrote it.
         """
         path = Path(folder) / PREPROCESSOR_FILE
         fields = read_json(path)

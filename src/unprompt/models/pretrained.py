@@ -1,4 +1,4 @@
-"""Loads models of transformers quietly, with a warning where weights are missing."""
+"""Load models of transformers without their report, but warn if weights are missing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 def load_pretrained(model_class: Any, place: str | Path, **arguments: Any) -> Any:
     """Load a model of transformers.
 
-    The report of transformers also lists weights that the file has beside the wanted ones; for one
-    tower of two that is the whole other tower. Here only missing weights are reported.
+    The report of transformers also lists weights of the file that are not needed, such as the whole
+    second tower. Here only missing weights are reported.
 
     Args:
-        model_class: has ``from_pretrained``.
+        model_class: class with a method ``from_pretrained``.
         place: folder or hub repository.
-        arguments: of ``from_pretrained``.
+        arguments: arguments of ``from_pretrained``.
 
     Warns:
-        UserWarning: weights are missing from the file, and are random.
+        UserWarning: weights are missing from the file, so they are random.
     """
     from transformers.utils import logging
 

@@ -2,9 +2,9 @@
 
 This is static post-training quantisation by ONNX Runtime. Each output channel of a convolution has
 its own scale (Krishnamoorthi 2018, arXiv 1806.08342), and the range of each activation is measured
-on images. Head and pooling stay in float32. So does the first convolution, which is 1 % of the work
-and reads pixels whose zero no 8-bit number represents exactly. Processors without VNNI add two
-products in 16 bits and may saturate; 7-bit weights prevent that but cost more accuracy
+on images. Head and pooling stay in float32, and so does the first convolution: it is 1 % of the
+work, and no 8-bit number represents the zero of its pixels exactly. Processors without VNNI add two
+products in 16 bits, which may overflow; 7-bit weights prevent that but cost more accuracy
 (experiments/NOTES.md).
 """
 
@@ -21,26 +21,26 @@ import numpy as np
 from unprompt.errors import UnpromptError
 
 IMAGES = 128
-"""Images that are enough to measure ranges on."""
+"""Number of images that suffice to measure ranges."""
 PERCENTILE = 99.99
-"""Share of an activation's values, in per cent, that its range holds. A range without the extreme
-values has finer steps between the others."""
+"""Share of an activation's values, in per cent, that its range covers. Without the extreme values,
+the range has finer steps."""
 _BATCH = 16
 _FEWEST = 8
-"""Least number of convolutions of a backbone; a vision transformer has one, for its patches."""
+"""Least number of convolutions in a backbone; a vision transformer has one, for its patches."""
 
 
 def quantise_convolutions(graph: Any, pixels: np.ndarray) -> Any:
-    """The graph with all its convolutions except the first in 8 bits.
+    """Quantise all convolutions of a graph except the first to 8 bits.
 
     Args:
         graph: an ``onnx.ModelProto`` that holds its weights, from ``pixels`` to ``features`` and
-            on to ``embedding``; what comes after ``features`` is left as it is.
-        pixels: of images like those that the model will see, uint8 of shape (n, 3, size, size);
-            of more than 16 images a multiple of 16 is used.
+            ``embedding``; the nodes after ``features`` are not changed.
+        pixels: pixels of images like those that the model will see, uint8 of shape (n, 3, size,
+            size); if there are more than 16, a multiple of 16 is used.
 
     Returns:
-        Another ``onnx.ModelProto``, batch norms folded into the convolutions.
+        A new ``onnx.ModelProto``, with batch norms folded into the convolutions.
 
     Raises:
         UnpromptError: the graph has too few convolutions, like that of a vision transformer.
@@ -49,7 +49,7 @@ def quantise_convolutions(graph: Any, pixels: np.ndarray) -> Any:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    # ONNX Runtime prints what it collects on standard output.
+    # ONNX Runtime prints its measurements on standard output.
     with TemporaryDirectory() as scratch, redirect_stdout(StringIO()):
         plain, folded, small = (Path(scratch) / name for name in ("plain", "folded", "small"))
         onnx.save(graph, plain)
@@ -73,7 +73,7 @@ def quantise_convolutions(graph: Any, pixels: np.ndarray) -> Any:
 
 
 def _worthwhile(graph: Any) -> list[str]:
-    """Names of the nodes that run in 8 bits: of the backbone, after its first activation."""
+    """Names of the nodes to run in 8 bits: those of the backbone after its first activation."""
     makers = {output: node for node in graph.node for output in node.output}
     backbone, waiting = set(), ["features"]
     while waiting:
@@ -95,7 +95,7 @@ def _worthwhile(graph: Any) -> list[str]:
 
 
 def _batches(pixels: np.ndarray) -> Any:
-    """A reader of few images at a time, since ONNX Runtime holds all of their activations."""
+    """A reader of few images at a time, because ONNX Runtime holds all their activations."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Batches(CalibrationDataReader):

@@ -1,7 +1,7 @@
 """Text towers of contrastive models: from prompts to the space that images share.
 
-A text tower has the name of its image tower in `unprompt.models.backbones`: ``hf_clip/ID_OR_DIR``,
-``hf/ID_OR_DIR`` (SigLIP and others whose towers end in the shared space) or
+A text tower has the same name as its image tower in `unprompt.models.backbones`:
+``hf_clip/ID_OR_DIR``, ``hf/ID_OR_DIR`` (SigLIP, and others whose towers end in the shared space) or
 ``open_clip/NAME[:TAG]``.
 """
 
@@ -40,7 +40,7 @@ class TextTower:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The name and a hash of the weights, which determine the features; fit for a file name."""
+        """The name and a hash of the weights, as part of a file name."""
         label = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.name).name).strip("-")[-48:]
         return f"{label}-{fingerprint(split_library(self.name)[0], self.network)}"
 
@@ -50,7 +50,7 @@ class TextTower:
         return self.features([""]).shape[1]
 
     def features(self, prompts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Unit-norm features of prompts, float32 of shape (n, dim); long prompts are cut."""
+        """Unit-norm features of prompts, float32 of shape (n, dim); long prompts are truncated."""
         rows = [vector for _, vector in sorted(self.stream(prompts, batch_size))]
         if not rows:
             raise ValueError("no prompts")
@@ -61,7 +61,7 @@ class TextTower:
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (row, unit-norm features) of each text, ordered by length.
 
-        With this method a tower is an encoder for `unprompt.encoding.encode`, which caches its
+        With this method, `unprompt.encoding.encode` takes a tower as an encoder and caches its
         features on disk.
         """
         device = next(self.network.parameters()).device
@@ -79,7 +79,7 @@ def create_text_tower(name: str, device: str = "cpu") -> TextTower:
     """Load a text tower with its pretrained weights, from the local hub cache or the hub.
 
     Raises:
-        ModelNotFoundError: the weights are not to be had.
+        ModelNotFoundError: the weights cannot be found or downloaded.
         UnpromptError: the name has no known prefix, the model has no text tower, or the device
             cannot be used.
     """

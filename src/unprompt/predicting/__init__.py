@@ -1,1 +1,1 @@
-"""From an image to its prompt: routes and their output."""
+"""Recover the prompt of an image: load models, answer by a route, write the answers."""

@@ -15,9 +15,9 @@ class Alternative:
 
     Attributes:
         prompt: the prompt.
-        score: the estimated cosine of its embedding to the true prompt's; for a captioner the
-            geometric mean of the probabilities of its tokens; for an interrogator CLIP's cosine of
-            prompt and image.
+        score: the estimated cosine between its embedding and that of the true prompt. A captioner
+            states the geometric mean of its tokens' probabilities instead, and an interrogator the
+            CLIP's cosine between prompt and image.
     """
 
     prompt: str
@@ -30,19 +30,19 @@ class Answer:
 
     Attributes:
         file: the image as the caller named it.
-        prompt: the recovered prompt; None where there is an error.
+        prompt: the recovered prompt; None if there is an error.
         route: how the prompt was found: ``read`` (stated in the file), ``embed+bank``,
             ``embed+decode``, ``caption``, ``interrogate``, or ``ensemble`` (of several models).
-        score: the estimated cosine between the embeddings of this prompt and the true one; None
-            for ``read`` and for models without a calibration.
+        score: the estimated cosine between the embeddings of this prompt and of the true prompt;
+            None for ``read`` and for models without a calibration.
         alternatives: further prompts, best first.
         negative_prompt: as the file states it.
         generator: the program that made the image, as the file states it.
         settings: settings such as seed and sampler, as the file states them.
         model: the model that answered; None for ``read``.
         error: why there is no answer.
-        certain: False if ``prompt`` is a best guess at what the file states; ``alternatives`` then
-            are the prompts that the model predicts.
+        certain: False if ``prompt`` is a best guess from the file; ``alternatives`` are then the
+            prompts that the model predicts.
         embedding: the predicted prompt embedding, float32 of shape (dim,), norm 1; None for
             ``read``.
     """

@@ -48,7 +48,7 @@ class BankOrDecoder:
     Attributes:
         bank: the bank.
         decoder: the decoder; None if it is not used.
-        answerer: what answers: ``bank``, ``decoder`` or ``both``.
+        answerer: ``bank``, ``decoder`` or ``both``: which of them answers.
 
     Raises:
         ModelNotFoundError: there is no such bank.
@@ -146,7 +146,7 @@ def _uncalibrated(value: float) -> None:
 def choose_answerer(
     model: EmbeddingModel, options: PredictOptions
 ) -> tuple[Answerer, TextDecoder | None]:
-    """Decide what answers for a model, and load the decoder if it is needed.
+    """Decide whether the bank or the decoder answers, and load the decoder if it is needed.
 
     With ``rerank``, bank and decoder answer together. Otherwise the decoder answers if the route is
     ``decode``, or if the route is ``auto`` and the decoder was measured to be better than the bank

@@ -30,16 +30,16 @@ def search_bank(
 
     Args:
         bank: a bank, its folder, a model's folder, or ``builtin``.
-        query: an image where it names an existing file or ends like an image's name; else a text.
+        query: an image if it is the path of a file or has the suffix of an image; else a text.
         top_k: number of prompts.
         model: the embedder, for an image.
-        probes: cells of a Faiss index that are searched.
+        probes: number of cells to search in a Faiss index.
 
     Returns:
         The nearest prompts, best first.
 
     Raises:
-        ModelNotFoundError: there is no such bank or model, or the encoder is not to be had.
+        ModelNotFoundError: the bank, the model or the encoder cannot be found or downloaded.
         UnreadableImageError: the file is not an image, or does not exist.
         UnpromptError: the model predicts embeddings of another encoder than the bank's.
     """
@@ -54,10 +54,10 @@ def write_matches(
     """Write the prompts that a search found, best first.
 
     Args:
-        matches: of `search_bank`.
+        matches: from `search_bank`.
         output: file to write, whole or not at all; standard output by default.
-        form: ``text``, ``json`` (one object a line) or ``csv``; by default what the suffix of
-            ``output`` says.
+        form: one of `FORMATS`; by default the format of the suffix of ``output``. ``json`` is one
+            object on each line.
 
     Raises:
         OutputError: the file cannot be written.
@@ -98,5 +98,5 @@ def _is_image(query: str | Path) -> bool:
     try:
         path = Path(query)
         return path.suffix.lower() in IMAGE_SUFFIXES or path.is_file()
-    except (OSError, ValueError):  # too long for a name, or not one at all
+    except (OSError, ValueError):  # not a valid file name
         return False

@@ -1,4 +1,4 @@
-"""Build what needs no training: a bank, a kNN model or an interrogator."""
+"""Build models that need no training: banks, kNN models and interrogators."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def build_bank(
 ) -> Bank:
     """Build a bank from the prompts of a file.
 
-    Prompts that differ only in white space are kept once. The prompts are read, encoded and written
-    block by block, so they may be more than memory holds. The cache of `unprompt.encoding.encode`
-    holds what a killed call has encoded.
+    Of prompts that differ only in white space, one is kept. Prompts are read, encoded and written
+    block by block, so the bank may be larger than memory. If a call was killed, the next one finds
+    its embeddings in the cache of `unprompt.encoding.encode`.
 
     Args:
         source: a file that `unprompt.pairs.prompt_file.prompts_of` reads.

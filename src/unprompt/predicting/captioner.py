@@ -23,7 +23,7 @@ class Caption:
 
     Attributes:
         text: the prompt.
-        score: ranks the captions of one image. A captioner's score is the geometric mean of the
+        score: ranks the captions of one image. Captioners give the geometric mean of the
             probabilities of the caption's tokens, in (0, 1].
     """
 
@@ -34,10 +34,10 @@ class Caption:
 class Captioner(ABC):
     """A model that writes prompts.
 
-    It is an `EmbeddingModel` too: the embedding of an image is that of its best caption.
+    A captioner is an `EmbeddingModel` too: it embeds an image as the embedding of its best caption.
 
     Attributes:
-        route: the route that its answers state.
+        route: the route in its answers.
     """
 
     route: ClassVar[str] = "caption"
@@ -55,12 +55,11 @@ class Captioner(ABC):
 
         Args:
             pixels: uint8 (images, 3, size, size).
-            top_k: different prompts to write for each image; there are fewer where the search
-                finds fewer.
+            top_k: most prompts to write for each image, all different.
 
         Returns:
             For each image its captions, the best first; and the features of the images, float32
-            (images, width), where the model has some.
+            (images, width), or None if the model has none.
         """
 
     def caption(self, pixels: np.ndarray, top_k: int = 1) -> list[list[Caption]]:
@@ -70,7 +69,7 @@ class Captioner(ABC):
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Caption]]:
         """See `EmbeddingModel.run`; the best caption of each image is the third item.
 
-        Where the model has no features of its own, the embeddings stand for them.
+        If the model has no features, the embeddings are returned as features.
         """
         captions, features = self.describe(pixels)
         best = [found[0] for found in captions]
@@ -83,7 +82,7 @@ class Captioner(ABC):
 
 
 def generate_arguments(options: PredictOptions, top_k: int) -> dict[str, Any]:
-    """Arguments of transformers' ``generate`` for ``top_k`` captions an image."""
+    """Arguments of transformers' ``generate`` for ``top_k`` captions of each image."""
     if options.top_p is None:
         search: dict[str, Any] = {"num_beams": max(options.num_beams, top_k)}
     else:
@@ -94,13 +93,13 @@ def generate_arguments(options: PredictOptions, top_k: int) -> dict[str, Any]:
 def ranked_by_image(
     texts: Sequence[str], scores: Sequence[float], top_k: int
 ) -> list[list[Caption]]:
-    """The captions of each image, see `ranked`, from ``top_k`` texts an image."""
+    """The captions of each image, see `ranked`, from ``top_k`` texts for each image."""
     starts = range(0, len(texts), top_k)
     return [ranked(texts[i : i + top_k], scores[i : i + top_k]) for i in starts]
 
 
 def ranked(texts: Sequence[str], scores: Sequence[float]) -> list[Caption]:
-    """The captions of one image, the best first; each text once, with its best score."""
+    """The captions of one image, the best first; of equal texts, only the best is kept."""
     best: dict[str, float] = {}
     for text, score in zip(texts, scores, strict=True):
         best[text] = max(score, best.get(text, score))

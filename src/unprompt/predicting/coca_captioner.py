@@ -19,11 +19,10 @@ from unprompt.predicting.captioner import Caption, Captioner, generate_arguments
 from unprompt.predicting.options import PredictOptions
 
 MSCOCO_TAG = "mscoco_finetuned_laion2b_s13b_b90k"
-"""open_clip's CoCa weights that were fine-tuned to write captions; used for a name without a
-tag."""
+"""Default tag of open_clip's CoCa: weights that were fine-tuned to write captions."""
 
 _SCORED = 4096
-"""Tokens of captions that are scored at a time, to bound memory."""
+"""Most tokens that are scored at a time, to bound memory."""
 
 
 class CoCaCaptioner(Captioner):
@@ -32,7 +31,7 @@ class CoCaCaptioner(Captioner):
     Args:
         model: the network.
         processor: its tokenizer and the preprocessing of its images.
-        name: what its answers call it.
+        name: the model's name in its answers.
         folder: its folder.
         options: how it searches for captions.
     """
@@ -63,7 +62,7 @@ class CoCaCaptioner(Captioner):
 
         Args:
             place: a folder or hub repository in the Hugging Face form, or a model of open_clip.
-            name: what its answers call it.
+            name: the model's name in its answers.
             options: how it searches for captions, and on which device it runs.
 
         Raises:

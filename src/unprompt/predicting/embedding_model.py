@@ -1,4 +1,4 @@
-"""Embedders ready to run, on ONNX Runtime without torch, or on torch."""
+"""Embedders for prediction: on ONNX Runtime, which needs no torch, or on torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImagePreprocessing(Protocol):
-    """From an image to the uint8 pixels that a model runs on."""
+    """Makes the uint8 pixels of a model's input from an image."""
 
     @property
     def size(self) -> int:
@@ -26,7 +26,7 @@ class ImagePreprocessing(Protocol):
 
     @property
     def least_side(self) -> int:
-        """Pixels of the shorter side that an image needs, so that nothing is scaled up."""
+        """Shorter side in pixels from which an image need not be enlarged."""
         ...
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -35,12 +35,12 @@ class ImagePreprocessing(Protocol):
 
 
 class EmbeddingModel(Protocol):
-    """A model from pixels to prompt embeddings, ready to run.
+    """A loaded model that predicts prompt embeddings from pixels.
 
     Attributes:
-        name: what its answers call it.
+        name: the model's name in its answers.
         encoder: the target encoder whose embeddings it predicts.
-        folder: its folder, where its bank and decoder may stand.
+        folder: its folder, which may hold its bank and decoder.
     """
 
     name: str
@@ -49,21 +49,21 @@ class EmbeddingModel(Protocol):
 
     @property
     def preprocessing(self) -> ImagePreprocessing:
-        """How images become its input."""
+        """How images become the model's input."""
         ...
 
     def run(self, pixels: np.ndarray) -> tuple[Any, ...]:
         """Run a batch of preprocessed images.
 
         Returns:
-            Embeddings (batch, dim) and features (batch, width), float32. Further items are further
-            outputs for each image, such as a captioner's captions.
+            Embeddings (batch, dim) and features (batch, width), float32. A model may return more
+            items, such as the caption of each image.
         """
         ...
 
 
 class OnnxModel:
-    """An exported embedder, which needs ONNX Runtime only; raises as `Preprocessing.load`."""
+    """An exported embedder on ONNX Runtime; for errors see `Preprocessing.load`."""
 
     def __init__(self, folder: Path, name: str):
         import onnxruntime
@@ -76,7 +76,7 @@ class OnnxModel:
             self.encoder = str(config["encoder"])
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # Threads that spin between two runs would take the cores that decode the next images.
+        # Threads that spin between two runs would slow the threads that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             folder / ONNX_FILE, options, providers=onnxruntime.get_available_providers()
@@ -89,7 +89,7 @@ class OnnxModel:
 
 
 class TorchModel:
-    """An embedder as it is trained."""
+    """A trained embedder on torch."""
 
     def __init__(self, embedder: Embedder, name: str, folder: Path):
         self._embedder = embedder
@@ -100,7 +100,7 @@ class TorchModel:
 
     @classmethod
     def load(cls, place: str | Path, name: str, options: PredictOptions) -> TorchModel:
-        """Load from a folder or the hub; raises as `Embedder.from_pretrained`."""
+        """Load from a folder or the hub; for errors see `Embedder.from_pretrained`."""
         import torch
 
         from unprompt.devices import choose_device

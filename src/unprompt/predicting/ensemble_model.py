@@ -1,4 +1,4 @@
-"""Several models as one: each predicts an embedding, and the answer is their weighted mean."""
+"""An ensemble: several models predict an embedding, and the ensemble takes the weighted mean."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class JointPreprocessing:
 
     @property
     def least_side(self) -> int:
-        """See `ImagePreprocessing.least_side`; the largest of the models' values."""
+        """The largest of the models' values; see `ImagePreprocessing.least_side`."""
         return max(part.least_side for part in self.parts)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """The pixels of every model, uint8 of `shape`."""
+        """The pixels for all models, uint8 of `shape`."""
         return np.concatenate([part(image).ravel() for part in self.parts])
 
     @property
     def shape(self) -> tuple[int]:
-        """Of one image's pixels: all values in a row."""
+        """Shape of one image's pixels: one axis with the values for all models."""
         return (sum(math.prod(shape) for shape in self._shapes),)
 
     @property
@@ -54,9 +54,9 @@ class JointPreprocessing:
         ]
 
     def split(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """A batch of joint pixels as each model takes it, uint8 (batch, 3, size, size).
+        """Split a batch into the input of each model, uint8 (batch, 3, size, size).
 
-        A model that is itself an ensemble takes (batch, values).
+        The input of a model that is an ensemble itself is (batch, values).
         """
         shapes = self._shapes
         ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
@@ -67,16 +67,17 @@ class JointPreprocessing:
 
 
 class EnsembleModel:
-    """Several models with one target encoder as one `EmbeddingModel`.
+    """Several models with the same target encoder as one `EmbeddingModel`.
 
-    Each prediction is brought to norm 1 before it is weighted, so that a confident model does not
-    outvote the others (worth 0.004 to the competition's first places).
+    Each prediction is brought to norm 1 before it is weighted, so that no model counts more because
+    its predictions are longer. This gained the first places of the competition 0.004.
 
     Args:
         models: two or more; embedders and captioners may be mixed.
-        weights: one a model, not negative; equal by default.
-        name: what its answers call it.
-        folder: its folder, which may hold a bank; without one it uses the first model's bank.
+        weights: one for each model, not negative; equal by default.
+        name: the ensemble's name in its answers.
+        folder: its folder, which may hold a bank; without a folder, the ensemble uses the bank and
+            decoder of the first model.
 
     Attributes:
         borrows: whether it uses the first model's bank and decoder.
@@ -114,7 +115,7 @@ class EnsembleModel:
         self.preprocessing = JointPreprocessing(tuple(model.preprocessing for model in models))
 
     def run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `EmbeddingModel.run`; the features are those of all models, each of norm 1."""
+        """See `EmbeddingModel.run`; features are those of all models, concatenated at norm 1."""
         outputs = [
             model.run(own)[:2]
             for model, own in zip(self.models, self.preprocessing.split(pixels), strict=True)
@@ -129,7 +130,7 @@ def combine(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     Args:
         predictions: float32 of shape (models, n, dim), of any norm.
-        weights: of shape (models,).
+        weights: float array of shape (models,).
 
     Returns:
         float32 of shape (n, dim), norm 1.
@@ -138,7 +139,7 @@ def combine(predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def save_ensemble(models: Sequence[str], weights: np.ndarray, folder: str | Path) -> None:
-    """Write an ensemble as a model folder: the models' names, and how much each counts.
+    """Write an ensemble's model folder: the names of its models and their weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -148,10 +149,12 @@ def save_ensemble(models: Sequence[str], weights: np.ndarray, folder: str | Path
 
 
 def read_ensemble(folder: str | Path) -> tuple[list[str], list[float]]:
-    """The models' names and weights that a folder states; folders are relative to the current one.
+    """Read the names and weights of an ensemble's models.
+
+    Folders among the names are relative to the current folder.
 
     Raises:
-        ModelNotFoundError: the folder states no ensemble.
+        ModelNotFoundError: the folder holds no ensemble.
         UnpromptError: the file is damaged.
     """
     path = Path(folder) / ENSEMBLE_FILE
@@ -164,7 +167,7 @@ def shares_of(text: str) -> list[float]:
     """The numbers of a list such as ``0.3,0.7``.
 
     Raises:
-        UnpromptError: one is no number.
+        UnpromptError: an item is not a number.
     """
     try:
         return [float(number) for number in text.split(",")]

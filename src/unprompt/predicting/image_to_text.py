@@ -1,7 +1,7 @@
 """Captioners of transformers: BLIP, BLIP-2, GIT, and an image encoder with a language model.
 
-Their captions describe the image and name no style and no artist. As prompts they score below an
-embedder, and they improve one in an ensemble (accounts of the Kaggle competition).
+Their captions describe the image but name no style and no artist. Alone they score lower than an
+embedder; in an ensemble they improve it (reports from the Kaggle competition).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from unprompt.predicting.captioner import Caption, Captioner, generate_arguments
 from unprompt.predicting.options import PredictOptions
 
 MAX_TOKENS = 50
-"""Of a caption. The models' own limit is often 20, made for captions of one sentence."""
+"""Most tokens in a caption. The models' own limit is often 20, enough for one sentence."""
 
 
 class ImageToText(Captioner):
     """A captioner of transformers.
 
     Args:
-        model: its ``generate`` makes token ids from ``pixel_values``.
-        tokenizer: from token ids to text.
-        preprocessing: how images become ``pixel_values``.
-        name: what its answers call it.
+        model: the network; its ``generate`` makes token ids from ``pixel_values``.
+        tokenizer: turns token ids into text.
+        preprocessing: turns images into ``pixel_values``.
+        name: the model's name in its answers.
         folder: its folder.
         options: how it searches for captions.
     """
@@ -62,12 +62,12 @@ class ImageToText(Captioner):
         """Load a captioner from a folder or the hub.
 
         Raises:
-            ModelNotFoundError: its files are not to be had.
-            UnpromptError: the device cannot be used, or the images have no fixed size.
+            ModelNotFoundError: its files cannot be found or downloaded.
+            UnpromptError: the device cannot be used, or the model's images have no fixed size.
         """
         device = choose_device(options.device)
         try:
-            # A CPU is slow with the 16 bits that some weights are stored in.
+            # Some weights are stored in 16 bits, in which a CPU is slow.
             dtype = torch.float32 if device == "cpu" else "auto"
             model = load_pretrained(AutoModelForImageTextToText, place, dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(place)
@@ -97,7 +97,7 @@ class ImageToText(Captioner):
 
     @property
     def _end_tokens(self) -> list[int]:
-        """Ids that end a caption. BLIP ends with BERT's separator, whatever its settings say."""
+        """Ids that end a caption. BLIP ends with BERT's separator, although its settings differ."""
         if self.model.config.model_type == "blip":
             return [self.model.config.text_config.sep_token_id]
         stated = self.model.generation_config.eos_token_id
@@ -105,10 +105,10 @@ class ImageToText(Captioner):
 
 
 def generated(output: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The generated tokens without those of the context, and how probable each text is.
+    """The generated tokens, without the context, and the probability of each text.
 
     Args:
-        output: of ``generate`` with ``return_dict_in_generate`` and ``output_logits``.
+        output: the output of ``generate`` with ``return_dict_in_generate`` and ``output_logits``.
         end_tokens: ids that end a text; padding follows them.
 
     Returns:
@@ -135,7 +135,7 @@ def generated(output: Any, end_tokens: list[int]) -> tuple[torch.Tensor, torch.T
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:
-    """The preprocessing of a processor of transformers, equal up to rounding.
+    """The same preprocessing as a processor of transformers, up to rounding.
 
     Raises:
         UnpromptError: the processor does not bring images to one square size.
@@ -151,6 +151,6 @@ def preprocessing_of(processor: Any) -> Preprocessing:
         side = dict(crop)["height"]
         return Preprocessing(side, mean, std, "crop", side / shorter, interpolation)
     raise UnpromptError(
-        f"{type(processor).__name__} with size {size}: its images have no fixed square "
-        "size, which a captioner needs"
+        f"{type(processor).__name__} with size {size}: a captioner needs images of one fixed "
+        "square size"
     )

@@ -1,10 +1,9 @@
-"""An interrogator: prompts composed of phrases that a CLIP ranks against the image.
+"""An interrogator composes prompts of the phrases that a CLIP finds nearest to the image.
 
 The method is that of clip-interrogator (pharmapsychotic, MIT licence); the code is our own. A
-caption comes first, and behind it the phrases, of medium, artist, movement and flavor, that the
-CLIP finds nearest to the image. Images are ranked in batches. The cache on disk
-(`unprompt.encoding.encode`) holds the embeddings of the phrases, so that each phrase is computed
-once for a CLIP.
+prompt begins with a caption. Then come the phrases of medium, artist, movement and flavor that are
+nearest to the image. The cache on disk (`unprompt.encoding.encode`) keeps the embeddings of the
+phrases.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
 
 MODES = ("fast", "best")
 CANDIDATES = 64
-"""Phrases, the nearest to the image by themselves, that ``best`` tries at each step."""
+"""Number of phrases, the nearest to the image, that ``best`` tries at each step."""
 MOST = 16
-"""Phrases that ``best`` adds at most. CLIP's 77 tokens hold hardly more."""
+"""Most phrases that ``best`` adds. CLIP's 77 tokens hold hardly more."""
 _LEAST_GAIN = 1e-6
-"""Least gain of cosine for which ``best`` adds a phrase; a smaller gain is rounding."""
+"""Least gain of cosine for which ``best`` adds a phrase; smaller gains are rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class InterrogatorConfig:
 
     Attributes:
         clip: ``hf_clip/…``, ``open_clip/…`` or ``hf/…`` (SigLIP).
-        captioner: any model that writes prompts; it writes the subject. Without one the subject is
-            the nearest phrase of the category ``subject``.
-        mode: ``fast`` takes the nearest phrase of each category, and the nearest ``flavors`` of
-            ``flavor``; ``best`` adds phrases one by one, each time the phrase with which the whole
-            prompt comes nearest to the image, until no phrase brings it nearer.
+        captioner: name of a model that writes prompts; it writes the subject. Without a captioner,
+            the subject is the nearest phrase of the category ``subject``.
+        mode: ``fast`` takes the nearest phrase of each category, and several of ``flavor``.
+            ``best`` adds phrases one by one. It always adds the phrase that brings the prompt
+            nearest to the image, and stops when no phrase brings it nearer.
         phrases: folder of phrases, see `unprompt.predicting.phrases.load_phrases`.
         flavors: number of flavors that ``fast`` takes.
 
@@ -90,19 +89,20 @@ class InterrogatorConfig:
 class Interrogator(Captioner):
     """A CLIP that composes prompts.
 
-    The score that ranks its prompts is their cosine to the image in the CLIP's space. Its features
-    are those of the image tower.
+    The score of a prompt is its cosine to the image in the CLIP's space. The features are those of
+    the image tower.
 
     Args:
         images: the CLIP's image tower.
         texts: its text tower.
         config: the settings.
         captioner: the captioner that the settings name.
-        name: what its answers call it.
+        name: the model's name in its answers.
         folder: its folder.
 
     Raises:
-        UnpromptError: the towers do not share a space, or there is no source of the subject.
+        UnpromptError: the towers have different widths, or there is neither a captioner nor a
+            category ``subject``.
     """
 
     route: ClassVar[str] = "interrogate"
@@ -119,7 +119,7 @@ class Interrogator(Captioner):
         if images.dim != texts.dim:
             raise UnpromptError(
                 f"'{images.name}': its image features are {images.dim} wide and its text features "
-                f"{texts.dim}, so they share no space; name a CLIP as hf_clip/…"
+                f"{texts.dim}, so the two cannot be compared; name a CLIP as hf_clip/…"
             )
         self.phrases = load_phrases(config.phrases)
         if captioner is None and SUBJECT not in self.phrases:
@@ -139,7 +139,7 @@ class Interrogator(Captioner):
             for category, phrases in self.phrases.items()
             if category != SUBJECT or captioner is None
         }
-        # The categories behind the subject; flavors come last.
+        # The categories that follow the subject; flavors come last.
         self._added = sorted((c for c in self.phrases if c != SUBJECT), key=FLAVOR.__eq__)
         self.preprocessing = images.preprocessing
         if captioner is not None:
@@ -148,7 +148,7 @@ class Interrogator(Captioner):
     def describe(
         self, pixels: np.ndarray, top_k: int = 1
     ) -> tuple[list[list[Caption]], np.ndarray]:
-        """See `Captioner.describe`; one prompt for each of ``top_k`` subjects."""
+        """See `Captioner.describe`; it writes one prompt for each of ``top_k`` subjects."""
         if self.captioner is None or not isinstance(self.preprocessing, JointPreprocessing):
             features = self._images.features(pixels)
             subjects = self.rank(features, SUBJECT, top_k)
@@ -172,9 +172,9 @@ class Interrogator(Captioner):
         """The phrases of a category that are nearest to images, best first.
 
         Args:
-            features: of the images, float32 (n, dim), of norm 1.
+            features: features of the images, float32 (n, dim), of norm 1.
             category: one of ``phrases``.
-            top_k: phrases an image.
+            top_k: number of phrases for each image.
         """
         nearest = np.argsort(-(features @ self._features[category].T), axis=1, kind="stable")
         phrases = self.phrases[category]
@@ -189,7 +189,7 @@ class Interrogator(Captioner):
         for category in self._added:
             count = self.config.flavors if category == FLAVOR else 1
             for prompt, found in zip(prompts, self.rank(features, category, count), strict=True):
-                # A caption that says 'oil painting' need not say it twice.
+                # If the caption already says 'oil painting', the phrase is left out.
                 prompt += [phrase for phrase in found if phrase not in prompt[0].lower()]
         return [", ".join(prompt) for prompt in prompts]
 
@@ -202,7 +202,7 @@ class Interrogator(Captioner):
             growing = [row for row in growing if pools[row]]
             if not growing:
                 break
-            # The longer prompts of all images in one batch.
+            # One batch holds the longer prompts of all images.
             tried = [f"{prompts[row]}, {phrase}" for row in growing for phrase in pools[row]]
             values = self._texts.features(tried)
             start, still_growing = 0, []
@@ -219,7 +219,7 @@ class Interrogator(Captioner):
         return prompts
 
     def _candidates(self, features: np.ndarray) -> list[dict[str, str]]:
-        """For each image the nearest phrases of all categories, with the category of each."""
+        """For each image, the nearest phrases of all categories, and the category of each."""
         category_of = {phrase: name for name in self._added for phrase in self.phrases[name]}
         known = np.concatenate([self._features[name] for name in self._added] or [features[:0]])
         phrases = [phrase for name in self._added for phrase in self.phrases[name]]
@@ -230,7 +230,7 @@ class Interrogator(Captioner):
 
 
 def _without(pool: dict[str, str], taken: str) -> dict[str, str]:
-    """The candidates left once a phrase is taken: one phrase a category, but many flavors."""
+    """Remove a phrase and, unless it is a flavor, all others of its category."""
     return {
         phrase: category
         for phrase, category in pool.items()

@@ -1,4 +1,4 @@
-"""Options of predicting: one object for the models, the bank, the decoder and the predictor."""
+"""The options of prediction: one object for the models, the bank, the decoder and the predictor."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class PredictOptions:
     """How prompts are recovered.
 
     Attributes:
-        route: ``read`` takes the prompt that the file carries and asks no model; ``embed``
-            predicts the prompt embedding and answers with the best prompts of the bank;
-            ``decode`` lets a decoder write a prompt for that embedding; ``caption`` lets a
-            captioner write the prompt; ``interrogate`` composes it of the phrases that a CLIP finds
-            nearest to the image. ``auto`` reads the file's prompt where there is one and asks the
-            model otherwise; of bank and decoder it takes the one that measured better.
-        top_k: prompts an image. Those after the first are alternatives.
-        bank: folder of a bank, or of a model with a bank, to search instead of the model's own. A
-            model without a bank uses the built-in model's.
-        weights: how much each of several models counts; equal by default.
-        knn: number of the nearest bank prompts to average into the predicted embedding, see
-            `Bank.regress`; 0 leaves the embedding as it is. For a `KnnModel` the number of prompts
-            nearest to the image that it averages; 0 takes the number that its folder states.
+        route: ``read`` takes the prompt that is stored in the file and runs no model. ``embed``
+            predicts the prompt embedding and answers with the best prompts of the bank.
+            ``decode`` lets a decoder write a prompt for that embedding. ``caption`` lets a
+            captioner write the prompt. ``interrogate`` composes the prompt of the phrases that a
+            CLIP finds nearest to the image. ``auto`` reads the prompt in the file; if there is
+            none, it runs the model, and takes bank or decoder, whichever was measured to be better.
+        top_k: number of prompts for each image. The prompts after the first are alternatives.
+        bank: folder of a bank, or of a model with a bank, to search instead of the model's own
+            bank. A model without a bank uses the built-in bank.
+        weights: weight of each of several models; equal by default.
+        knn: replace a predicted embedding by the mean of this many bank prompts nearest to it, see
+            `Bank.regress`; 0 does not. For a `KnnModel`: the number of prompts that it averages; 0
+            takes the number in its folder.
         rerank: take prompts of both bank and decoder, encode them and rank them by their cosine to
             the predicted embedding. This needs the target encoder.
         num_beams: beams of a captioner's or a decoder's search; 1 is greedy.
         top_p: let captioner or decoder sample from the smallest set of tokens with this
             probability, in (0, 1]; None searches with beams.
-        device: of models that run on torch; by default ``cuda`` where there is one.
-        batch_size: images that a model runs on at a time.
+        device: device of models that run on torch; by default ``cuda`` if there is one.
+        batch_size: number of images in a batch.
 
     Raises:
         UnpromptError: a value is out of its range.

@@ -1,4 +1,4 @@
-"""Answers written as text, JSON lines, CSV or a Kaggle submission, one by one."""
+"""Write answers as text, JSON lines, CSV or a Kaggle submission, one by one."""
 
 from __future__ import annotations
 
@@ -25,17 +25,14 @@ def write_answers(
     Args:
         answers: in input order.
         file: open for writing text, with ``newline=""`` for ``csv`` and ``kaggle``.
-        form: ``text`` (for people; leaves images with an error out), ``json`` (an object a line),
-            ``csv``, or ``kaggle``: the competition's ``submission.csv`` with columns ``imgId_eId``
-            and ``val`` and a row a dimension, where an image's id is its file name without the
-            suffix. A prompt that was read from the file is encoded; images with an error have no
-            rows.
+        form: a format, see `FORMATS`.
         encoder: the target encoder, for ``kaggle``.
     """
     return FORMATS[form](answers, file, encoder)
 
 
 def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    """Lines for people; images with an error are left out."""
     for answer in answers:
         if answer.prompt is not None:
             lines = [answer.prompt, f"· {describe_route(answer)}"]
@@ -48,7 +45,7 @@ def _text(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[An
 
 
 def describe_route(answer: Answer) -> str:
-    """How an answer was found, in a few words for people."""
+    """Say in a few words how an answer was found."""
     if answer.route == "read":
         read = f"read from the file ({answer.generator})" if answer.generator else "read"
         return read if answer.certain else f"{read}, a best guess"
@@ -58,6 +55,7 @@ def describe_route(answer: Answer) -> str:
 
 
 def _json(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    """One JSON object a line."""
     for answer in answers:
         file.write(json.dumps(answer.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
         yield answer
@@ -76,6 +74,11 @@ def _csv(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Ans
 
 
 def _kaggle(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
+    """The competition's ``submission.csv``: one row for each dimension of an embedding.
+
+    An image's id is its file name without the suffix. A prompt from the file is encoded. Images
+    with an error have no rows.
+    """
     writer = csv.writer(file)
     writer.writerow(("imgId_eId", "val"))
     for answer in answers:
@@ -90,4 +93,4 @@ def _kaggle(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[
 
 
 FORMATS: dict[str, Writer] = {"text": _text, "json": _json, "csv": _csv, "kaggle": _kaggle}
-"""How to write answers, by the name of the format."""
+"""Functions that write answers, by the name of the format."""

@@ -1,7 +1,7 @@
 """The phrases that an interrogator composes prompts of, by category.
 
-The default phrases are the word lists of `unprompt.collecting.compose`. A folder of
-text files can replace them: each file is a category, with a phrase a line.
+The default phrases are the word lists of `unprompt.collecting.compose`. A folder of text files can
+replace them: each file is a category with one phrase on each line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unprompt.pairs.prompt_file import prompts_of
 SUBJECT, FLAVOR = "subject", "flavor"
 """The first category of a prompt without a captioner, and the only one with several phrases."""
 
-# Category: its word lists, and the form of a phrase in a prompt.
+# For each category: its word lists, and the form that its phrases have in a prompt.
 _OWN = {
     SUBJECT: (
         [
@@ -42,11 +42,11 @@ Phrases = dict[str, list[str]]
 
 
 def load_phrases(folder: str | Path | None = None) -> Phrases:
-    """Phrases by category, each once.
+    """Phrases by category, without repetitions.
 
     Args:
-        folder: with files ``CATEGORY.txt``, a phrase a line, in the form in which it enters a
-            prompt; ``subject`` and ``flavor`` are special, see
+        folder: holds files ``CATEGORY.txt`` with one phrase on each line, written as in a prompt.
+            The categories ``subject`` and ``flavor`` are special, see
             `unprompt.predicting.interrogator_model`. By default the package's own lists.
 
     Raises:
@@ -68,13 +68,13 @@ def load_phrases(folder: str | Path | None = None) -> Phrases:
     found = {category: phrases for category, phrases in found.items() if phrases}
     if not found:
         raise UnpromptError(
-            f"{folder} holds no phrases; write files CATEGORY.txt into it, a phrase a line"
+            f"{folder} holds no phrases; it needs files CATEGORY.txt with one phrase on each line"
         )
     return found
 
 
 def _standing(phrase: str, form: str) -> str:
-    """A line of a list as it enters a prompt; ``~`` marks a noun without article."""
+    """Turn a line of a word list into a phrase; ``~`` marks a noun without an article."""
     if form == "a {}":
         return fix_articles(f"a {phrase}")
     return form.format(phrase.removeprefix("~"))

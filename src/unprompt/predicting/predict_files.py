@@ -20,12 +20,12 @@ from unprompt.progress import track
 
 @dataclass
 class PredictCounts:
-    """What `predict_files` did.
+    """Counts of a run of `predict_files`.
 
     Attributes:
-        images: number of images that were answered for.
-        failed: number of images without an answer.
-        sidecars: files that were written beside images, if that was asked for.
+        images: number of images.
+        failed: number of images without a prompt.
+        sidecars: counts of the files beside the images; None if none were written.
     """
 
     images: int = 0
@@ -49,35 +49,35 @@ def predict_files(
     """Predict prompts and write them in the order of the images.
 
     Args:
-        predictor: answers.
+        predictor: predicts the prompts.
         images: image files, folders or glob patterns.
         output: file to write, whole or not at all; standard output by default.
-        form: a name of `unprompt.predicting.output.FORMATS`; by default what the suffix of
-            ``output`` says, see `unprompt.files.format_of`.
+        form: one of `unprompt.predicting.output.FORMATS`; by default the format of the suffix of
+            ``output``, see `unprompt.files.format_of`.
         recursive: search sub-folders too.
         watch: a folder to watch for new images after ``images`` are done, until Ctrl-C.
-        interval: seconds between two searches of the watched folder.
+        interval: seconds between two listings of the watched folder.
         sidecars: write each answer beside its image, see `write_sidecars`.
         overwrite: let sidecars replace files that unprompt did not write.
         note: called with a line for each image that fails, and for the start and end of watching.
 
     Raises:
-        UnpromptError: there is neither an image nor a folder to watch; or as `Predictor`.
+        UnpromptError: there is neither an image nor a folder to watch; or see `Predictor`.
         OutputError: the file cannot be written.
     """
     images, batch_size = list(images), predictor.options.batch_size
     form = format_of(output, form)
     if not images and not watch:
         raise UnpromptError("name images or folders, or a folder to --watch")
-    # The images that are there now are not new.
+    # Images that are in the folder now are not new.
     coming = new_images(watch, interval, recursive) if watch else iter(())
     files = find_images(images, recursive)
-    # A watched folder may give an image again that was named, so all of those are held.
+    # The watched folder may list an image of `images` again, so all of those are remembered.
     first = list(files if watch else islice(files, batch_size + 1))
     if images and not first:
         raise no_images_error(images, recursive)
     if watch and predictor.options.route != "read":
-        _ = predictor.model  # loaded now, so that errors come at once and no image waits
+        _ = predictor.model  # load now, so that errors come at once and no image waits
     if watch:
         note(f"watching {watch}; Ctrl-C ends")
     encoder = predictor.model.encoder if form == "kaggle" else ""
@@ -108,7 +108,7 @@ def _counted(
     answers: Iterable[Answer], counts: PredictCounts, note: Callable[[str], None]
 ) -> Iterator[Answer]:
     for answer in answers:
-        counts.images += 1  # before it is written: Ctrl-C may come as soon as its last line is seen
+        counts.images += 1  # before writing: Ctrl-C may come as soon as the last line is shown
         if answer.error:
             counts.failed += 1
             note(f"{answer.file}: {answer.error}")

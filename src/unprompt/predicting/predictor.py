@@ -1,4 +1,4 @@
-"""From images to prompts: the route that answers, streaming and in order."""
+"""The predictor: it answers each image from its file or with a model, one after the other."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ _WRITTEN_BY = {
 
 
 class Predictor:
-    """Recovers prompts. It loads its model once, when the first image needs it.
+    """Recovers prompts. It loads its model when the first image needs it.
 
     Args:
         model: ``builtin``, the folder of a trained or exported model, a hub repository, or another
-            name that `load_model` takes. Several answer as an ensemble: the weighted mean of their
-            predictions, each of norm 1.
+            name that `load_model` takes. Several models answer as an ensemble.
         options: how prompts are recovered.
         fields: fields of the options to set, such as ``top_k=3``.
 
@@ -72,7 +71,7 @@ class Predictor:
 
     @property
     def bank(self) -> Bank:
-        """The bank that answers come from; raises as `model`, and where a captioner has none."""
+        """The bank that answers come from; for errors see `model`. A captioner has no bank."""
         return self._sources.bank
 
     @overload
@@ -82,7 +81,7 @@ class Predictor:
     def predict(self, images: Sequence[ImageSource]) -> list[Answer]: ...
 
     def predict(self, images: ImageSource | Sequence[ImageSource]) -> Answer | list[Answer]:
-        """The prompt of one image, or of each of a list; for very many images see `stream`.
+        """Recover the prompt of one image or of each in a list; for many images use `stream`.
 
         Args:
             images: path, encoded bytes, binary file object or PIL image; or a list or tuple of
@@ -93,7 +92,7 @@ class Predictor:
         return next(self.stream([cast("ImageSource", images)]))
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Answer]:
-        """Answer for each image, in order; at most three batches of images are held at a time.
+        """Yield an answer for each image, in order; at most three batches are in memory.
 
         An image that cannot be read gets an answer with an error, and the next images follow.
 
@@ -111,16 +110,16 @@ class Predictor:
             yield answer if output is None else self._answered(answer, *output)
 
     def answer(self, embedding: np.ndarray) -> Answer:
-        """The prompt of a predicted prompt embedding, float32 (dim,); the answer names no file.
+        """Find the prompt of a predicted embedding, float32 (dim,); the answer names no file.
 
         Raises:
-            UnpromptError: the model is a captioner, which writes from pixels only.
+            UnpromptError: the model is a captioner, which needs pixels.
         """
         embeddings, (candidates,) = self._sources.prompts_for(embedding[None])
         return self._answered(Answer(""), embeddings[0], candidates)
 
     def from_file(self, image: ImageSource, name: str) -> tuple[Answer, bool]:
-        """The answer that a file itself gives, under a name, and whether a model has to answer."""
+        """Answer from the file alone, under a name; also return whether a model has to answer."""
         answer, route = Answer(name), self.options.route
         try:
             if route in ("auto", "read") and (reading := read(image)):
@@ -134,7 +133,7 @@ class Predictor:
         return answer, True
 
     def decode(self, image: ImageSource, answer: Answer) -> tuple[Answer, np.ndarray | None]:
-        """The answer of `from_file`, and the model's input; None if there is nothing to decode."""
+        """Add the model's input to the answer of `from_file`; None if it cannot be decoded."""
         preprocessing = self.model.preprocessing
         try:
             return answer, preprocessing(open_rgb(image, at_least=preprocessing.least_side))
@@ -150,7 +149,7 @@ class Predictor:
         ]
 
     def _prepare(self, image: ImageSource) -> tuple[Answer, np.ndarray | None]:
-        """The answer from the file itself, and the pixels where a model has to answer."""
+        """The answer from the file, and the pixels if a model has to answer; else None."""
         name = image_name(image)
         if hasattr(image, "read"):
             try:
@@ -161,7 +160,7 @@ class Predictor:
         return self.decode(image, answer) if needs_model else (answer, None)
 
     def _candidates(self, pixels: np.ndarray) -> tuple[np.ndarray, list[list[Candidate]]]:
-        """The predicted embedding of each image of a batch, and its prompts, best first."""
+        """The predicted embedding of each image in a batch, and its prompts, best first."""
         model = self.model
         if not isinstance(model, Captioner):
             return self._sources.prompts_for(model.run(pixels)[0])
@@ -175,7 +174,7 @@ class Predictor:
     def _answered(
         self, answer: Answer, embedding: np.ndarray, candidates: list[Candidate]
     ) -> Answer:
-        if answer.prompt is not None:  # a guess from the file; what the model predicts follows
+        if answer.prompt is not None:  # a guess from the file; add the model's prompts to it
             predicted = tuple(Alternative(item.prompt, item.score) for item in candidates)
             return replace(answer, alternatives=predicted, model=self.model.name)
         best, *others = candidates
@@ -215,7 +214,7 @@ class Predictor:
 
 
 def _ranked_captions(captions: list[Caption], route: str) -> list[Candidate]:
-    """Captions as candidates. Scores rank captions of one image and estimate no cosine."""
+    """Captions as candidates; the best has no score, because captions have no expected cosine."""
     best, *others = captions
     return [
         Candidate(best.text, route),
@@ -224,7 +223,7 @@ def _ranked_captions(captions: list[Caption], route: str) -> list[Candidate]:
 
 
 def _failed(answer: Answer, error: UnreadableImageError, image: ImageSource) -> Answer:
-    """The answer for an image that cannot be decoded: a guess from the file, or the error."""
+    """The answer for an image that cannot be decoded: the guess from the file, or the error."""
     if answer.prompt is not None:
         return answer
     return replace(answer, error=str(error).removeprefix(f"{image_name(image)}: "))
@@ -238,7 +237,7 @@ def _content(file: IO[bytes], name: str) -> bytes:
 
 
 def _stated(answer: Answer, reading: Reading) -> Answer:
-    """The answer with all that the file states."""
+    """Add everything that the file states to an answer."""
     settings = reading.to_dict(raw=False)["settings"]
     return replace(
         answer,
@@ -257,15 +256,15 @@ def predict(
     model: str | Path | Sequence[str | Path] = BUILTIN,
     **fields: Unpack[OptionFields],
 ) -> Answer:
-    """The prompt of one image; for many images make a `Predictor` once and use its `stream`.
+    """Recover the prompt of one image; for many images use `Predictor.stream`.
 
     Args:
         image: path, encoded bytes, binary file object or PIL image.
-        model: as in `Predictor`.
+        model: see `Predictor`.
         fields: fields of `PredictOptions`, such as ``route="embed"`` or ``top_k=3``.
 
     Returns:
-        The answer; where there is none, its ``error`` states why.
+        The answer; if there is no prompt, its ``error`` states why.
 
     Raises:
         ModelNotFoundError: there is no such model.

@@ -1,9 +1,9 @@
-"""Public weights that predict without training: what to download, its size and its licence.
+"""Public weights that predict without training, with their sizes and licences.
 
-Sizes are those of the weights file that is loaded, in GB of 10^9 bytes. They are computed from the
-architectures at 4 bytes a parameter (BLIP's files hold the output layer twice). Licences are those
-of the model cards; for OpenAI's CLIP, whose card states none, that of its code. Only models that a
-user names are downloaded.
+Sizes are of the weights file, in GB of 10^9 bytes, computed from the architectures at 4 bytes a
+parameter (BLIP's files hold the output layer twice). Licences are those of the model cards. The
+card of OpenAI's CLIP states none, so the licence of its code is given. Only models that a user
+names are downloaded.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class PublicWeights:
     """Weights on the Hugging Face hub.
 
     Attributes:
-        repository: on the hub.
+        repository: id on the hub.
         gigabytes: size of the weights.
-        licence: of the weights.
-        library: prefix with which `unprompt.predicting.loading.load_model` takes it, or none.
+        licence: licence of the weights.
+        library: prefix of the name for `unprompt.predicting.loading.load_model`, if it has one.
         alias: the architecture of open_clip that the weights belong to.
     """
 
@@ -35,7 +35,7 @@ class PublicWeights:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that it is loaded by, the recommended one first."""
+        """The names that load these weights, the recommended one first."""
         if self.alias:
             tag = "mscoco_finetuned_laion2b_s13b_b90k"
             names = [f"open_clip/{self.alias}:{tag}", f"open_clip/{self.alias}", self.alias]
@@ -45,7 +45,7 @@ class PublicWeights:
         return (self.repository,)
 
     def local(self, folder: str) -> str:
-        """The name that it is loaded by from a folder."""
+        """The name that loads these weights from a folder."""
         return f"{self.library}/{folder}" if self.library == "hf_clip" else folder
 
 
@@ -67,13 +67,13 @@ PUBLIC = (
 
 @contextmanager
 def advice(name: str) -> Iterator[None]:
-    """Add to the block's error what to download, where the table lists the missing weights.
+    """If the block cannot find weights that `PUBLIC` lists, add to the error how to download them.
 
     Args:
-        name: name of the model; a repository that the error names counts as well.
+        name: name of the model. Repositories that the error names are looked up as well.
 
     Raises:
-        ModelNotFoundError: the block's own error with the advice.
+        ModelNotFoundError: the error of the block, with the advice.
     """
     try:
         yield
@@ -81,8 +81,8 @@ def advice(name: str) -> Iterator[None]:
         for model in PUBLIC:
             if name in model.names or model.repository in str(error):
                 raise ModelNotFoundError(
-                    f"{error}. It takes {model.gigabytes} GB ({model.licence}): on a computer that "
-                    f"reaches the hub run 'hf download {model.repository} --local-dir DIR', bring "
-                    f"DIR here and name it {model.local('DIR')}"
+                    f"{error}. The weights are {model.gigabytes} GB ({model.licence}): on a "
+                    f"computer that reaches the hub run 'hf download {model.repository} "
+                    f"--local-dir DIR', copy DIR here and name it {model.local('DIR')}"
                 ) from error
         raise

@@ -1,4 +1,4 @@
-"""Watching a folder for new images, each of them once and whole."""
+"""Watch a folder for new images; each is yielded once, when it is complete."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ def new_images(
 ) -> Iterator[list[Path]]:
     """Yield new images of a folder as they become ready, forever.
 
-    The folder is listed at an interval. Images that are there at the call are not new. A file is
-    ready once its size and modification time are the same in two listings, so a file that is being
-    written or copied is not taken too early. Each path is yielded once, whatever becomes of the
-    file.
+    The folder is listed again and again. Images that are in it at the call are not new. A file is
+    ready when its size and modification time are the same in two listings, so that a file that is
+    being written is not taken too early. Each path is yielded once, even if the file changes later.
 
     Args:
         folder: an existing folder.

@@ -1,4 +1,4 @@
-"""Answers written beside their images: a caption file for trainers, and the whole answer."""
+"""Write answers beside their images: a caption file for trainers, and the whole answer as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unprompt.reading.read_sidecar import PREDICTED, one_line
 
 @dataclass
 class Sidecars:
-    """Number of images that got their files, and of images beside which other files were kept."""
+    """Number of images that got files, and of images whose older files were kept."""
 
     written: int = 0
     kept: int = 0
@@ -31,7 +31,7 @@ def write_sidecars(
 ) -> Iterator[Answer]:
     """Write each answer beside its image, see `write_sidecar`, and yield it.
 
-    Where a file cannot be written, the answer gets an error. Images without a prompt get no files.
+    If a file cannot be written, the answer gets an error. Images without a prompt get no files.
     """
     for answer in answers:
         if answer.prompt is None:
@@ -50,16 +50,16 @@ def write_sidecars(
 def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
     """Write ``NAME.txt`` and ``NAME.json`` beside an image.
 
-    The text file is the prompt in one line, the form in which kohya's scripts and others take
-    captions. The JSON file is the whole answer; its key ``predicted`` states whether a model
-    predicted it. By this key `unprompt.reading` does not take either file for the true prompt.
+    The text file is the prompt in one line, as kohya's scripts and others read captions. The JSON
+    file is the whole answer; its key ``predicted`` states whether a model predicted it. This key
+    tells `unprompt.reading` not to take either file for the true prompt.
 
     Args:
-        answer: of a file on disk, with a prompt.
+        answer: the answer for a file on disk, with a prompt.
         overwrite: also replace files that `write_sidecar` did not write, or that were edited since.
 
     Returns:
-        Whether the files were written; False where other files were kept.
+        Whether the files were written; False if older files were kept.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -68,7 +68,8 @@ def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
     text, stated = image.with_suffix(".txt"), image.with_suffix(".json")
     if not overwrite and not _ours(image, text, stated):
         return False
-    # The old text goes first: after a kill between the two files it would look like another's.
+    # Delete the old text first. If the process were killed between the two files, the old text
+    # would not match the new JSON file, as if someone had edited it.
     try:
         text.unlink(missing_ok=True)
     except OSError as error:
@@ -83,7 +84,7 @@ def write_sidecar(answer: Answer, overwrite: bool = False) -> bool:
 
 
 def _ours(image: Path, text: Path, stated: Path) -> bool:
-    """Whether the files may be written: there are none, or ours for this image, not edited."""
+    """Whether the files may be written: they are missing, or ours for this image and not edited."""
     earlier = None
     if stated.exists():
         earlier = _prompt_of(stated, image)

@@ -104,7 +104,7 @@ def test_what_was_saved_is_loaded(model, tokenizer, tmp_path):
     assert loaded.head.weight is loaded.tokens.weight
     assert torch.equal(loaded.write(asked(3)), model.write(asked(3)))
     assert load_tokenizer(tmp_path).to_str() == tokenizer.to_str()
-    with pytest.raises(ModelNotFoundError, match="is no decoder"):
+    with pytest.raises(ModelNotFoundError, match="is not a decoder"):
         load_tokenizer(tmp_path / "nowhere")
 
 

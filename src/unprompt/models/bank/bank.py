@@ -1,7 +1,7 @@
 """The bank: known prompts with their embeddings, searched by embedding.
 
-Its folder holds ``bank.json``, ``prompts.txt`` (a prompt a line), ``embeddings.npy`` (int8, a row a
-prompt, memory-mapped) and, for a large bank, ``index.faiss``.
+Its folder holds ``bank.json``, ``prompts.txt`` (one prompt on each line), ``embeddings.npy`` (int8,
+one row for each prompt, memory-mapped) and, for a large bank, ``index.faiss``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BANK_FILE = "bank.json"
 PROMPTS_FILE = "prompts.txt"
 ROWS_FILE = "embeddings.npy"
 TEMPERATURE = 0.05
-"""Of the weights of kNN regression, in cosine."""
+"""Temperature of the weights of kNN regression, in cosine."""
 
 _BLOCK = 8_192  # rows that are searched together; as floats they fit the processor's cache
-# Rows that an index proposes for each row that is wanted, and at least.
+# An index proposes this many rows for each row of the result, and at least so many in all.
 _PROPOSED, _LEAST_PROPOSED = 10, 100
 
 
@@ -47,16 +47,16 @@ class Bank:
     is not kept. The rounding turns a vector by less than 1 degree.
 
     Args:
-        prompts: one a row.
+        prompts: one prompt for each row.
         rows: int8 of shape (n, dim), as `quantise` makes them; may be memory-mapped.
         encoder: the target encoder that made the embeddings.
-        calibration: from the CSLS of a prompt to its expected cosine to the truth, for the model
-            whose folder holds the bank.
+        calibration: from the CSLS of a prompt to its expected cosine to the true prompt, for the
+            model whose folder holds the bank.
         index: a Faiss index that proposes rows, see `unprompt.models.bank.faiss_index`; without
             one every row is searched.
 
     Raises:
-        UnpromptError: there are no prompts, or not as many as embeddings.
+        UnpromptError: there are no prompts, or more or fewer prompts than embeddings.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Bank:
 
     @classmethod
     def build(cls, prompts: Sequence[str], embeddings: np.ndarray, encoder: str) -> Bank:
-        """A bank of prompts and their embeddings; equal prompts are kept once.
+        """Make a bank of prompts and their embeddings; equal prompts are kept once.
 
         Args:
             prompts: texts; white space in them becomes single spaces.
@@ -122,10 +122,10 @@ class Bank:
         Args:
             embeddings: float array of shape (n, dim), of any norm.
             k: number of nearest prompts.
-            temperature: a prompt weighs exp(cosine / temperature); a small temperature gives the
-                nearest prompts most of the weight.
-            values: what to average, a row a prompt, or another bank of the same prompts; the
-                bank's own embeddings by default.
+            temperature: a prompt has the weight exp(cosine / temperature); a small temperature
+                gives the nearest prompts most of the weight.
+            values: the vectors to average, one row for each prompt, or another bank of the same
+                prompts; the bank's own embeddings by default.
 
         Returns:
             float32 of shape (n, width of ``values``), of norm 1.
@@ -144,10 +144,10 @@ class Bank:
         ]
 
     def answers(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the ``k`` prompts of highest CSLS for each embedding, and the CSLS, best first.
+        """Rows and CSLS of the ``k`` prompts of highest CSLS for each embedding, best first.
 
-        The prompt of highest CSLS is nearer to the truth than the prompt of highest cosine, which
-        often is a hub: 0.436 against 0.421 on the built-in model's 809 test pairs
+        The prompt of highest CSLS is nearer to the true prompt than the prompt of highest cosine,
+        which is often a hub: a cosine of 0.436 against 0.421 on the built-in model's 809 test pairs
         (experiments/NOTES.md). See `unprompt.models.calibration.csls`.
 
         Args:
@@ -168,7 +168,7 @@ class Bank:
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
-            answers: embeddings of the answers to each, float32 (n, k, dim), norm 1.
+            answers: embeddings of the answers for each embedding, float32 (n, k, dim), norm 1.
 
         Returns:
             float32 of shape (n, k).
@@ -179,8 +179,8 @@ class Bank:
     def nearest(self, embeddings: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows of highest cosine to each embedding, and the cosines, best first.
 
-        Without an index the search is exact over the rounded rows, and of equal cosines the
-        earlier row comes first. With an index the cosines are exact and a few rows may be missed.
+        Without an index the search over the rounded rows is exact, and of equal cosines the earlier
+        row comes first. With an index the cosines are exact, but a few rows may be missed.
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
@@ -205,7 +205,7 @@ class Bank:
         return found, scores
 
     def _confirmed(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best rows that the index proposes; of all rows where it proposes too few."""
+        """The best of the rows that the index proposes; if those are too few, the best of all."""
         _, proposed = self._index.search(
             queries, min(len(self), max(_PROPOSED * k, _LEAST_PROPOSED))
         )
@@ -257,7 +257,7 @@ class Bank:
 
         Args:
             folder: the folder of ``bank.json``, or the folder above.
-            probes: cells of the index, where there is one, that are searched for an embedding.
+            probes: number of cells of an index that are searched for an embedding.
 
         Raises:
             ModelNotFoundError: the folder holds no bank.
@@ -296,11 +296,11 @@ def write_bank(
     """Write a bank block by block, so that it may be larger than memory.
 
     Args:
-        folder: the bank's; must be new or empty.
+        folder: folder of the bank, new or empty.
         blocks: distinct prompts without line breaks, and their embeddings, float (n, dim).
         encoder: the encoder that made them.
         index: ``flat`` searches every row; ``sq8`` and ``pq`` are Faiss indexes for large banks.
-        seed: of the index's sample.
+        seed: seed of the index's sample.
 
     Returns:
         The bank, memory-mapped.
@@ -345,9 +345,9 @@ def recall(bank: Bank, k: int = 10, queries: int = 200, seed: int = 0) -> float:
 
     Args:
         bank: with an index or without.
-        k: nearest prompts.
+        k: number of nearest prompts.
         queries: number of embeddings to search for.
-        seed: of the random queries.
+        seed: seed of the random queries.
     """
     random = np.random.default_rng(seed)
     rows = bank.embeddings(random.integers(len(bank), size=queries))
@@ -364,7 +364,7 @@ def _write_head(folder: Path, encoder: str, calibration: Calibration | None) -> 
 
 
 def _write_shape(file: Any, count: int, dim: int) -> None:
-    """The header of an .npy file, in which numpy leaves space for the first axis to grow."""
+    """Write the header of an .npy file; numpy leaves space in it for the first axis to grow."""
     head = {"descr": "|i1", "fortran_order": False, "shape": (count, dim)}
     np.lib.format.write_array_header_1_0(file, head)
 
@@ -372,7 +372,7 @@ def _write_shape(file: Any, count: int, dim: int) -> None:
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns of the ``k`` largest values of each row, best first, and the values.
 
-    Of equal values the earlier comes first. Only values no smaller than the k-th are sorted.
+    Of equal values, the earlier one comes first. Only values of at least the k-th are sorted.
     """
     count = scores.shape[1]
     k = min(k, count)

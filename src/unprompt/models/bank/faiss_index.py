@@ -1,7 +1,7 @@
 """Faiss indexes of a large bank, so that a search need not read every row.
 
 An index proposes rows, and the bank's own int8 rows give their cosines. So the cosines are those of
-exact search, and only recall is at stake.
+exact search, but some rows may be missed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from unprompt.files import atomic_path
 INDEX_FILE = "index.faiss"
 INDEXES = ("flat", "sq8", "pq")
 PROBES = 32
-"""Cells that are searched for each embedding; more find more and take longer."""
+"""Number of cells that are searched for each embedding; more cells find more and take longer."""
 
-_TRAINED_ON = 16_384  # rows at least, where there are as many
+_TRAINED_ON = 16_384  # least number of rows, if the bank has as many
 _CODE_DIMS = 8  # dimensions that one byte of a product quantiser stands for
 
 
@@ -40,7 +40,7 @@ def build_index(
         rows: the bank's int8 rows (n, dim), for the sample.
         blocks: gives all rows in order, in blocks of unit rows, float32.
         path: the file.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Raises:
         MissingExtraError: faiss is not installed.
@@ -51,8 +51,8 @@ def build_index(
     if index_type == "pq" and count < 256:
         raise UnpromptError(f"--index pq needs at least 256 prompts, not {count}; take flat")
     cells = cells_for(count)
-    # "np" leaves centroids in any order. Faiss would spend most of its time on an order for codes
-    # that are compared bit by bit (polysemous codes), and no search here does that.
+    # "np" leaves centroids in any order. By default Faiss spends most of its time ordering them for
+    # codes that are compared bit by bit (polysemous codes), which no search here does.
     code = "SQ8" if index_type == "sq8" else f"PQ{max(1, dim // _CODE_DIMS)}np"
     index = faiss.index_factory(dim, f"IVF{cells},{code}", faiss.METRIC_INNER_PRODUCT)
     wanted = min(count, max(ROWS_PER_CELL * cells, _TRAINED_ON))
@@ -66,7 +66,7 @@ def build_index(
 
 
 def load_index(path: Path, probes: int = PROBES) -> Any:
-    """The index of a bank, its cells memory-mapped; None without such a file or without faiss.
+    """Load the index of a bank, memory-mapped; None if there is no such file or no faiss.
 
     Raises:
         UnpromptError: the file is damaged.
@@ -76,7 +76,7 @@ def load_index(path: Path, probes: int = PROBES) -> Any:
     try:
         faiss = import_faiss()
     except MissingExtraError:
-        return None  # exact search finds the same prompts, and all of them
+        return None  # exact search needs no index and misses nothing
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The lines of a text file as a sequence that does not hold the file in memory."""
+"""The lines of a text file as a sequence, without the file in memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CHUNK = 1 << 24
 
 
 class Lines(Sequence[str]):
-    """A memory-mapped UTF-8 file, a line a row.
+    """The lines of a memory-mapped UTF-8 file.
 
-    Only the position of each line's end is held: 8 bytes a line.
+    Only the position of each line's end is in memory: 8 bytes for each line.
 
     Args:
         path: the file; each line ends with a line feed.

@@ -1,6 +1,7 @@
 """Export CoCa as two ONNX graphs: one encodes images, one predicts the next token.
 
-The graphs need only ONNX Runtime. The first runs once an image, the second once a token:
+The graphs need only ONNX Runtime. The first runs once for each image, the second once for each
+token:
 
 - ``encoder.onnx``: ``pixels`` (images, 3, size, size) → ``image_keys``, ``image_values``
   (layers, images, heads, tokens, width of a head).
@@ -48,7 +49,7 @@ def export_onnx(model: CoCaForConditionalGeneration, folder: str | Path) -> None
     encoder, decoder = _Encoder(model).eval(), _Decoder(model).eval()
     with torch.no_grad():
         image_keys, image_values = encoder(pixels)
-    # The exporter takes the same tensor given twice for one input, so give copies.
+    # If the same tensor were given twice, the exporter would make one input of it; so give copies.
     token = torch.zeros(2, 1, dtype=torch.long)
     images, length = torch.export.Dim("images"), torch.export.Dim("past")
     _export(
@@ -93,7 +94,7 @@ def _export(
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # noqa: S101  (None only where a path is given)
+    assert program is not None  # noqa: S101  (None only if a path is given)
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)
 

@@ -17,15 +17,15 @@ class CoCaConfig(PreTrainedConfig):
         image_size: side of the square input in pixels.
         patch_size: side of a patch in pixels.
         vision_hidden_size: width of the image tower.
-        vision_layers: its blocks.
-        vision_heads: its attention heads.
+        vision_layers: number of blocks of the image tower.
+        vision_heads: attention heads of the image tower.
         pooler_queries: image tokens after attentional pooling; the first is the contrastive one.
         pooler_heads: attention heads of the pooler.
         hidden_size: width of the text towers.
         text_layers: blocks of the unimodal text tower.
-        text_heads: its attention heads.
+        text_heads: attention heads of the unimodal text tower.
         decoder_layers: pairs of self- and cross-attention blocks of the multimodal decoder.
-        decoder_heads: its attention heads.
+        decoder_heads: attention heads of the multimodal decoder.
         mlp_ratio: width of each MLP divided by the width of its tower.
         hidden_act: activation of every MLP: ``gelu``, or ``quick_gelu``.
         layer_norm_eps: epsilon of every layer norm.

@@ -45,11 +45,11 @@ class CoCaGenerationMixin(GenerationMixin):
             pixel_values: (images, 3, size, size), normalised.
             input_ids: beginnings of captions to continue, (images, length), as the processor
                 makes them; end tokens and padding are removed.
-            attention_mask: of ``input_ids``.
+            attention_mask: mask of ``input_ids``.
             image_outputs: from ``model.encode_images``, instead of pixels.
-            **arguments: as for `transformers.GenerationMixin.generate`. With ``num_beam_groups``
-                and no ``diversity_penalty`` (open_clip's default) all groups are the same, so one
-                is searched.
+            **arguments: see `transformers.GenerationMixin.generate`. With ``num_beam_groups`` and
+                no ``diversity_penalty`` (open_clip's default) all groups are the same, so one is
+                searched.
 
         Returns:
             Token ids (images * num_return_sequences, length), start token first; or an output
@@ -101,7 +101,8 @@ class CoCaGenerationMixin(GenerationMixin):
     ) -> Any:
         """Greedy search and sampling in a shorter loop than that of transformers.
 
-        The loop of transformers runs when more than tokens are wanted, or without a new cache.
+        The loop of transformers runs if the caller also wants scores or streaming, if processes are
+        synchronised, if there is no padding token, or if the cache is missing or not empty.
         """
         cache: CoCaCache | None = inputs.get("past_key_values")
         pad = generation_config.pad_token_id

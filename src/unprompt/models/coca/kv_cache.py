@@ -42,7 +42,7 @@ class CoCaCache(Cache):
         # capacity, beams, width of a head).
         self._buffers: list[torch.Tensor] = []
         self._length = 0
-        # For each layer of the current step: where it writes, and all its keys and values.
+        # For each layer in the current step: the views to write to, and all its keys and values.
         self._layers: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         # The beam that wrote each position of each row, (rows, length).
         self._writers: torch.Tensor | None = None

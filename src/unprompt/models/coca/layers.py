@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself; `Block` applies the projections.
 
     Args:
-        width: of the sequence.
+        width: width of the sequence.
         heads: number of attention heads.
         layer: index of this layer's keys and values in a cache.
     """

@@ -17,7 +17,7 @@ def next_tokens(labels: torch.Tensor) -> torch.Tensor:
 def caption_loss(states: torch.Tensor, head: nn.Module, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the next token, averaged over all targets that are not `IGNORED`.
 
-    The projection to the vocabulary, the widest of the model, is computed only for these targets.
+    The projection to the vocabulary, the widest layer, is computed only for these targets.
 
     Args:
         states: decoder states, (…, width).

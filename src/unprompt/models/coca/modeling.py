@@ -34,7 +34,7 @@ from unprompt.models.coca.towers import ImageTower, MultimodalDecoder, TextTower
 
 
 class CoCaPreTrainedModel(PreTrainedModel):
-    """Configuration and initialisation of both models, and what transformers needs to know."""
+    """Configuration and initialisation of both models, and their settings for transformers."""
 
     config_class = CoCaConfig
     config: CoCaConfig
@@ -275,13 +275,13 @@ class CoCaForConditionalGeneration(CoCaPreTrainedModel, CoCaGenerationMixin):
         """Compute losses if labels are given, else logits of the next token.
 
         Args:
-            input_ids: see `CoCaModel.forward`, as for every argument not named here.
-            pixel_values: likewise.
-            attention_mask: likewise.
-            position_ids: likewise.
-            image_outputs: likewise.
-            past_key_values: likewise.
-            use_cache: likewise.
+            input_ids: see `CoCaModel.forward`.
+            pixel_values: see `CoCaModel.forward`.
+            attention_mask: see `CoCaModel.forward`.
+            position_ids: see `CoCaModel.forward`.
+            image_outputs: see `CoCaModel.forward`.
+            past_key_values: see `CoCaModel.forward`.
+            use_cache: see `CoCaModel.forward`.
             labels: ``input_ids`` again, not shifted (the shift is done here); -100 and padding
                 are ignored.
             logits_to_keep: compute logits for this many last positions; 0 for all.

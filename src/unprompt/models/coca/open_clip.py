@@ -1,4 +1,4 @@
-"""CoCa models of open_clip: find them, read their configuration, convert weights both ways."""
+"""Find CoCa models of open_clip, read their configuration, and convert weights both ways."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def read_open_clip(
         name_or_path: an architecture (``coca_ViT-L-14``), a hub repository (``hf-hub:ORG/NAME`` or
             ``ORG/NAME``), a folder with `OPEN_CLIP_CONFIG_FILE`, or a file of weights:
             ``.safetensors``, or ``.pt`` and ``.bin`` (read with ``weights_only=True``; training
-            checkpoints of open_clip too). The architecture of a single file is read from its
-            shapes.
-        pretrained: with an architecture, open_clip's tag of the weights, or a file of weights.
+            checkpoints of open_clip too). For a single file, the shapes of its weights give the
+            architecture.
+        pretrained: for an architecture, open_clip's tag of the weights, or a file of weights.
 
     Raises:
         ModelNotFoundError: there is no such model, or its weights cannot be downloaded.
@@ -153,8 +153,8 @@ def config_from_open_clip(stated: Mapping[str, Any]) -> CoCaConfig:
 def config_from_weights(state: Mapping[str, torch.Tensor]) -> CoCaConfig:
     """Read the architecture from the shapes of an open_clip state dict.
 
-    Shapes do not tell the number of heads: heads are 64 wide in the towers, and the pooler has 8,
-    as in every CoCa of open_clip.
+    Shapes do not show the number of heads. As in every CoCa of open_clip, heads are 64 wide in the
+    towers, and the pooler has 8.
 
     Raises:
         UnpromptError: the weights are not a CoCa's.
@@ -255,7 +255,7 @@ def _of_name(name: str, pretrained: str | Path | None) -> tuple[Mapping[str, Any
     if not tag:
         known = open_clip.list_pretrained_tags_by_model(name)
         raise ModelNotFoundError(
-            f"'{name}': neither a file nor a tag: '{pretrained}'; it has {', '.join(known)}"
+            f"'{name}': '{pretrained}' is neither a file nor a tag; its tags: {', '.join(known)}"
         )
     try:
         return stated, Path(download_pretrained(tag))

@@ -12,7 +12,7 @@ class OpenClipScores(LogitsProcessor):
     """Rank beams by sums of raw logits, as open_clip does.
 
     A beam's score should be the sum of its tokens' log-probabilities, and `generate` uses these.
-    open_clip sums raw logits, which prefers contexts where all logits are large. Use this class
+    open_clip sums raw logits, which prefers contexts in which all logits are large. Use this class
     only to compare with open_clip::
 
         model.generate(pixels, num_beams=6, logits_processor=[OpenClipScores(model)])

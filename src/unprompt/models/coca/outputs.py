@@ -31,9 +31,9 @@ class CoCaOutput(ModelOutput):
         loss: weighted sum of the two losses, if labels were given.
         caption_loss: the captioning loss, unweighted.
         contrastive_loss: the contrastive loss, unweighted, if its weight is not 0.
-        logits: of the next token, (rows, length, vocabulary), if no labels were given.
-        last_hidden_state: of the decoder, (rows, length, width). With labels and without the
-            contrastive branch, only of tokens that have a next token, (tokens, width).
+        logits: logits of the next token, (rows, length, vocabulary), if no labels were given.
+        last_hidden_state: states of the decoder, (rows, length, width). With labels and without the
+            contrastive branch, only those of tokens that have a next token, (tokens, width).
         image_embeds: unit-norm (images, width); with the contrastive branch.
         text_embeds: unit-norm (rows, width); with the contrastive branch.
         past_key_values: the cache, extended.

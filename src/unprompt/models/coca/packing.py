@@ -1,9 +1,9 @@
 """Pack CoCa's linear layers in oneDNN's layout, so that it writes captions faster on a CPU.
 
 A step of generation multiplies a few rows by every weight of the text towers. Reading the weights
-takes most of its time, and oneDNN's blocked layout, which PyTorch uses in compiled models, reads
-them faster than the ordinary one. A packed block also computes bias, activation and residual
-within the products (benchmarks/coca.py).
+takes most of its time, and oneDNN's blocked layout, which PyTorch uses in compiled models, is read
+faster than the ordinary one. A packed block also computes bias, activation and residual within the
+products (benchmarks/coca.py).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class PackedLinear(nn.Module):
 
     def _save_to_state_dict(self, *_: Any) -> NoReturn:
         raise UnpromptError(
-            "a packed model cannot be saved, its weights are in oneDNN's layout: save it before "
-            "`pack`"
+            "a packed model cannot be saved, because its weights are in oneDNN's layout; save it "
+            "before `pack`"
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,8 +50,8 @@ class PackedLinear(nn.Module):
 class _Packed:
     """The two halves of a `Block` with as few operations as possible.
 
-    Each call of a module or an operation costs several times more than usual here, because every
-    step streams hundreds of megabytes of weights through the caches.
+    Here each call of a module or an operation takes several times longer than usual, because every
+    step reads hundreds of megabytes of weights, which empties the caches.
     """
 
     def __init__(self, block: Block):
@@ -104,7 +104,7 @@ def pack(model: CoCaForConditionalGeneration) -> CoCaForConditionalGeneration:
         model: on a CPU, in fp32 or bf16; changed in place.
 
     Returns:
-        The same model. A bf16 model stays unpacked where oneDNN cannot multiply in bf16 (without
+        The same model. A bf16 model stays unpacked if oneDNN cannot multiply in bf16 (without
         AVX-512).
 
     Raises:

@@ -48,7 +48,7 @@ class CoCaProcessor(ProcessorMixin):
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **arguments: Any
     ) -> BatchFeature:
-        """Turn images, texts or both into model input; ``arguments`` as for any processor.
+        """Turn images, texts or both into model input; ``arguments`` are those of any processor.
 
         With ``padding=True`` texts are padded to the longest. They are always truncated to the
         context.
@@ -60,7 +60,7 @@ class CoCaProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
-        """Load. Pillow resizes images, bit by bit as in open_clip, unless ``backend`` is given."""
+        """Load. Unless ``backend`` is given, Pillow resizes images, bit for bit as in open_clip."""
         arguments.setdefault("backend", "pil")
         loaded: CoCaProcessor = super().from_pretrained(name_or_folder, **arguments)
         return loaded
@@ -102,5 +102,5 @@ def clip_tokenizer(context_length: int, vocab_size: int = 49408) -> CLIPTokenize
         vocab={token: index for index, token in enumerate(tokens)},
         merges=pairs,
         model_max_length=context_length,
-        split_special_tokens=True,  # a prompt that spells a special token is still text
+        split_special_tokens=True,  # a special token that is spelled in a prompt is text
     )

@@ -91,7 +91,7 @@ def step_mask(attention_mask: torch.Tensor | None, length: int, past: int) -> to
 
 
 def causal_mask(length: int, past: int = 0, device: torch.device | None = None) -> torch.Tensor:
-    """Mask where each new position attends to itself and all before, (length, past + length)."""
+    """Let each new position attend to itself and all earlier ones: (length, past + length)."""
     index = torch.arange(past + length, device=device)
     return index <= index[past:, None]
 
@@ -126,7 +126,7 @@ def to_prompt(
 
     Args:
         input_ids: (rows, length), padded on the right or not at all.
-        attention_mask: of ``input_ids``, or None.
+        attention_mask: mask of ``input_ids``, or None.
         config: has the id of the end token.
 
     Returns:

@@ -11,8 +11,8 @@ class NucleusWarper(TopPLogitsWarper):
     """A `transformers.TopPLogitsWarper` that keeps the same tokens in less time on a CPU.
 
     transformers sorts values together with their indices. The cumulated probability needs only the
-    values, which NumPy sorts ten times faster; the least kept value then decides for each token.
-    If tokens tie for the last place, the same number is kept, but maybe not the same tokens.
+    values, which NumPy sorts ten times faster; then all tokens from the least kept value up are
+    kept. If tokens tie for the last place, the same number is kept, but maybe not the same tokens.
     """
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -38,9 +38,9 @@ class NucleusWarper(TopPLogitsWarper):
 def sample_tokens(scores: torch.Tensor) -> torch.Tensor:
     """Sample a token of each row from the softmax of its scores.
 
-    `torch.multinomial` needs a random number for every token of the vocabulary. On a CPU, one
-    random number a row, looked up in the cumulated probabilities, gives the same distribution in a
-    tenth of the time. Other devices use `torch.multinomial`.
+    `torch.multinomial` needs a random number for every token of the vocabulary. On a CPU, this
+    function looks up one random number for each row in the cumulated probabilities: the same
+    distribution in a tenth of the time. Other devices use `torch.multinomial`.
 
     Args:
         scores: (rows, vocabulary); -inf for a token that must not follow.

@@ -79,9 +79,10 @@ class TextTower(nn.Module):
 
         Args:
             input_ids: (rows, length), or (tokens,) with ``ragged``.
-            positions: of the tokens in their texts, of the shape of ``input_ids`` or (1, length).
-            mask: as in `SelfAttention.attend`; causal by default.
-            cache: of earlier positions.
+            positions: positions of the tokens in their texts, of the shape of ``input_ids`` or (1,
+                length).
+            mask: see `SelfAttention.attend`; causal by default.
+            cache: cache of earlier positions.
             ragged: positions of the tokens, if texts are concatenated.
         """
         x = self._embed(input_ids) + self.position_embedding[positions]
@@ -99,7 +100,7 @@ class TextTower(nn.Module):
 
         Args:
             input_ids: (rows, length); tokens after the end of a text are ignored.
-            lengths: of the texts, (rows,).
+            lengths: lengths of the texts, (rows,).
 
         Returns:
             Token states (rows, length, width), and the normalised class token (rows, width) before
@@ -161,11 +162,12 @@ class MultimodalDecoder(nn.Module):
         """Add information of the images to token states; the shape stays the same.
 
         Args:
-            x: from the text tower, (rows, length, width), or (tokens, width) with ``ragged``.
+            x: states from the text tower, (rows, length, width), or (tokens, width) with
+                ``ragged``.
             image_states: (images, tokens, width); rows are a multiple of images. Not needed if
                 the cache has the images.
-            mask: as in `SelfAttention.attend`; causal by default.
-            cache: of earlier positions and of the images.
+            mask: see `SelfAttention.attend`; causal by default.
+            cache: cache of earlier positions and of the images.
             ragged: positions of the tokens, if texts are concatenated.
         """
         known: list[Any] = [image_states] * len(self.cross_blocks)

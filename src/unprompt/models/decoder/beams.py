@@ -1,4 +1,4 @@
-"""Beam search and sampling over any model that predicts the next token, in numpy alone."""
+"""Beam search and sampling with any model that predicts the next token, in numpy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Takes the next token of each sequence, int64 (sequences,), and the row of the step before that
-each sequence continues; returns log probabilities of the tokens after them, float32 (sequences,
+"""Takes the new token of each sequence, int64 (sequences,), and the row that each sequence had in
+the previous step; returns the log probabilities of the next token, float32 (sequences,
 vocabulary)."""
 
 
@@ -33,8 +33,8 @@ class _Hypotheses:
     Attributes:
         wanted: number of sequences to keep.
         found: the sequences, best first.
-        complete: no running sequence can be better any more. The row then stays as it is, so that
-            its result does not depend on the other rows of the batch.
+        complete: whether no running sequence can become better. The row then no longer changes, so
+            that its result does not depend on the other rows of the batch.
     """
 
     wanted: int
@@ -47,7 +47,7 @@ class _Hypotheses:
         del self.found[self.wanted :]
 
     def close(self, best_total: float, length: int) -> None:
-        """Mark it complete where the best running sequence is not better at its present length."""
+        """Mark the row complete if its best running sequence is not better at this length."""
         if len(self.found) == self.wanted and self.found[-1].score >= best_total / length:
             self.complete = True
 
@@ -62,8 +62,8 @@ def beam_search(
 
     Args:
         first: log probabilities of the first token, (rows, vocabulary).
-        step: continues sequences; at first there is one for each row, then ``beams``, row by row.
-        beams: sequences that are followed for each row.
+        step: continues sequences: at first one for each row, then ``beams``, row by row.
+        beams: number of sequences that are followed for each row.
         most: longest length of a sequence in tokens, the stop token included.
         stop: the stop token.
 
@@ -130,9 +130,9 @@ def sample(
     """Nucleus sampling (Holtzman et al. 2020): sample each token among the most probable ones.
 
     Args:
-        first: as in `beam_search`.
-        step: as in `beam_search`, with ``count`` sequences a row.
-        count: sequences a row.
+        first: see `beam_search`.
+        step: see `beam_search`, with ``count`` sequences for each row.
+        count: number of sequences for each row.
         most: longest length of a sequence in tokens, the stop token included.
         stop: the stop token.
         top_p: sample from the smallest set of tokens with this probability.
@@ -169,7 +169,7 @@ def sample(
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the largest values, largest first; of equal values the earlier first."""
+    """Indices of the largest values, largest first; of equal values, the earlier one first."""
     count = min(count, len(values))
     least = np.partition(values, len(values) - count)[len(values) - count]
     places = np.flatnonzero(values >= least)

@@ -1,9 +1,10 @@
 """A decoder as an ONNX graph that predicts the next token, with a cache of keys and values.
 
-The graph needs ONNX Runtime only and runs once a token. Its inputs are ``tokens`` (rows, new),
-``embedding`` (rows, dim), and ``past_keys`` and ``past_values`` (layers, rows, heads, past, width
-of a head; at the start past is 0 and ``tokens`` are the prefix). Its outputs are the ``logits`` of
-the token after the last, (rows, vocabulary), and ``keys`` and ``values``, the past of the next run.
+The graph needs only ONNX Runtime and runs once for each token. Its inputs are ``tokens`` (rows,
+new), ``embedding`` (rows, dim), and ``past_keys`` and ``past_values`` (layers, rows, heads, past,
+width of a head). In the first run, past is 0 and ``tokens`` are the prefix. Its outputs are the
+``logits`` of the next token, (rows, vocabulary), and ``keys`` and ``values``, the past of the next
+run.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def export_decoder(
     """Write the graph, the tokenizer and a configuration.
 
     Args:
-        model: the decoder; it is left on the CPU in evaluation mode.
+        model: the decoder; it is moved to the CPU and set to evaluation mode.
         tokenizer: its vocabulary.
-        folder: made where missing.
+        folder: made if missing.
         int8: store weights of matrices in 8 bits with a scale for each column; activations are
             rounded at run time (ONNX Runtime's dynamic quantisation).
 
@@ -45,7 +46,7 @@ def export_decoder(
     config = model.config
     network: Any = model
     network.to("cpu").eval()
-    # All sizes differ, so that the exporter takes none of them for another.
+    # All sizes differ, so that the exporter does not take two axes for the same one.
     shape = (
         config.num_hidden_layers,
         3,
@@ -68,7 +69,7 @@ def export_decoder(
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # noqa: S101  (None only where a path is given)
+    assert program is not None  # noqa: S101  (None only if a path is given)
     _save(program, folder / GRAPH_FILE, int8)
     save_tokenizer(tokenizer, folder)
     stated = {

@@ -1,10 +1,10 @@
 """The decoder: from a prompt embedding to the text of a prompt, as a Hugging Face model.
 
 A causal transformer writes a prompt token by token. The embedding is projected to a few prefix
-tokens before the text (prefix tuning, Li and Liang 2021, arXiv 2101.00190; for images ClipCap,
-Mokady et al. 2021, arXiv 2111.09734), and is also added to every token, like the time step in a
-diffusion model. Input and output embeddings of the vocabulary are tied (Press and Wolf 2017). The
-model is trained on text alone, see `unprompt.training.train_decoder`.
+tokens before the text (prefix tuning, Li and Liang 2021, arXiv 2101.00190; ClipCap does so for
+images, Mokady et al. 2021, arXiv 2111.09734). It is also added to every token, like the time step
+in a diffusion model. Input and output embeddings of the vocabulary are tied (Press and Wolf 2017).
+The model is trained on text alone, see `unprompt.training.train_decoder`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from unprompt.models.decoder.tokenizer import START, STOP
 from unprompt.models.model_folder import DECODER_TYPE
 
 IGNORED = -100
-"""Label of positions that do not count in the loss; torch's own value."""
+"""Label of positions that the loss ignores; torch's default."""
 
 
 class DecoderConfig(PreTrainedConfig):
-    """Shape of a decoder.
+    """The sizes of a decoder.
 
     Attributes:
-        vocab_size: tokens of its vocabulary.
+        vocab_size: number of tokens in the vocabulary.
         embedding_dim: width of the prompt embeddings that it reads.
         encoder: the target encoder that makes them.
-        hidden_size: width.
+        hidden_size: width of the transformer.
         num_hidden_layers: number of blocks.
-        num_attention_heads: heads of a block.
+        num_attention_heads: number of heads in a block.
         mlp_ratio: width of an MLP divided by ``hidden_size``.
-        prefix_length: tokens that are projected from the embedding.
-        context_length: most tokens of a text, its stop token included.
-        dropout: in training.
+        prefix_length: number of tokens that are projected from the embedding.
+        context_length: most tokens in a text, the stop token included.
+        dropout: probability of dropout in training.
     """
 
     model_type = DECODER_TYPE
@@ -79,7 +79,7 @@ class DecoderOutput(ModelOutput):
     """The outputs of a decoder.
 
     Attributes:
-        loss: mean cross-entropy of the tokens in nats, where labels were given.
+        loss: mean cross-entropy of the tokens in nats, if labels were given.
         logits: (rows, positions, vocabulary).
         past_key_values: the cache.
     """
@@ -90,7 +90,7 @@ class DecoderOutput(ModelOutput):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; keys and values of earlier positions come from the cache."""
+    """Causal self-attention, with a cache for the keys and values of earlier positions."""
 
     def __init__(self, config: DecoderConfig, layer: int):
         super().__init__()
@@ -104,8 +104,8 @@ class Attention(nn.Module):
 
         Args:
             x: states.
-            mask: bool (rows, 1, new, all), true where a position may attend; None is causal over
-                the new positions, and a single new position attends to all.
+            mask: bool (rows, 1, new, all), true where a position may attend. With None the new
+                positions attend causally, and a single new position attends to all.
             cache: anything with the ``update`` of `transformers.Cache`, or None.
         """
         rows, new, width = x.shape
@@ -119,7 +119,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normed before and added after."""
+    """Attention and MLP, each with a norm before it and a residual connection."""
 
     def __init__(self, config: DecoderConfig, layer: int):
         super().__init__()
@@ -139,11 +139,11 @@ class Block(nn.Module):
 
 
 class DecoderModel(PreTrainedModel, GenerationMixin):
-    """Prompt embeddings to text.
+    """Writes texts from prompt embeddings.
 
-    A row of tokens begins with ``prefix_length`` start tokens, to which the projected embedding is
-    added. So every position of the cache has a token, and `generate` is `GenerationMixin`'s own:
-    greedy, beams, sampling, constraints.
+    A row of tokens begins with ``prefix_length`` start tokens, and the projected embedding is added
+    to them. So every position of the cache has a token, and `generate` works as in
+    `GenerationMixin`: greedy, beams, sampling, constraints.
     """
 
     config_class = DecoderConfig
@@ -199,11 +199,11 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def start_from(self, token_embeddings: torch.Tensor) -> None:
-        """Initialise from the target encoder's own embedding of each token's text.
+        """Initialise the vocabulary from the target encoder's embedding of each token's text.
 
-        The encoder's embedding of a prompt is near those of its words. With vocabulary and
-        condition in one rotated space, the model can name the words of an embedding from the first
-        step, and training only has to teach order and grammar.
+        The encoder's embedding of a prompt is near those of its words. If the vocabulary and the
+        projected embedding start in the same rotated space, the model can name the words of an
+        embedding from the first step, and only has to learn order and grammar.
 
         Args:
             token_embeddings: float (vocabulary, embedding_dim).
@@ -227,17 +227,17 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         **_: Any,
     ) -> DecoderOutput:
-        """Logits of the next tokens, and the loss where labels are given.
+        """Logits of the next tokens, and the loss if labels are given.
 
         Args:
             input_ids: (rows, new positions), padded on the right; without a cache a row begins with
                 ``prefix_length`` start tokens.
             embeddings: (rows, embedding_dim), of norm 1.
-            attention_mask: ignored; padding is on the right, where no counted token attends.
+            attention_mask: ignored; padding is on the right, so no token of the text attends to it.
             past_key_values: the cache.
-            use_cache: make a cache where none is given.
-            labels: ``input_ids`` again, unshifted; -100 does not count.
-            logits_to_keep: compute logits of so many last positions; 0 for all.
+            use_cache: make a cache if none is given.
+            labels: ``input_ids`` again, not shifted; -100 is ignored.
+            logits_to_keep: compute logits for this many last positions; 0 for all.
 
         Raises:
             ValueError: the text is too long.
@@ -275,11 +275,11 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
             embeddings: see `forward`.
             positions: int64 (new positions,); positions below ``prefix_length`` get their part of
                 the projected embedding.
-            mask: as `Attention.forward`.
-            cache: likewise.
+            mask: see `Attention.forward`.
+            cache: see `Attention.forward`.
         """
         rows, width = embeddings.shape[0], self.config.hidden_size
-        # The row of zeros after the prefix is for every later position.
+        # All positions after the prefix use the last row, which is zeros.
         prefix = F.pad(self.prefix(embeddings).view(rows, -1, width), (0, 0, 0, 1))
         x = self.tokens(input_ids) + self.positions(positions) + self.condition(embeddings)[:, None]
         x = x + prefix[:, positions.clamp(max=self.config.prefix_length)]
@@ -288,7 +288,7 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
         return self.norm(x)
 
     def _trained(self, x: torch.Tensor, labels: torch.Tensor) -> DecoderOutput:
-        """The loss alone. Logits take most of the memory, so none are computed for padding."""
+        """The loss alone. Logits take most of the memory, so padding gets none."""
         targets = labels[:, 1:].reshape(-1)
         counted = targets != IGNORED
         states = x[:, :-1].reshape(-1, x.shape[-1])[counted]
@@ -301,11 +301,11 @@ class DecoderModel(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def write(self, embeddings: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        """Texts for embeddings, by `GenerationMixin.generate`.
+        """Write texts for embeddings with `GenerationMixin.generate`.
 
         Args:
             embeddings: (rows, embedding_dim), of norm 1.
-            **arguments: such as ``num_beams``, ``num_return_sequences`` or ``do_sample``.
+            **arguments: arguments of ``generate``, such as ``num_beams`` or ``do_sample``.
 
         Returns:
             Token ids without the prefix, (rows * num_return_sequences, length).

@@ -1,4 +1,4 @@
-"""A decoder on ONNX Runtime, without torch: from prompt embeddings to texts."""
+"""Run a decoder on ONNX Runtime, without torch: from prompt embeddings to texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unprompt.models.model_folder import CONFIG_FILE, DECODER_FOLDER, damaged, r
 
 GRAPH_FILE = "decoder.onnx"
 _ROWS = 32
-"""Embeddings that are decoded together."""
+"""Number of embeddings that are decoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,14 @@ class Text:
 
 
 class TextDecoder:
-    """An exported decoder, see `unprompt.models.decoder.decoder_onnx`; needs ONNX Runtime only.
+    """An exported decoder, see `unprompt.models.decoder.decoder_onnx`; needs only ONNX Runtime.
 
     Attributes:
         encoder: the target encoder whose embeddings it reads.
-        calibration: from a text's score to its expected cosine to the truth, for the model whose
-            folder holds the decoder; None where it was never measured.
-        preferred: whether its texts measured better than the bank's, for that model.
+        calibration: from a text's score to its expected cosine to the true prompt, for the model
+            whose folder holds the decoder; None if it was never measured.
+        preferred: whether its texts were measured to be better than the bank's prompts, for that
+            model.
 
     Raises:
         ModelNotFoundError: the folder holds no decoder.
@@ -89,10 +90,11 @@ class TextDecoder:
 
         Args:
             embeddings: float array of shape (n, dim), of any norm.
-            top_k: different prompts an embedding; there are fewer where the search finds fewer.
-            beams: of beam search; at least ``top_k`` are used.
-            top_p: sample from the smallest set of tokens with this probability instead.
-            seed: of the sampling.
+            top_k: most prompts for each embedding, all different.
+            beams: width of the beam search; at least ``top_k`` are used.
+            top_p: instead of beam search, sample from the smallest set of tokens with this
+                probability.
+            seed: seed of the sampling.
 
         Returns:
             For each embedding its prompts, the most probable first.
@@ -159,7 +161,7 @@ class _Run:
 def save_calibration(
     folder: str | Path, calibration: Calibration, preferred: bool | None = None
 ) -> None:
-    """Write what was measured for a model into its decoder's configuration."""
+    """Write the calibration for a model, and ``preferred``, into its decoder's configuration."""
     path = Path(folder) / CONFIG_FILE
     stated = read_json(path) | {"calibration": asdict(calibration)}
     if preferred is not None:

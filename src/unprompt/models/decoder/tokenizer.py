@@ -16,13 +16,13 @@ START, STOP = 0, 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
-    """Train a byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, so no text is unknown).
+    """Train a byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, so it can write any text).
 
     Args:
         texts: texts to train on.
         vocab_size: number of tokens, the bytes and the two special tokens included.
-        lowercase: for a target encoder that ignores case (as MiniLM does), whose embeddings
-            cannot say which letters were capitals.
+        lowercase: make all texts lower-case. Use it for a target encoder that ignores case, as
+            MiniLM does: its embeddings do not contain which letters were capitals.
     """
     tokenizer = Tokenizer(models.BPE())
     steps: list[normalizers.Normalizer] = [normalizers.NFC(), normalizers.Strip()]
@@ -48,19 +48,19 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The vocabulary of a model's folder.
+    """Load the vocabulary of a model's folder.
 
     Raises:
-        ModelNotFoundError: the folder has none.
+        ModelNotFoundError: the folder has no vocabulary.
     """
     path = Path(folder) / TOKENIZER_FILE
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is missing: {folder} is no decoder")
+        raise ModelNotFoundError(f"{path} is missing: {folder} is not a decoder")
     return Tokenizer.from_file(str(path))
 
 
 def texts_of(tokenizer: Tokenizer, ids: Iterable[Iterable[int]]) -> list[str]:
-    """Token ids to texts; each ends with its first stop token."""
+    """Token ids to texts; each text ends before its first stop token."""
     texts = []
     for row in ids:
         kept = []
