@@ -31,6 +31,7 @@ AFTER_SEED = {"fixed", "increment", "decrement", "randomize", "increment-wrap"}
 LINK_ONLY = re.compile(r"IMAGE|LATENT|MODEL|CLIP|VAE|CONDITIONING|MASK|VIDEO|AUDIO|NOISE|SIGMAS")
 WIDGETS = {
     "CLIPTextEncode": ["text"],
+    "GeminiNanoBanana2": ["prompt", "model"],
     "CLIPTextEncodeFlux": ["clip_l", "t5xxl", "guidance"],
     "CLIPTextEncodeSD3": ["clip_l", "clip_g", "t5xxl", "empty_padding"],
     "CLIPTextEncodeHiDream": ["clip_l", "clip_g", "t5xxl", "llama"],

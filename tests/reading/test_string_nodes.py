@@ -57,6 +57,8 @@ def graph(class_type: str, inputs: Inputs, **nodes: tuple[str, Inputs]) -> Readi
                                     "text_b": "oil", "text_c": ""}, "a fox, oil"),
         ("StringFunction|pysssss", {"action": "replace", "tidy_tags": "no", "text_a": "a fox",
                                     "text_b": "fox", "text_c": "cat"}, "a cat"),
+        ("ImpactStringSelector", {"strings": "a cow\na fox", "multiline": False, "select": 3},
+         "a fox"),
         ("easy promptReplace", {"prompt": "a fox", "find1": "fox", "replace1": "cat",
                                 "find2": "", "replace2": ""}, "a cat"),
         ("Text Concatenate", {"linebreak_addition": "false", "text_a": "", "text_b": ""}, ""),
@@ -165,3 +167,18 @@ def test_queries_of_masks_are_no_prompts(class_type: str) -> None:
     reading = read(making.png(making.itext("prompt", api)))
     assert reading is not None
     assert reading.prompt is None
+
+
+@pytest.mark.parametrize(
+    "class_type", ["BBoxFinder", "LocateObject", "ImageCropByPrompt", "MoondreamQuery", "QwenVL"]
+)
+def test_what_a_node_looks_for_in_an_image_is_no_prompt(class_type: str) -> None:
+    for name, prompt in ((class_type, None), ("MyImageEdit", "dog")):
+        api = making.api(
+            n1=("LoadImage", {"image": "x.png"}),
+            n3=(name, {"prompt": "dog", "image": ["1", 0]}),
+            n9=("SaveImage", {"images": ["3", 0]}),
+        )
+        reading = read(making.png(making.itext("prompt", api)))
+        assert reading is not None
+        assert reading.prompt == prompt

@@ -19,7 +19,8 @@ PROMPT = "a copper kettle on a windowsill, morning fog"
     [
         "", "#000000", "randomize", "auto", "1K", "2048x2048 (1:1)", "16:9 (Widescreen)", "0.5",
         "seedream-4-0-250828", "model.safetensors", "video/h264-mp4", "Gemini 3.8 Flash", "Bloom 2",
-        "FullHD (1080p)", "1.0, 0.97, 0.2", "(2K) 2048x2048 (1:1)", "C:\\models\\x", "rgb(1, 2, 3)",
+        "FullHD (1080p)", "None (FP16)", "1.0, 0.97, 0.2", "(2K) 2048x2048 (1:1)",
+        "C:\\models\\x", "rgb(1, 2, 3)",
     ],
 )  # fmt: skip
 def test_options(value: str) -> None:
@@ -95,6 +96,40 @@ def test_an_option_is_never_an_answer(text: str) -> None:
     reading = workflow({"type": "NewImageNode", "widgets_values": [text, 7, "randomize", "high"]})
     assert reading is not None
     assert reading.prompt is None
+
+
+@pytest.mark.parametrize(
+    ("class_type", "values", "negative"),
+    [
+        ("GeminiImageNode", ["fox", "gemini-2.5-flash-image", 7, "randomize"], None),
+        ("GeminiNanoBanana2", ["fox", "Nano Banana 2 (Gemini 3.1 Flash Image)", 7, "fixed"], None),
+        ("ByteDanceSeedreamNode", ["seedream-4-0", "fox", "2048x2048 (1:1)", 7, "fixed"], None),
+        ("KlingTextToVideoNode", ["fox", "blurry, low", 0.5, "16:9"], "blurry, low"),
+        ("Veo3VideoGenerationNode", ["fox", "16:9", "dark", 8, True, "ALLOW", 7, "fixed"], "dark"),
+        ("FluxProUltraImageNode", ["fox", False, 7, "randomize", "16:9", False], None),
+        ("IdeogramV3", ["fox", "1:1", "Auto", "AUTO", 7, "fixed", 1, "DEFAULT"], None),
+        ("RecraftTextToImageNode", ["fox", "1024x1024", 1, 7, "fixed", "ugly, low quality, dark"],
+         "ugly, low quality, dark"),
+        ("RunwayTextToImageNode", ["fox", "1920:1080"], None),
+        ("LumaImageNode", ["fox", "photon-1", "16:9", 7, "randomize", 1], None),
+        ("MinimaxTextToVideoNode", ["fox", "T2V-01", 7, "randomize"], None),
+        ("PixverseTextToVideoNode", ["fox", "16:9", "540p", 5, "normal", 7, "fixed"], None),
+        ("StabilityStableImageUltraNode", ["fox", "1:1", "None", 7, "fixed", 0.5], None),
+        ("WanTextToVideoApi", ["wan2.5-t2v", "fox", "dark", "480p", "5", 7, "fixed"], "dark"),
+    ],
+)  # fmt: skip
+def test_partner_nodes(class_type: str, values: list[Any], negative: str | None) -> None:
+    reading = workflow({"type": class_type, "widgets_values": values})
+    assert reading is not None
+    assert (reading.prompt, reading.negative_prompt) == ("fox", negative)
+    assert reading.certain
+
+
+def test_another_version_of_a_known_node() -> None:
+    values = [7, "randomize", PROMPT, "match"]
+    reading = workflow({"type": "OpenAIGPTImage1", "widgets_values": values})
+    assert reading is not None
+    assert reading.prompt == PROMPT
 
 
 def test_a_guess_is_not_certain() -> None:
@@ -183,3 +218,40 @@ def test_values_of_a_sub_graph_stand_on_its_node(form: str) -> None:
     assert reading.prompt == PROMPT
     if form == "proxies":
         assert (reading.settings.seed, reading.settings.steps) == (77, 4)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("form", ["proxies", "object", "inner proxies"])
+def test_values_on_a_sub_graph_reach_what_is_inside(form: str, nested: bool) -> None:
+    def graph(name: str, node: dict[str, Any]) -> dict[str, Any]:
+        text = {"name": "text", "type": "STRING", "linkIds": [1]}
+        inner = {**node, "id": 6, "inputs": [{"name": "text", "widget": {"name": "text"}}]}
+        ends = [(6, 0, -20, 0)]
+        if form != "inner proxies":
+            ends.append((-10, 0, 6, 0))
+        links = [
+            {"id": n, "origin_id": a, "origin_slot": b, "target_id": c, "target_slot": d}
+            for n, (a, b, c, d) in enumerate(ends, 1)
+        ]
+        inputs = [] if form == "inner proxies" else [text]
+        return {"id": name, "inputs": inputs, "nodes": [inner], "links": links}
+
+    place = "6" if form == "inner proxies" else "-1"
+    proxies = {"proxyWidgets": [[place, "text"]]}
+    graphs = [graph("one", {"type": "CLIPTextEncode", "widgets_values": ["stale"]})]
+    if nested:
+        middle = {"type": "one", "widgets_values": ["stale too"], "properties": proxies}
+        graphs.append(graph("two", middle))
+    values: Any = {"text": PROMPT} if form == "object" else [PROMPT]
+    outer = {"id": 1, "type": graphs[-1]["id"], "widgets_values": values, "properties": proxies}
+    nodes = [
+        outer,
+        {"id": 2, "type": "KSampler", "inputs": [{"name": "positive", "link": 1}],
+         "widgets_values": [1, "fixed", 8, 1, "euler", "simple", 1]},
+        {"id": 3, "type": "SaveImage", "inputs": [{"name": "images", "link": 2}]},
+    ]  # fmt: skip
+    links = [[1, 1, 0, 2, 0, "*"], [2, 2, 0, 3, 0, "*"]]
+    value = {"nodes": nodes, "links": links, "definitions": {"subgraphs": graphs}}
+    reading = read(making.png(making.itext("workflow", json.dumps(value))))
+    assert reading is not None
+    assert reading.prompt == PROMPT

@@ -18,12 +18,21 @@ _SHOWS = re.compile(r"preview|show|display|view|compare", re.IGNORECASE)
 _OTHER_USES = re.compile(
     r"segment|sam[23]?(?![a-z])|dino|detect|florence|mask(?!ed)|clipseg|yolo|grounding|matting|"
     r"rembg|remove_?background|caption|interrogat|tagger|describe|vqa|chat|textgenerate|llm|"
+    r"qwen[\w ]*vl|vlm|moondream|"
     r"shader|expression|geminin(?:ode)?v?\d?$|claudenode|seednode|openrouterllm|"
     r"to(?:music|sfx|speech|audio|dialogue)|soundeffect|"
     r"^(?!.*(?:video|image)).*(?:audio|voice|music|speech|sfx)",
     re.IGNORECASE,
 )
 """Classes of nodes whose text is no prompt of an image: it asks for a mask, a caption, a sound."""
+_MAKES_IMAGES = re.compile(
+    r"edit|generat|creat|kontext|2image|to_?image|image2|img2|video|i2v|paint|fill|expand|relight|"
+    r"style|upscal|enhanc|variat|remix|background|vector|api|gpt|dall|gemini|banana|flux|seed|"
+    r"kling|runway|luma|pix|veo|wan|ideogram|recraft|stability|minimax|hailuo|qwen.?image|grok|"
+    r"talk|avatar|animat",
+    re.IGNORECASE,
+)
+"""Classes of nodes that change an image by a prompt, unlike those that look for something in it."""
 _SAMPLER = frozenset(("model", "guider", "noise_seed", "seed", "sampler"))
 
 
@@ -55,7 +64,7 @@ def origins(graph: Graph) -> list[Origin]:
     if not found:
         for node in behind:
             positive, negative = tracer.prompted(node)
-            if positive and not _has_other_use(node):
+            if positive and not _has_other_use(node) and not _looks_at_image(node):
                 found.append(Origin(node, tuple(positive), tuple(negative), False))
     return found
 
@@ -117,6 +126,18 @@ def outputs(graph: Graph) -> list[Node]:
 
 def _has_other_use(node: Node) -> bool:
     return _OTHER_USES.search(node.class_type) is not None and "positive" not in node.links
+
+
+def _looks_at_image(node: Node) -> bool:
+    """Whether a node takes an image, but has neither the inputs nor the name of one that makes one.
+
+    Its text may ask for an object, a crop or a description.
+    """
+    return bool(
+        node.traits & PICTURE
+        and _SAMPLER.isdisjoint(node.inputs)
+        and not _MAKES_IMAGES.search(node.class_type)
+    )
 
 
 def _samples(node: Node) -> bool:

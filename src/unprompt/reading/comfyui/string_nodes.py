@@ -149,6 +149,15 @@ def _numbered_replace(arguments: Arguments) -> str | None:
     return text
 
 
+def _line(arguments: Arguments) -> str:
+    """The node StringSelector of the Impact Pack."""
+    texts = _text(arguments, "strings")
+    lines = texts.split("\n")
+    if arguments.get("multiline") is True:
+        return texts
+    return lines[_number(arguments, "select") % len(lines)]
+
+
 COMPUTED: dict[str, tuple[Compute, tuple[str, ...]]] = {
     "StringConcatenate": (_concatenate, ("string_a", "string_b")),
     "StringSubstring": (_substring, ("string",)),
@@ -162,6 +171,7 @@ COMPUTED: dict[str, tuple[Compute, tuple[str, ...]]] = {
     "RegexReplace": (_regex_replace, ("string",)),
     "RegexExtract": (_regex_extract, ("string",)),
     "StringFunction|pysssss": (_function, ("text_a", "text_b", "text_c")),
+    "ImpactStringSelector": (_line, ("strings",)),
     "easy promptReplace": (_numbered_replace, ("prompt",)),
     "CR Text Replace": (_numbered_replace, ("text",)),
 }

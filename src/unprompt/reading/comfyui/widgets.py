@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from unprompt.reading.comfyui.input_traits import NEGATIVE, OPTION, TEXT, traits_of
+from unprompt.reading.comfyui.known_widgets import KNOWN
 
 Name = TypeVar("Name")
 
@@ -34,6 +36,7 @@ _OPTION_FORMS = re.compile(
     r"|(?:\([^()]*\) ?)?\d+ ?[x×:*] ?\d+.{0,40}"  # 1024x1024 (1:1), 16:9 (Wide)
     r"|[^\s,]+\.[A-Za-z]\w{1,11}"  # a file
     r"|[\w.+\-/\\:@\[\]]*\d[\w.+\-/\\:@\[\]]*"  # one word with a digit: seedream-4-0, 1K
+    r"|[Nn]one \([^()]*\)"
     r"|(?:rgba?|hsl)\([^()]*\)"
     r"|https?://\S*|[A-Za-z]:\\.*|/\S*"
     r"|[A-Z][\w.]*(?: [\w.\[\]]+){0,2} \d[\d.]*(?: [\w.\[\]()]+){0,2}"  # Gemini 3.8 Flash
@@ -58,125 +61,6 @@ _TEXT_NODES = re.compile(
 _JOINERS = re.compile(r"concat|join|combine|append|merge", re.IGNORECASE)
 _MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
-_TABLE = """
-KSampler: seed control_after_generate steps cfg sampler_name scheduler denoise
-KSamplerAdvanced: add_noise noise_seed control_after_generate steps cfg sampler_name scheduler \
-start_at_step end_at_step
-SamplerCustom: add_noise noise_seed control_after_generate cfg
-RandomNoise: noise_seed control_after_generate
-KSamplerSelect: sampler_name
-BasicScheduler: scheduler steps denoise
-Flux2Scheduler: steps width height
-SDTurboScheduler: steps denoise
-AlignYourStepsScheduler: model_type steps denoise
-KarrasScheduler: steps sigma_max sigma_min rho
-LTXVScheduler: steps max_shift base_shift stretch terminal
-CheckpointLoaderSimple: ckpt_name
-CheckpointLoader: config_name ckpt_name
-UNETLoader: unet_name weight_dtype
-VAELoader: vae_name
-LoraLoader: lora_name strength_model strength_clip
-LoraLoaderModelOnly: lora_name strength_model
-CLIPSetLastLayer: stop_at_clip_layer
-CFGGuider: cfg
-FluxGuidance: guidance
-ModelSamplingFlux: max_shift base_shift width height
-Efficient Loader: ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength \
-positive negative
-CLIPTextEncode: text
-CLIPTextEncodeFlux: clip_l t5xxl guidance
-CLIPTextEncodeSD3: clip_l clip_g t5xxl empty_padding
-CLIPTextEncodeSDXL: width height crop_w crop_h target_width target_height text_g text_l
-CLIPTextEncodeSDXLRefiner: ascore width height text
-CLIPTextEncodeLumina2: system_prompt user_prompt
-CLIPTextEncodeHiDream: clip_l clip_g t5xxl llama
-CLIPTextEncodeHunyuanDiT: bert mt5xl
-CLIPTextEncodePixArtAlpha: width height text
-CLIPTextEncodeControlnet: text
-CLIPTextEncodeKandinsky5: clip_l qwen25_7b
-GLIGENTextBoxApply: text width height x y
-PhotoMakerEncode: text
-TextEncodeQwenImageEdit: prompt
-TextEncodeQwenImageEditPlus: prompt
-TextEncodeHunyuanVideo_ImageToVideo: prompt image_interleave
-TextEncodeZImageOmni: prompt auto_resize_images
-TextEncodeAceStepAudio: tags lyrics lyrics_strength
-TextEncodeAceStepAudio1.5: tags lyrics seed control_after_generate
-smZ CLIPTextEncode: text parser mean_normalization multi_conditioning \
-use_old_emphasis_implementation with_SDXL ascore width height crop_w crop_h target_width \
-target_height text_g text_l smZ_steps
-BNK_CLIPTextEncodeAdvanced: text token_normalization weight_interpretation
-RegionalConditioningColorMask //Inspire: mask_color strength set_cond_area prompt
-RegionalConditioningSimple //Inspire: strength set_cond_area prompt
-RegionalPromptSimple //Inspire: cfg sampler_name scheduler wildcard_prompt
-RegionalPromptColorMask //Inspire: mask_color cfg sampler_name scheduler wildcard_prompt
-PrimitiveNode: value control_after_generate
-PrimitiveString: value
-PrimitiveStringMultiline: value
-PrimitiveInt: value control_after_generate
-PrimitiveFloat: value
-PrimitiveBoolean: value
-ComfySwitchNode: switch
-CustomCombo: choice
-StringConcatenate: string_a string_b delimiter
-StringSubstring: string start end
-CaseConverter: string mode
-StringTrim: string mode
-StringReplace: string find replace
-StringContains: string substring case_sensitive
-StringCompare: string_a string_b mode case_sensitive
-RegexMatch: string regex_pattern case_insensitive multiline dotall
-RegexExtract: string regex_pattern mode case_insensitive multiline dotall group_index
-RegexReplace: string regex_pattern replace case_insensitive multiline dotall count
-StringFormat: f_string
-JsonExtractString: json_string key
-ImpactWildcardProcessor: wildcard_text populated_text mode seed control_after_generate
-ImpactWildcardEncode: wildcard_text populated_text mode
-SDXLPromptStyler: text_positive text_negative style log_prompt style_positive style_negative
-SDXLPromptStylerAdvanced: text_positive_g text_positive_l text_negative style negative_prompt_to \
-log_prompt
-StringFunction|pysssss: action tidy_tags text_a text_b text_c
-ttN text3BOX_3WAYconcat: text1 text2 text3 delimiter
-ttN text7BOX_concat: text1 text2 text3 text4 text5 text6 text7 delimiter
-Text Concatenate/1: linebreak_addition
-Text Concatenate: delimiter clean_whitespace text_a text_b text_c text_d
-Text String: text text_b text_c text_d
-Text Multiline: text
-Text Find and Replace: text find replace
-JoinStrings: delimiter string1 string2
-StringConstant: string
-StringConstantMultiline: string strip_newlines
-CR Text Concatenate: text1 text2 separator
-CR Text Replace: text find1 replace1 find2 replace2 find3 replace3
-CR Prompt Text: prompt
-CR Text: text
-easy positive: positive
-easy negative: negative
-easy promptConcat: prompt1 prompt2 separator
-easy promptReplace: prompt find1 replace1 find2 replace2 find3 replace3
-easy showAnything: text_0
-ttN text: text
-ttN concat: text1 text2 text3 delimiter
-ttN textDebug: text
-Text Prompt (JPS): text
-String Literal: string
-Textbox: text
-Simple String: string
-OpenAIGPTImage1: prompt seed control_after_generate quality background size n model
-GeminiImage2Node: prompt model seed control_after_generate aspect_ratio resolution \
-response_modalities system_prompt
-ByteDanceSeedreamNode: model prompt size_preset width height
-WanTextToImageApi: model prompt negative_prompt width height
-IdeogramV1: prompt turbo aspect_ratio magic_prompt_option seed control_after_generate \
-negative_prompt num_images
-IdeogramV2: prompt turbo aspect_ratio resolution magic_prompt_option seed \
-control_after_generate style_type negative_prompt num_images
-"""
-_KNOWN = {
-    name: tuple(widgets.split())
-    for name, _, widgets in (line.rpartition(": ") for line in _TABLE.strip().split("\n"))
-}
-
 
 def named_widgets(raw: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     """The widgets of a node by name, and the names that are guesses.
@@ -194,18 +78,34 @@ def named_widgets(raw: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str
     class_type = str(raw.get("type"))
     sockets = [*_sockets_of_widgets(raw)]
     names: list[str | None]
-    if known := _KNOWN.get(f"{class_type}/{len(values)}") or _KNOWN.get(class_type):
+    known = KNOWN.get(f"{class_type}/{len(values)}") or KNOWN.get(class_type)
+    if known and _may_be_of(known, values):
         names = [*known[: len(values)]]
     else:
         names = align([socket.name for socket in sockets], values) or _by_types(sockets, values)
         if not any(names):
             names = [*_loader_names(class_type, values)]
     names += [None] * (len(values) - len(names))
+    _name_seed(names, values)
     guessed = _guess(raw, class_type, names, values)
     return {
         name or f"widget_{index}": value
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     }, guessed
+
+
+def _may_be_of(known: Sequence[str], values: Sequence[Any]) -> bool:
+    """Whether the values can be those of the known widgets; other versions may have others."""
+    pairs = zip(known, values, strict=False)
+    return all(isinstance(v, str) or v is None for n, v in pairs if n in ("prompt", "text"))
+
+
+def _name_seed(names: list[str | None], values: list[Any]) -> None:
+    """Name a number ``seed`` if what to do with it after each image follows."""
+    for index, (value, following) in enumerate(pairwise(values)):
+        is_seed = isinstance(value, int) and isinstance(following, str) and following in AFTER_SEED
+        if is_seed and names[index] is None and "seed" not in names:
+            names[index] = "seed"
 
 
 def is_text_node(class_type: str) -> bool:
@@ -242,10 +142,10 @@ def _guess(
         elif is_prose(value):
             if _SYSTEM.match(value) and not joins:
                 names[index] = f"system_{index}"
+            elif _UNWANTED.match(value) and not linked:
+                names[index] = f"negative_prompt_{index}"
             elif has_text and not joins:
                 names[index] = f"shown_{index}"
-            elif _UNWANTED.match(value):
-                names[index] = f"negative_prompt_{index}"
             else:
                 names[index] = f"prompt_{index}"
                 found.append(f"prompt_{index}")

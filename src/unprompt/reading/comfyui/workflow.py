@@ -60,7 +60,7 @@ class _Builder:
         self._groups = groups if isinstance(groups, dict) else {}
         self._expanded: set[str] = set()  # nodes that stand for the nodes of a sub-graph
         self._promoted: dict[str, dict[str, Any]] = {}  # values of sub-graph nodes by input
-        self._proxied: dict[tuple[str, str], Any] = {}  # (inner node, widget) to value
+        self._proxied: dict[str, dict[str, Any]] = {}  # values of inner nodes by widget
 
     def add(self, scope: Mapping[str, Any], prefix: str, depth: int) -> None:
         """Add the nodes and links of a workflow, or of a sub-graph with its node's id as prefix."""
@@ -91,9 +91,11 @@ class _Builder:
         Their order is that of the sub-graph's widget inputs, of the node's proxy widgets (pairs of
         inner node id and name; id -1 means an input), or of the node's own sockets.
         """
+        outer = self._proxied.get(key, {})
+        promoted = self._promoted[key] = dict(outer)
         values = _listed(node, "widgets_values")
-        if not values:
-            return
+        if isinstance(named := node.get("widgets_values"), dict):
+            promoted.update((str(name), value) for name, value in named.items())
         inputs: list[tuple[str, str]] = [
             ("-1", str(item.get("name")))
             for item in _listed(inner, "inputs")
@@ -118,14 +120,12 @@ class _Builder:
             or align(own, values)
             or inputs[: len(values)]
         )
-        promoted = self._promoted[key] = {}
         for name, value in zip(names, values, strict=False):
-            if name is None:
-                continue
-            if name[0] == "-1":
-                promoted[name[1]] = value
-            else:
-                self._proxied[f"{key}:{name[0]}", name[1]] = value
+            if name is not None and name[0] == "-1":
+                promoted.setdefault(name[1], value)
+            elif name is not None:
+                inner_values = self._proxied.setdefault(f"{key}:{name[0]}", {})
+                inner_values[name[1]] = outer.get(name[1], value)
 
     def _group(self, node: Mapping[str, Any]) -> dict[str, Any] | None:
         class_type = str(node.get("type"))
@@ -203,9 +203,9 @@ class _Builder:
                 else:
                     inputs[name] = list(link)
                     links[name] = link.node
-            for name in inputs:
-                if name not in links and (key, name) in self._proxied:
-                    inputs[name] = self._proxied[key, name]
+            for name, value in self._proxied.get(key, {}).items():
+                if name in inputs and name not in links:
+                    inputs[name] = value
             outputs = tuple(str(socket.get("name")) for socket in _sockets(raw, "outputs"))
             graph.put(Node(key, str(raw.get("type")), inputs, links, 0, outputs, guessed))
         return graph
