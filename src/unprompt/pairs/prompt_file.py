@@ -62,7 +62,7 @@ def stream_prompts(path: str | Path, columns: Columns = GUESSED) -> Iterator[str
 def is_table(path: str | Path, columns: Columns = GUESSED) -> bool:
     """Whether a path is a table with images: it has a column of image files.
 
-    A file that is missing or damaged counts as what its name says.
+    A file that is missing, empty or damaged counts as what its name says.
     """
     path = Path(path)
     is_structured = _is_structured(path)
@@ -71,6 +71,8 @@ def is_table(path: str | Path, columns: Columns = GUESSED) -> bool:
     try:
         names = column_names(existing(path), columns.separator)
     except TableError:
+        return is_structured
+    if not names:
         return is_structured
     return find_column(names, columns.image, IMAGE_COLUMNS) is not None
 
