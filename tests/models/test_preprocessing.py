@@ -83,9 +83,9 @@ def test_a_folder_without_one_is_no_model(tmp_path):
     ("content", "message"),
     [
         ("{", "is damaged"),
-        (json.dumps({"do_resize": True}), "not one of unprompt's"),
-        (json.dumps({"mean": [0], "std": [1], "colour": 3}), "not one of unprompt's"),
-        ("[]", "not one of unprompt's"),
+        (json.dumps({"do_resize": True}), "another program wrote it"),
+        (json.dumps({"mean": [0], "std": [1], "colour": 3}), "another program wrote it"),
+        ("[]", "another program wrote it"),
     ],
 )
 def test_a_file_that_is_not_ours(tmp_path, content, message):

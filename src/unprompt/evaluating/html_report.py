@@ -21,7 +21,7 @@ _BINS = 40
 
 
 def write_report(evaluation: Evaluation, path: str | Path, images: int = 8) -> None:
-    """Write the page: scores beside baselines, a histogram of the cosines, and images.
+    """Write the page: scores of model and baselines, a histogram of the cosines, and images.
 
     If the answers were measured as texts, the page also shows them under the images, and compares
     the estimated scores with the actual ones.

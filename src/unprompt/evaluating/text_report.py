@@ -15,7 +15,7 @@ from unprompt.terminal import terminal_console
 
 
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print the model beside its baselines, over all pairs and for subsets of them."""
+    """Print the scores of model and baselines, over all pairs and for subsets of them."""
     console = console or terminal_console(sys.stdout)
     results = [evaluation.model, *evaluation.baselines]
     table = Table(

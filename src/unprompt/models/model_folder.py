@@ -63,7 +63,7 @@ def damaged(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, ValueError) as error:
         reason = f"it states no {error}" if isinstance(error, KeyError) else error
         raise UnpromptError(
-            f"{path} is damaged, or not one of unprompt's ({reason}); write it again"
+            f"{path} is damaged, or another program wrote it ({reason}); write it again"
         ) from error
 
 

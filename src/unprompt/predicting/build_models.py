@@ -118,7 +118,7 @@ def build_interrogator(
 
 @dataclass(frozen=True)
 class _Distinct:
-    """The prompts of a file, each once; iterating reads the file again.
+    """The distinct prompts of a file; each iteration reads the file again.
 
     Attributes:
         prompts: reads all of them.

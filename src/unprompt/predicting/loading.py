@@ -86,7 +86,7 @@ def load_models(names: Sequence[str | Path], options: PredictOptions) -> Embeddi
     """
     if len(names) == 1:
         if options.weights is not None:
-            raise UnpromptError("weights are for several models, but there is one")
+            raise UnpromptError("weights need two models or more, but there is one")
         return load_model(names[0], options)
     from unprompt.predicting.ensemble_model import EnsembleModel
 

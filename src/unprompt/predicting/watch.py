@@ -1,4 +1,4 @@
-"""Watch a folder for new images; each is yielded once, when it is complete."""
+"""Watch a folder for new images, and yield each of them when it is complete."""
 
 from __future__ import annotations
 

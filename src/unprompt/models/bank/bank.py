@@ -95,11 +95,11 @@ class Bank:
         return len(self.prompts)
 
     def calibrated(self, calibration: Calibration | None) -> Bank:
-        """The same bank with another calibration."""
+        """A copy of the bank with another calibration."""
         return Bank(self.prompts, self.rows, self.encoder, calibration, self._index)
 
     def exact(self) -> Bank:
-        """The same bank without its index: every row is searched."""
+        """A copy of the bank without its index, which searches every row."""
         return Bank(self.prompts, self.rows, self.encoder, self.calibration)
 
     def embeddings(self, rows: np.ndarray) -> np.ndarray:

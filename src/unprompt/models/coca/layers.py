@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
 
     @property
     def projection(self) -> nn.Linear:
-        """The layer whose output `attend` takes first."""
+        """The input projection; `attend` takes its output."""
         return self.qkv
 
     def attend(
@@ -109,7 +109,7 @@ class CrossAttention(nn.Module):
 
     @property
     def projection(self) -> nn.Linear:
-        """The layer whose output `attend` takes first."""
+        """The input projection; `attend` takes its output."""
         return self.query
 
     def keys_values(self, context: torch.Tensor) -> KeysValues:

@@ -109,7 +109,7 @@ def check_token_ids(input_ids: torch.Tensor, config: CoCaConfig) -> None:
     """Check that token ids are in the vocabulary.
 
     Raises:
-        ValueError: an id is negative or too large; it is named.
+        ValueError: an id is negative or too large; the message names it.
     """
     outside = input_ids[(input_ids < 0) | (input_ids >= config.vocab_size)]
     if len(outside):
