@@ -1,4 +1,4 @@
-"""Ridge regression in closed form, from means and covariances: the one solver of all heads."""
+"""Ridge regression in closed form, from means and covariances, for linear and classes heads."""
 
 from __future__ import annotations
 
