@@ -223,7 +223,7 @@ def test_what_is_no_image(tmp_path: Path):
     expected = {
         "absent.png": "no such file",
         "empty.png": r"the file is empty \(0 bytes\)",
-        "text.png": "not an image, or of no supported format",
+        "text.png": "not an image, or its format is not supported",
         "folder.png": "is a folder, not an image",
         "text.png/below.png": "cannot be decoded",
     }

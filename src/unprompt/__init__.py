@@ -4,7 +4,7 @@
 >>> answer = unprompt.predict("picture.png")  # doctest: +SKIP
 >>> answer.prompt, answer.route  # doctest: +SKIP
 
-Names are loaded when they are first used, so that ``import unprompt`` costs nothing.
+Names are loaded at their first use, so ``import unprompt`` is fast.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ _HOMES = {
     "write_prompt": "reading",
     "write_report": "evaluating.html_report",
 }
-"""Module of each public name, and after a colon its name there if it differs.
+"""Module of each public name. If the name differs inside the module, it follows a colon.
 
-``tests/test_package.py`` compares it with the imports above, which are for type checkers.
+The imports above are for type checkers; ``tests/test_package.py`` compares both lists.
 """
 
 __all__ = [*_HOMES]

@@ -1,4 +1,4 @@
-"""``python -m unprompt`` is the command line too."""
+"""``python -m unprompt`` runs the command line."""
 
 from unprompt.cli import main
 

@@ -34,10 +34,10 @@ def choose_device(device: str | None = None) -> str:
 
 @contextmanager
 def one_core_a_thread() -> Iterator[Callable[[], None]]:
-    """Let each thread compute with torch on one core, for work that is split among threads.
+    """Let torch use one core in each thread, for work that is split among threads.
 
-    Threads that torch starts itself wait for each other at every operation, which takes several
-    times longer when other programs use the cores. Torch's own number of threads is restored.
+    Torch's own threads wait for each other at every operation; if other programs use the cores,
+    this takes several times longer. At the end, torch's number of threads is restored.
 
     Yields:
         A function that each thread must call first.
@@ -59,7 +59,7 @@ def placed(model: Model, device: str) -> Model:
         device: a torch device name, such as ``cuda:1``.
 
     Raises:
-        UnpromptError: this computer has no such device, or the model does not fit on it.
+        UnpromptError: the computer has no such device, or the model does not fit on it.
     """
     try:
         return model.to(device).eval()

@@ -17,7 +17,7 @@ class UnpromptError(Exception):
 
 
 class UnreadableImageError(UnpromptError):
-    """An image is missing, empty, damaged, too large or of no supported format."""
+    """An image is missing, empty, damaged, too large, or its format is not supported."""
 
 
 class TableError(UnpromptError):
@@ -25,11 +25,11 @@ class TableError(UnpromptError):
 
 
 class OutputError(UnpromptError):
-    """A result could not be written; an older file at that place is unchanged."""
+    """A result could not be written; an older file at its path is unchanged."""
 
 
 class RecipeError(UnpromptError):
-    """A training recipe has an unknown key, a wrong type or contradicting values."""
+    """A training recipe has an unknown key, a value of a wrong type, or contradicting values."""
 
 
 class TrainingError(UnpromptError):
@@ -47,7 +47,7 @@ class StoppedError(TrainingError):
 
     def __init__(self, number: int, step: int):
         self.step = step
-        # The exit code that shells give a process that a signal ended.
+        # Shells use this exit code for a process that was ended by a signal.
         self.exit_code = 128 + number
         super().__init__(
             f"stopped after step {step}; a checkpoint was saved, run the same command to continue"
@@ -59,7 +59,7 @@ class ModelNotFoundError(UnpromptError):
 
 
 class MissingExtraError(UnpromptError):
-    """A feature needs a library that only an optional extra installs."""
+    """A feature needs a library of an optional extra that is not installed."""
 
     def __init__(self, library: str, extra: str):
         super().__init__(

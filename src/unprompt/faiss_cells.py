@@ -1,4 +1,4 @@
-"""Faiss, and how many cells an inverted-file index of it gets."""
+"""Import of Faiss, and the number of cells of its inverted-file indexes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from unprompt.errors import MissingExtraError
 
 ROWS_PER_CELL = 39
-"""Rows that Faiss needs to train a cell."""
+"""Rows that Faiss needs to train one cell."""
 _MOST_CELLS = 65_536
 
 
 def import_faiss() -> Any:
-    """Faiss.
+    """The module ``faiss``.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: Faiss is not installed.
     """
     try:
         import faiss
@@ -26,5 +26,8 @@ def import_faiss() -> Any:
 
 
 def cells_for(count: int) -> int:
-    """Cells for so many rows: 4·√n (Faiss, 'Guidelines to choose an index'), if they suffice."""
+    """Number of cells for ``count`` rows: 4·√n (Faiss, 'Guidelines to choose an index').
+
+    Few rows get fewer cells, so that each cell has `ROWS_PER_CELL` rows to train on.
+    """
     return max(1, min(int(4 * math.sqrt(count)), count // ROWS_PER_CELL, _MOST_CELLS))

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, formats by suffix, and the folder of the caches."""
+"""Writing of whole files and folders, output formats by suffix, and the cache folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIX_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "tex
 
 
 def cache_dir() -> Path:
-    """Folder of unprompt's caches: ``$UNPROMPT_CACHE``, else ``unprompt`` in the user's cache."""
+    """Cache folder: ``$UNPROMPT_CACHE``, else ``unprompt`` in the user's cache folder."""
     if stated := os.environ.get("UNPROMPT_CACHE"):
         return Path(stated)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unprompt"
@@ -37,7 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             folder or a device. An OSError about another file is raised unchanged.
     """
     path = Path(path)
-    # Root could replace /dev/null, which would break the machine.
+    # The user root could replace /dev/null, which would break the computer.
     if path.exists() and not path.is_file():
         raise OutputError(f"cannot write {path}: it exists and is not a file; name another")
     temporary: Path | None = None
@@ -65,10 +65,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing (``w`` is UTF-8, or ``wb``) that replaces ``path`` when it is whole.
+    """Open a temporary file that replaces ``path`` when the block succeeds.
+
+    The mode is ``w`` (text in UTF-8) or ``wb``.
 
     Raises:
-        OutputError: as `atomic_path`.
+        OutputError: see `atomic_path`.
     """
     encoding = None if "b" in mode else "utf-8"
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding) as file:
@@ -76,10 +78,10 @@ def atomic_open(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file for people to read, indented by two spaces, whole or not at all.
+    """Write a JSON file, indented by two spaces, whole or not at all.
 
     Raises:
-        OutputError: as `atomic_path`.
+        OutputError: see `atomic_path`.
     """
     with atomic_open(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
@@ -88,7 +90,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 @contextmanager
 def output_stream(path: str | Path | None) -> Iterator[IO[str]]:
-    """Standard output, or the file of `atomic_open` if there is a path."""
+    """Yield standard output if ``path`` is None, else the file of `atomic_open`."""
     if path is None:
         yield sys.stdout
     else:
@@ -99,12 +101,12 @@ def output_stream(path: str | Path | None) -> Iterator[IO[str]]:
 def format_of(
     path: str | Path | None, stated: str | None, formats: Mapping[str, str] = SUFFIX_FORMATS
 ) -> str:
-    """The format to write: the stated one, or else what the suffix of the path says.
+    """The format to write: the stated one, else that of the path's suffix.
 
-    Standard output, and a path without a suffix, are text.
+    The default for standard output and for a path without a suffix is text.
 
     Raises:
-        OutputError: no format is stated, and the suffix names none.
+        OutputError: no format is stated, and the suffix is unknown.
     """
     suffix = "" if path is None else Path(path).suffix.lower()
     if stated is not None or not suffix:
@@ -123,7 +125,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     The partial folder of a killed run is removed first.
 
     Raises:
-        OutputError: ``path`` exists and is not empty, or cannot be written.
+        OutputError: ``path`` exists and is not an empty folder, or cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")

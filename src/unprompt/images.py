@@ -1,4 +1,4 @@
-"""Image files: found in folders, and decoded to RGB."""
+"""Search for image files in folders, and decoding of images to RGB."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from unprompt.errors import UnpromptError, UnreadableImageError
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 ).union((".jxl", ".jfif", ".jpe", ".apng"))
-"""Endings of images in a folder search; a file that is named itself may have any ending."""
+"""Endings of image files in a folder search; a file that the user names may have any ending."""
 VIDEO_SUFFIXES = frozenset((".mp4", ".webm", ".mov"))
-"""Endings of videos, which a folder search yields too: their prompts can be read."""
+"""Endings of video files. A folder search yields them too, because their prompts can be read."""
 _SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 _HELD_NAMES = 1 << 14
-"""Names of a folder in memory at a time; a folder with more is listed again for the next."""
+"""Names of a folder that are in memory at a time; a larger folder is listed several times."""
 
 MAX_PIXELS = 100_000_000
-"""Images with more pixels are refused before decoding; one of this size takes up to 0.95 GB."""
+"""Larger images are refused before decoding; one of this size takes up to 0.95 GB of memory."""
 
 _TO_EIGHT_BITS = [round(value / 257) for value in range(65536)]
 
@@ -35,21 +35,21 @@ ImageSource = str | Path | bytes | IO[bytes] | Image.Image
 
 
 def no_images_error(inputs: Iterable[str | Path], recursive: bool) -> UnpromptError:
-    """The error of inputs in which `find_images` finds nothing."""
+    """The error for inputs in which `find_images` finds no image."""
     hint = "" if recursive else "; --recursive searches sub-folders too"
-    return UnpromptError(f"{', '.join(map(str, inputs))}: no image there{hint}")
+    return UnpromptError(f"{', '.join(map(str, inputs))}: no image found{hint}")
 
 
 def find_images(inputs: Iterable[str | Path], recursive: bool = False) -> Iterator[Path]:
     """Yield the image paths of files, folders and glob patterns, each once, in a stable order.
 
-    A folder gives its files with an image suffix, sorted by name. ``recursive`` adds sub-folders at
-    their place in that order, except hidden ones and symbolic links. A path that does not exist, a
-    pattern that matches no file and a folder that cannot be listed are yielded too, so that the
-    caller can report them.
+    From a folder it yields the files with an image suffix, sorted by name. ``recursive`` adds
+    sub-folders in the same order, except hidden ones and symbolic links. A path that does not
+    exist, a pattern that matches no file and a folder that cannot be listed are yielded too, so
+    that the caller can report them.
 
-    Folders are read lazily, so memory does not grow with the number of images in them. Paths that
-    are named themselves or matched by a pattern are held in memory.
+    Folders are read lazily, so memory does not grow with their number of images. Named files and
+    files that match a pattern are held in memory.
     """
     named: set[Path] = set()
     walked: set[Path] = set()
@@ -78,7 +78,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         folder, names = levels[-1]
         try:
             name = next(names, None)
-        except OSError:  # opening the folder will report it
+        except OSError:  # the caller reports it when it opens the folder
             yield folder
             name = None
         if name is None:
@@ -146,7 +146,7 @@ def _is_from(path: Path, walked: Container[Path], recursive: bool) -> bool:
 
 
 def _file_type(path: Path) -> int:
-    """`S_IFDIR`, `S_IFREG`, ...; 0 if there is nothing or it is not accessible."""
+    """`S_IFDIR`, `S_IFREG`, ...; 0 if the path does not exist or is not accessible."""
     try:
         return S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):
@@ -154,7 +154,7 @@ def _file_type(path: Path) -> int:
 
 
 def why_no_image(folder: Path) -> str:
-    """The reason for errors why a folder is no image: perhaps it could not be searched."""
+    """Text for errors: the path is a folder, perhaps one that cannot be listed."""
     try:
         with os.scandir(folder):
             return "is a folder, not an image"
@@ -175,14 +175,14 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
         EXIF orientation is applied.
 
     Raises:
-        UnreadableImageError: missing, empty, damaged or truncated file, no image, or more than
-            `MAX_PIXELS` pixels.
+        UnreadableImageError: the file is missing, empty, damaged, truncated or not an image, or
+            it has more than `MAX_PIXELS` pixels.
     """
     name = image_name(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Without a name here, so that _to_rgb can free the image that it converts.
+            # No variable holds the image here, so that _to_rgb can free it.
             return _to_rgb(_sized(_open(source), name, at_least))
     except UnreadableImageError:
         raise
@@ -195,9 +195,11 @@ def open_rgb(source: ImageSource, at_least: int | None = None) -> Image.Image:
     except Image.UnidentifiedImageError:
         if _is_video(source):
             raise UnreadableImageError(
-                f"{name}: a video; prompts are read from videos, not predicted for them"
+                f"{name}: a video; prompts can be read from videos, but not predicted"
             ) from None
-        raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
+        raise UnreadableImageError(
+            f"{name}: not an image, or its format is not supported"
+        ) from None
     # Pillow's decoders raise many kinds of exception on damaged data.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, TypeError) as e:
         raise UnreadableImageError(f"{name}: cannot be decoded ({e})") from e
@@ -215,7 +217,7 @@ def pixels_to_decode(source: ImageSource, at_least: int | None = None) -> int:
 
 
 def _is_video(source: ImageSource) -> bool:
-    """Whether a file that no decoder of images knows starts like MP4, MOV, WebM or Matroska."""
+    """Whether a file starts like MP4, MOV, WebM or Matroska."""
     try:
         if isinstance(source, str | Path):
             with Path(source).open("rb") as file:

@@ -1,4 +1,4 @@
-"""The cores of this machine, and ordered work on several threads or processes."""
+"""Work on several threads or processes with results in order, and the number of cores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CHUNK = 32
-"""Items that a process takes at a time: about 10 ms of reading metadata from files."""
+"""Items that a process takes at a time. To read the metadata of 32 files takes about 10 ms."""
 
 _FEW = 512
-"""Fewer items are done before other processes have started."""
+"""With fewer items, one process is faster: it finishes before other processes have started."""
 
 
 def cores() -> int:
@@ -42,8 +42,8 @@ def in_order(
 
     Args:
         task: the work; it should release Python's lock most of the time.
-        items: taken one by one, at most two for each worker before their results are taken.
-        workers: threads; 1 works in the caller's thread.
+        items: read lazily, at most two per worker ahead of the results.
+        workers: number of threads; 1 works in the caller's thread.
         setup: called first in each thread.
     """
     if workers == 1:
@@ -62,15 +62,14 @@ def by_processes(
 ) -> Iterator[Result]:
     """Yield the results of ``task`` in the order of the items, computed by several processes.
 
-    For work in pure Python, which threads do not speed up. If a process is killed, for example
-    because memory is short, this one does its work.
+    Use it for work in pure Python, which threads do not speed up. If a worker is killed, for
+    example because memory is short, the calling process does its work.
 
     Args:
         task: the work; task, items and results must be picklable.
-        items: any number; taken one by one, at most 160 for each process and 512 more before their
-            results are taken.
-        workers: processes; by default one for each core, at most 8, and for few items only this
-            one.
+        items: any number; read lazily, at most 160 per process and 512 more ahead of the results.
+        workers: number of processes; by default one per core, at most 8. Fewer than 512 items are
+            done by the calling process.
     """
     left = iter(items)
     if workers is None:
@@ -101,14 +100,14 @@ def _each(task: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 
 def _prepare() -> None:
     """Ignore Ctrl-C, which the parent handles, and end with the parent."""
-    gc.freeze()  # garbage collection would write to inherited memory, which is then copied
+    gc.freeze()  # garbage collection would write to memory shared with the parent, and copy it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
 
 @cache
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it ends, even if that is killed."""
+    """End this process as soon as its parent process ends or is killed."""
     if (parent := multiprocessing.parent_process()) is not None:
 
         def wait() -> None:

@@ -1,4 +1,4 @@
-"""Progress bars and notes of long steps, on standard error, for calls that a person makes."""
+"""Progress bars and notes of long steps, on standard error."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _noted: ContextVar[set[str] | None] = ContextVar("notes that were written", defa
 
 @contextmanager
 def progress_bars(show: bool = True) -> Iterator[None]:
-    """Show notes and the progress bar of every long step inside the block, or hide them all.
+    """Show or hide notes and the progress bars of all long steps inside the ``with`` block.
 
-    The command line shows bars, and Python code shows none unless it asks for them:
+    The command line shows them. Python code shows none unless it uses this function:
 
     >>> import unprompt
     >>> with unprompt.progress_bars():  # doctest: +SKIP
@@ -52,14 +52,14 @@ def track(
 ) -> Iterator[Item]:
     """Yield ``items`` while a bar on standard error shows count, rate and time left.
 
-    The bar appears inside `progress_bars` and where standard error is a terminal, so logs and
-    pipes stay clean. Of the processes of torchrun, only the first draws it.
+    The bar appears inside `progress_bars` and only if standard error is a terminal, so logs and
+    pipes stay clean. Under torchrun, only the first process draws it.
 
     Args:
-        items: what is yielded.
-        description: what the bar calls the step.
-        total: how many items there are; by default their length, where they have one. A function
-            that counts them is called only if the bar is drawn.
+        items: the items to yield.
+        description: name of the step beside the bar.
+        total: number of items, by default ``len(items)`` if they have a length. A function that
+            counts the items is called only if the bar is drawn.
     """
     if not _shown.get() or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield from items

@@ -73,7 +73,7 @@ def test_text_of_a_folder(images: Path) -> None:
     assert empty.returncode == 1
     (images / "hollow").mkdir()
     hollow = run("read", images / "hollow")
-    assert (hollow.returncode, "no image there" in hollow.stderr) == (2, True)
+    assert (hollow.returncode, "no image found" in hollow.stderr) == (2, True)
 
 
 def test_harvest(images: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_images_that_are_broken_blank_or_small_are_dropped(tmp_path):
     [
         ({"match": "("}, "not a regular expression"),
         ({"no_match": "[a"}, "not a regular expression"),
-        ({"min_words": 5, "max_words": 3}, "leave nothing"),
+        ({"min_words": 5, "max_words": 3}, "change one"),
         ({"max_aspect": 0.5}, "at least 1"),
     ],
 )

@@ -83,7 +83,7 @@ def test_an_empty_table(tmp_path: Path):
 @pytest.mark.parametrize(
     ("source", "output", "options", "message"),
     [
-        ("prompts.txt", "out.parquet", (), "go to a file that ends in .npy"),
+        ("prompts.txt", "out.parquet", (), "to a file that ends in .npy"),
         ("pairs.parquet", "out.csv", (), "ends in .npy or .parquet"),
         ("absent.txt", "out.npy", FAST, "absent.txt: cannot be read"),
         ("absent.parquet", "out.npy", FAST, "no such pairs table"),

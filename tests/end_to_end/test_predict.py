@@ -66,7 +66,7 @@ def test_bad_files_are_named_and_the_rest_is_done(folder: Path) -> None:
         (["--top-k", "0", "a.jpg"], "top-k"),
         ([], "name images or folders"),
         (["--model", "hollow", "a.jpg"], "hollow"),
-        (["hollow"], "no image there"),
+        (["hollow"], "no image found"),
     ],
 )
 def test_a_wrong_call_is_refused(folder: Path, arguments: list[str], message: str) -> None:

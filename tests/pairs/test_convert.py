@@ -351,7 +351,7 @@ def test_what_a_killed_run_left_is_cleared_away(table, tmp_path):
     [
         ("a.csv", "words,title\nx,y\n", "unknown format"),
         ("a.csv", "filepath,title\nx\n", "row 2: not 2 values"),
-        ("a.csv", 'filepath,title\nx,"y\n', "no CSV"),
+        ("a.csv", 'filepath,title\nx,"y\n', "not CSV"),
         ("a.csv", "filepath,title\n/x,y\nz,y\n", "row 3: relative and absolute paths"),
         ("submission.csv", "imgId_eId,val\na_0,1\na_1,x\n", "row 3: could not convert"),
         ("submission.csv", "imgId_eId,val\na_0,1\na_2,1\n", "row 3: a_2 is not number 1"),

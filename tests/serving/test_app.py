@@ -32,7 +32,7 @@ def test_each_image_gets_its_answer_in_order(
     assert len(embedded["alternatives"]) == 1
     assert read["route"] == "read"
     assert read["prompt"] == "<script>alert(1)</script>"
-    assert bad["error"] == "not an image, or of no supported format"
+    assert bad["error"] == "not an image, or its format is not supported"
     assert bad["file"] == "bad.png"
 
 

@@ -1,6 +1,6 @@
-"""The command line: a table of verbs, each of which parses, calls one function and prints.
+"""The command line: a table of verbs. Each verb parses its options, calls a function and prints.
 
-Heavy libraries are imported inside the verbs, so that ``unprompt --help`` answers at once.
+Heavy libraries are imported inside the verbs, so that ``unprompt --help`` is fast.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ VERBS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
     "Measure": {"evaluate": evaluate, "calibrate": calibrate},
     "Serve": {"serve": serve},
 }
-"""Verbs, and groups of verbs, by the panel of ``unprompt --help`` that shows them."""
+"""Verbs and groups of verbs, by their panel in ``unprompt --help``."""
 
 
 app = typer.Typer(
@@ -91,12 +91,12 @@ def _global_options(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 all done, 1 some items failed, 2 the call was wrong.
+    """Run the command line. Exit codes: 0 all done, 1 some items failed, 2 the call was wrong.
 
-    A training run that a signal stopped ends with 128 plus the signal's number, as in a shell.
+    If a signal stops a training run, the exit code is 128 plus the signal's number, as in a shell.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that it cannot encode is escaped
+        if isinstance(stream, io.TextIOWrapper):  # escape characters that it cannot encode
             stream.reconfigure(errors="backslashreplace")
     guard_terminals()
     try:

@@ -1,4 +1,4 @@
-"""The verbs of the bank: known prompts, stored once and searched."""
+"""The verbs that build and search a bank of known prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ bank = typer.Typer(
 
 
 class MatchFormat(StrEnum):
-    """Format of the prompts found."""
+    """Format of a search result."""
 
     text = "text"
     json = "json"
@@ -34,7 +34,7 @@ def build(
 ) -> None:
     """Build a bank of prompts; the list may be larger than memory.
 
-    A killed call that is made again encodes only what is missing.
+    The same command again continues where it stopped.
 
     [bold]Examples[/bold]
 
@@ -70,7 +70,7 @@ def search(
 ) -> None:
     """Find the prompts of a bank that are nearest to a text or to an image.
 
-    An image is embedded even if its file carries a prompt.
+    For an image, the model predicts an embedding, even if the file carries a prompt.
 
     [bold]Examples[/bold]
 

@@ -12,7 +12,7 @@ from unprompt.cli import options
 
 
 class Style(StrEnum):
-    """Kind of prompts."""
+    """Style of the prompts."""
 
     caption = "caption"
     artist = "artist"
@@ -26,8 +26,8 @@ def compose(
     style: Annotated[
         Style,
         typer.Option(
-            help="caption says what is seen, artist adds a style, mixed is half of each, sketch is "
-            "a scene that unprompt can draw."
+            help="caption describes the image, artist adds a style, mixed is half of each, sketch "
+            "describes a scene that unprompt can draw."
         ),
     ] = Style.mixed,
     wordnet: Annotated[
@@ -43,7 +43,7 @@ def compose(
         ),
     ] = None,
     lm_batch_size: Annotated[
-        int, typer.Option(min=1, help="Prompts that it completes at a time.")
+        int, typer.Option(min=1, help="Prompts that the language model completes at a time.")
     ] = 64,
     lm_min_length: Annotated[
         int, typer.Option(min=1, help="Least length of a completed prompt, in tokens.")
@@ -52,21 +52,26 @@ def compose(
         int, typer.Option(min=1, help="Greatest length of a completed prompt, in tokens.")
     ] = 77,
     lm_top_k: Annotated[
-        int, typer.Option(min=1, help="It samples from this many of the likeliest tokens.")
+        int,
+        typer.Option(min=1, help="The language model samples from this many likeliest tokens."),
     ] = 8,
     lm_temperature: Annotated[
-        float, typer.Option(help="Above 1 its choice is more varied, below 1 less.")
+        float,
+        typer.Option(
+            help="Above 1 the language model's choice of tokens varies more, below 1 less."
+        ),
     ] = 1.0,
     lm_repeat_tokens: Annotated[
-        bool, typer.Option("--lm-repeat-tokens", help="Allow a token twice in a prompt.")
+        bool, typer.Option("--lm-repeat-tokens", help="Allow repeated tokens in a prompt.")
     ] = False,
     diversity: Annotated[
-        bool, typer.Option("--diversity", help="Print how diverse the prompts are.")
+        bool, typer.Option("--diversity", help="Print the diversity of the prompts.")
     ] = False,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Print it for this file of prompts too; may be repeated.", metavar="PROMPTS"
+            help="Also print the diversity of this file of prompts; may be repeated.",
+            metavar="PROMPTS",
         ),
     ] = None,
 ) -> None:

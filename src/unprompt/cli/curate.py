@@ -12,7 +12,7 @@ from unprompt.cli import options
 
 
 class Backend(StrEnum):
-    """Library that encodes."""
+    """Library that computes the embeddings."""
 
     auto = "auto"
     torch = "torch"
@@ -20,7 +20,7 @@ class Backend(StrEnum):
 
 
 class Keep(StrEnum):
-    """Which of several near-duplicates stays."""
+    """Which of several near-duplicates is kept."""
 
     first = "first"
     longest = "longest"
@@ -57,25 +57,26 @@ def filter_table(
         bool, typer.Option("--ascii", help="Drop prompts with characters beyond ASCII.")
     ] = False,
     language: Annotated[
-        str | None, typer.Option(help="Drop prompts surely of another language, as en.")
+        str | None,
+        typer.Option(help="Drop prompts that are surely not in this language, such as en."),
     ] = None,
     match: Annotated[
-        str | None, typer.Option(help="Regular expression that must be found.")
+        str | None, typer.Option(help="Regular expression that a prompt must contain.")
     ] = None,
     no_match: Annotated[
-        str | None, typer.Option(help="Regular expression that must not be found.")
+        str | None, typer.Option(help="Regular expression that a prompt must not contain.")
     ] = None,
     nsfw: Annotated[bool, typer.Option("--no-nsfw", help="Drop prompts with NSFW words.")] = False,
     min_side: Annotated[
         int | None, typer.Option(min=1, help="Least pixels of the image's shorter side.")
     ] = None,
     max_aspect: Annotated[
-        float | None, typer.Option(help="Most that the longer side may be of the shorter.")
+        float | None, typer.Option(help="Largest ratio of the longer to the shorter side.")
     ] = None,
     check_images: Annotated[
         bool,
         typer.Option(
-            "--check-images", help="Decode the images; drop broken ones and those of one colour."
+            "--check-images", help="Decode the images; drop damaged ones and those of one colour."
         ),
     ] = False,
     keep_blank: Annotated[
@@ -85,7 +86,7 @@ def filter_table(
     prompt_column: options.PromptColumn = None,
     separator: options.Separator = None,
 ) -> None:
-    """Drop pairs that are not worth training on; report what each rule dropped.
+    """Drop pairs that are not worth training on, and report how many each rule dropped.
 
     [bold]Examples[/bold]
 
@@ -124,7 +125,7 @@ def encode(
     output: options.Output,
     encoder: options.Encoder = options.ENCODER,
     backend: Annotated[
-        Backend, typer.Option(help="onnx needs no torch; auto takes the fastest that is installed.")
+        Backend, typer.Option(help="onnx needs no torch; auto takes the fastest one installed.")
     ] = Backend.auto,
     precision: options.PrecisionOption = options.Precision.auto,
     image_column: options.ImageColumn = None,
@@ -136,8 +137,7 @@ def encode(
     The output is the pairs table with its column embedding (.parquet), or an array (.npy). The same
     command again continues where it stopped.
 
-    Use --precision fp32 if scores that you compute from the embeddings must be the same on every
-    machine.
+    Use --precision fp32 if the embeddings must give the same scores on every computer.
 
     [bold]Examples[/bold]
 
@@ -162,24 +162,28 @@ def dedup(
     ] = None,
     threshold: options.Threshold = 0.9,
     keep: Annotated[
-        Keep, typer.Option(help="Which one stays; central has the most near-duplicates.")
+        Keep, typer.Option(help="Which one is kept; central has the most near-duplicates.")
     ] = Keep.first,
     against: Annotated[
         Path | None,
-        typer.Option(help="Remove what is near-duplicate to this table or text file instead."),
+        typer.Option(
+            help="Instead remove near-duplicates of the prompts in this table or text file."
+        ),
     ] = None,
     images: Annotated[
-        bool, typer.Option("--images", help="Compare the images, by perceptual hash, instead.")
+        bool,
+        typer.Option("--images", help="Compare images instead of prompts, by perceptual hash."),
     ] = False,
     distance: Annotated[
-        int, typer.Option(min=0, max=31, help="Bits of 64 that image hashes may differ in.")
+        int, typer.Option(min=0, max=31, help="Most bits, of 64, in which image hashes may differ.")
     ] = 8,
     mark: Annotated[
         bool, typer.Option("--mark", help="Keep every row; only set the column group.")
     ] = False,
     report: options.Report = None,
     approximate: Annotated[
-        bool, typer.Option("--approximate", help="Faiss IVF, for 5 million rows and more.")
+        bool,
+        typer.Option("--approximate", help="Search with Faiss IVF, for 5 million rows or more."),
     ] = False,
     encoder: options.Encoder = options.ENCODER,
     device: options.Device = "auto",
@@ -187,7 +191,7 @@ def dedup(
     prompt_column: options.PromptColumn = None,
     separator: options.Separator = None,
 ) -> None:
-    """Remove near-duplicate prompts: of each group one is kept.
+    """Remove near-duplicate prompts, and keep one of each group.
 
     [bold]Examples[/bold]
 
@@ -271,7 +275,7 @@ def convert(
     prompt_column: options.PromptColumn = None,
     separator: options.Separator = None,
 ) -> None:
-    """Convert pairs from one format to another; name what the other cannot hold.
+    """Convert pairs from one format to another, and report columns that are lost.
 
     [bold]Examples[/bold]
 

@@ -12,7 +12,7 @@ from unprompt.cli import options
 
 
 class ResizeMode(StrEnum):
-    """How images are brought to their size."""
+    """How images are resized."""
 
     keep_ratio = "keep_ratio"
     keep_ratio_largest = "keep_ratio_largest"
@@ -37,7 +37,7 @@ class ImageFormat(StrEnum):
 
 
 class Distributor(StrEnum):
-    """What shares the work."""
+    """Library that distributes the work."""
 
     multiprocessing = "multiprocessing"
     pyspark = "pyspark"
@@ -66,10 +66,10 @@ def download(
     ] = False,
     urls: Annotated[
         Path | None,
-        typer.Option(help="The preset's list, if you fetched it by hand: a file or a folder."),
+        typer.Option(help="The preset's list, if you downloaded it yourself: a file or a folder."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only this many pairs, from the start of the list.")
+        int | None, typer.Option(min=1, help="At most this many pairs, from the start of the list.")
     ] = None,
     url_column: Annotated[
         str | None, typer.Option(help="The list's column of URLs.", show_default="url")
@@ -77,10 +77,10 @@ def download(
     caption_column: Annotated[
         str | None, typer.Option(help="The list's column of captions.", show_default="caption")
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence to note in the table.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence to write into the table.")] = None,
     image_size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 512,
     resize_mode: Annotated[
-        ResizeMode, typer.Option(help="How images are brought to that size.")
+        ResizeMode, typer.Option(help="How images are resized.")
     ] = ResizeMode.keep_ratio,
     image_format: Annotated[ImageFormat, typer.Option(help="Format of the images.")] = (
         ImageFormat.jpg
@@ -93,7 +93,7 @@ def download(
     threads: Annotated[int, typer.Option(min=1, help="Downloads at once in each process.")] = 64,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for an answer.")] = 10,
     distributor: Annotated[
-        Distributor, typer.Option(help="What shares the work.")
+        Distributor, typer.Option(help="Library that distributes the work.")
     ] = Distributor.multiprocessing,
     wandb: Annotated[bool, typer.Option("--wandb", help="Report to Weights & Biases.")] = False,
     allow_private: Annotated[
@@ -103,8 +103,7 @@ def download(
 ) -> None:
     """Download the images of a data set or of a URL list, with their pairs table.
 
-    The same command again finishes what is missing, and tries again what failed for a passing
-    reason.
+    The same command again downloads what is missing, and repeats temporary failures.
 
     [bold]Examples[/bold]
 

@@ -43,14 +43,19 @@ def evaluate(
     split: options.SplitOption = options.Split.test,
     baselines: Annotated[
         bool,
-        typer.Option("--baselines", help="Also measure what the training split alone predicts."),
+        typer.Option(
+            "--baselines", help="Also measure baselines that know only the training split."
+        ),
     ] = False,
     text_scores: Annotated[
-        bool, typer.Option(help="Also measure the answers as texts: cosine, BLEU, chrF.")
+        bool,
+        typer.Option(
+            help="Also compare answers with the true prompts as texts: cosine, BLEU, chrF."
+        ),
     ] = True,
     compare: Annotated[
         str | None,
-        typer.Option(help="Another model to compare with, by paired bootstrap.", metavar="MODEL"),
+        typer.Option(help="Another model, compared by paired bootstrap.", metavar="MODEL"),
     ] = None,
     report: options.Report = None,
     batch_size: options.BatchSize = options.BATCH_SIZE,
@@ -61,7 +66,7 @@ def evaluate(
 ) -> None:
     """Measure a model: mean cosine of predicted and true prompt embeddings, and its answers.
 
-    The format kaggle is the competition's submission.csv instead of scores.
+    --format kaggle writes the competition's submission.csv instead of scores.
 
     Exit codes: 0 all done, 1 some images could not be decoded, 2 the call was wrong.
 
@@ -118,7 +123,8 @@ def evaluate(
 def calibrate(
     model: Annotated[str, typer.Argument(help="A model's folder, or builtin.", metavar="MODEL")],
     table: Annotated[
-        Path, typer.Argument(help="Pairs that the model has not learned from.", metavar="TABLE")
+        Path,
+        typer.Argument(help="A pairs table that the model was not trained on.", metavar="TABLE"),
     ],
     output: Annotated[
         Path | None,
@@ -136,7 +142,7 @@ def calibrate(
     prompt_column: options.PromptColumn = None,
     separator: options.Separator = None,
 ) -> None:
-    """Measure how near a model's answers are to the true prompts, so that its scores say so.
+    """Calibrate a model's scores: how near its answers are likely to be to the true prompts.
 
     [bold]Examples[/bold]
 

@@ -1,4 +1,4 @@
-"""The verb that makes images of prompts."""
+"""The verb that generates images from prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unprompt.cli import options
 
 
 class Backend(StrEnum):
-    """What makes the images."""
+    """Program that generates the images."""
 
     diffusers = "diffusers"
     sketch = "sketch"
@@ -26,14 +26,14 @@ class ImageFormat(StrEnum):
 
 
 class Sampler(StrEnum):
-    """How the pipeline samples."""
+    """Sampler of the pipeline."""
 
     dpm = "dpm++"
     default = "default"
 
 
 class DiffusionPrecision(StrEnum):
-    """Number format of the pipeline's computation."""
+    """Number format in which the pipeline computes."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -53,7 +53,9 @@ def generate(
     output: options.Output,
     backend: Annotated[
         Backend,
-        typer.Option(help="sketch draws simple scenes that stand in for a generator's images."),
+        typer.Option(
+            help="sketch draws simple scenes, to try unprompt without an image generator."
+        ),
     ] = Backend.diffusers,
     pipeline: Annotated[
         str | None,
@@ -72,7 +74,7 @@ def generate(
         ),
     ] = None,
     images_per_prompt: Annotated[
-        int, typer.Option(min=1, help="Images of each prompt, each with its own seed.")
+        int, typer.Option(min=1, help="Number of images for each prompt; each has its own seed.")
     ] = 1,
     seed: options.Seed = 0,
     image_format: Annotated[ImageFormat, typer.Option(help="Format of the images.")] = (
@@ -86,7 +88,9 @@ def generate(
     guidance: Annotated[
         float, typer.Option(help="Weight of the prompt; 1 switches guidance off.")
     ] = 7.5,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What the images should not show.")
+    ] = None,
     sampler: Annotated[Sampler, typer.Option(help="default is the pipeline's own.")] = Sampler.dpm,
     precision: Annotated[
         DiffusionPrecision, typer.Option(help="auto is fp16 on a GPU and fp32 elsewhere.")
@@ -98,10 +102,10 @@ def generate(
         int | None, typer.Option(min=1, help="Images in a batch.", show_default="what fits")
     ] = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the denoiser: for many images.")
+        bool, typer.Option("--compile", help="Compile the denoiser; worth it for many images.")
     ] = False,
     channels_last: Annotated[
-        bool, typer.Option(help="Order memory as tensor cores read it.")
+        bool, typer.Option(help="Use the memory order that suits tensor cores.")
     ] = True,
     vae_slicing: Annotated[
         bool, typer.Option("--vae-slicing", help="Decode one image at a time.")
@@ -114,9 +118,9 @@ def generate(
     ] = False,
     device: options.Device = "auto",
 ) -> None:
-    """Make images of prompts, with their pairs table.
+    """Generate images from prompts, with their pairs table.
 
-    The same command again finishes what is missing. Several GPUs share the work under accelerate
+    The same command again continues where it stopped. To use several GPUs, start it with accelerate
     launch or torchrun.
 
     [bold]Examples[/bold]

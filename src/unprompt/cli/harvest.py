@@ -1,4 +1,4 @@
-"""The verb that makes a pairs table of images that carry their prompts."""
+"""The verb that makes a pairs table from images that carry their prompts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from unprompt.cli import options
 
 
 def harvest(
-    folder: Annotated[Path, typer.Argument(help="Searched with its sub-folders.", metavar="DIR")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to search, with its sub-folders.", metavar="DIR")
+    ],
     output: options.Output,
     captions: Annotated[
         bool,
         typer.Option(
             "--captions/--exact-only",
-            help="Take plain .txt files and img2dataset's JSON beside images for prompts too, "
-            "marked as not exact.",
+            help="Also use plain .txt files and img2dataset's JSON beside images as prompts, and "
+            "mark them as not exact.",
         ),
     ] = True,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="cores, at most 8")
     ] = None,
 ) -> None:
-    """Make a pairs table of the images in a folder that carry their prompts.
+    """Make a pairs table from the images of a folder that carry their prompts.
 
-    Of identical images one is kept. The same command again continues where it stopped.
+    Identical images are written once. The same command again continues where it stopped.
 
     Exit codes: 0 all done, 1 some images could not be read (each is named).
 

@@ -1,4 +1,4 @@
-"""The verbs that make one model of several."""
+"""The verbs that make one model from several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from unprompt.cli import options
 
 merge = typer.Typer(
-    help="Make one model of several: average their weights, or their answers.",
+    help="Make one model from several: average their weights, or their answers.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -29,21 +29,21 @@ def weights(
     greedy: Annotated[
         Path | None,
         typer.Option(
-            help="Keep a model only if the score on this table's split val rises.",
+            help="Add a model only if it raises the score on the split val of this table.",
             metavar="TABLE",
         ),
     ] = None,
     interpolate: Annotated[
         Path | None,
         typer.Option(
-            help="Take the best point between two models on this table's split val (WiSE-FT).",
+            help="Take the best point between two models on the split val of this table (WiSE-FT).",
             metavar="TABLE",
         ),
     ] = None,
 ) -> None:
     """Average the weights of models that were fine-tuned from the same start.
 
-    Nothing is trained. The average costs what one model costs.
+    Nothing is trained. The result is as fast as one model.
 
     [bold]Examples[/bold]
 
@@ -74,7 +74,7 @@ def answers(
     fit: Annotated[
         Path | None,
         typer.Option(
-            help="Fit the shares on this table, from which no model learned; equal without it.",
+            help="Fit the weights on this table, unseen by all models; else they are equal.",
             metavar="TABLE",
         ),
     ] = None,
@@ -84,8 +84,8 @@ def answers(
 ) -> None:
     """Make a model that answers with the weighted mean of several models' predictions.
 
-    Each prediction is brought to norm 1 first. The folder names the models and is used like any
-    model.
+    Each prediction is scaled to norm 1 first. The output folder lists the models, and can be used
+    like any model.
 
     [bold]Examples[/bold]
 

@@ -1,7 +1,7 @@
-"""Options that several verbs share: the same word means the same thing everywhere.
+"""Options that several verbs share, so that a name means the same everywhere.
 
-Choices are enums, so that the help lists them. Their values are those of the functions that the
-verbs call; ``tests/cli/test_options.py`` compares the two.
+Choices are enums, so that the help lists them. ``tests/cli/test_options.py`` compares them with the
+values that the called functions accept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Split(StrEnum):
 
 
 class Precision(StrEnum):
-    """Number format of the encoder's computation."""
+    """Number format in which the encoder computes."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -70,7 +70,7 @@ OptionalOutput = Annotated[
 
 
 def format_option() -> Any:
-    """The option ``--format`` of a verb whose answers go to standard output or to ``-o``."""
+    """The option ``--format`` of a verb that writes to standard output or to ``-o``."""
     return typer.Option(
         "--format", help="Format to write.", show_default="by the suffix of -o, else text"
     )
@@ -87,12 +87,14 @@ def note(line: str) -> None:
 
 SplitOption = Annotated[
     Split | None,
-    typer.Option(help="Rows to use; all takes every row.", callback=_none_for_all),
+    typer.Option(help="Split to use; all means every row.", callback=_none_for_all),
 ]
 Threshold = Annotated[
-    float, typer.Option(help="Cosine from which two prompts are near-duplicates.")
+    float, typer.Option(help="Two prompts are near-duplicates if their cosine is at least this.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would be done.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Report what would be done, and write nothing.")
+]
 Table = Annotated[
     Path,
     typer.Argument(
@@ -129,7 +131,7 @@ Report = Annotated[
 Prompts = Annotated[
     Path,
     typer.Argument(
-        help="Prompts: a text file with one a line, or a table with a column of prompts.",
+        help="A text file with one prompt a line, or a table with a column of prompts.",
         metavar="PROMPTS",
     ),
 ]
@@ -137,7 +139,7 @@ Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Search sub-f
 Device = Annotated[
     str | None,
     typer.Option(
-        help="Where torch runs: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
+        help="Device of torch: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.",
         callback=_none_for_auto,
         metavar="DEVICE",
     ),
@@ -150,7 +152,7 @@ Encoder = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
-Seed = Annotated[int, typer.Option(help="Another seed gives another result.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
@@ -161,7 +163,7 @@ PrecisionOption = Annotated[
 IndexOption = Annotated[
     Index,
     typer.Option(
-        help="flat compares every prompt and is exact; sq8 and pq are Faiss indexes for a million "
+        help="flat compares all prompts and is exact; sq8 and pq are Faiss indexes for a million "
         "prompts or more."
     ),
 ]
@@ -170,7 +172,7 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        help="builtin, a model's folder or a hub id; may be repeated: models answer together.",
+        help="builtin, a model's folder or a hub id. If repeated, the answers are averaged.",
         show_default="builtin",
         metavar="MODEL",
     ),
@@ -178,41 +180,42 @@ Models = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="Share of each model, such as 0.3,0.7.", show_default="equal", metavar="NUMBERS"
+        help="Weight of each model, such as 0.3,0.7.", show_default="equal", metavar="NUMBERS"
     ),
 ]
 RouteOption = Annotated[
     Route,
     typer.Option(
-        help="read: the prompt that the file carries. embed: predict the prompt embedding and "
-        "search the bank. decode: let a decoder write the text. caption: let a captioner write. "
-        "interrogate: compose phrases that CLIP ranks. auto: read, else ask the model."
+        help="read: take the prompt that the file carries. embed: predict the prompt embedding and "
+        "search the bank. decode: let a decoder write the prompt. caption: let a captioner write "
+        "it. interrogate: compose phrases that CLIP ranks. auto: read, else ask the model."
     ),
 ]
-TopK = Annotated[int, typer.Option(min=1, help="Number of prompts to give, best first.")]
+TopK = Annotated[int, typer.Option(min=1, help="Number of prompts to return, best first.")]
 Bank = Annotated[
     str | None,
     typer.Option(help="Folder of a bank, or of a model whose bank to search.", metavar="DIR"),
 ]
 Knn = Annotated[
     int,
-    typer.Option(min=0, help="Average this many nearest prompts of the bank into the embedding."),
+    typer.Option(min=0, help="Number of nearest bank prompts to average into the embedding."),
 ]
 Rerank = Annotated[
     bool,
     typer.Option(
         "--rerank",
         help="Encode the prompts of bank and decoder, and rank them by their cosine to the "
-        "predicted embedding. Needs the target encoder.",
+        "predicted embedding. This needs the target encoder.",
     ),
 ]
 NumBeams = Annotated[
-    int, typer.Option(min=1, help="Beams of the search of a captioner or a decoder.")
+    int, typer.Option(min=1, help="Beams of a captioner's or decoder's search; 1 is greedy.")
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
-        help="Sample from the likeliest tokens that make up this probability, instead of beams."
+        help="Sample from the likeliest tokens that have this total probability, instead of a "
+        "beam search."
     ),
 ]
 
@@ -230,7 +233,7 @@ def make_predictor(
     top_p: float | None,
     batch_size: int,
 ) -> Predictor:
-    """The predictor of these options; raises as `Predictor` and `shares_of`."""
+    """The predictor of these options; see `Predictor` and `shares_of` for its errors."""
     from unprompt.predicting.ensemble_model import shares_of
     from unprompt.predicting.loading import BUILTIN
     from unprompt.predicting.predictor import Predictor

@@ -37,23 +37,24 @@ def predict(
     watch: Annotated[
         Path | None,
         typer.Option(
-            help="Then wait for new images in this folder and predict each as it comes, until "
-            "Ctrl-C."
+            help="Then wait for new images in this folder, and predict each one, until Ctrl-C."
         ),
     ] = None,
     interval: Annotated[
-        float, typer.Option(min=0.05, help="Seconds between two looks at a watched folder.")
+        float, typer.Option(min=0.05, help="Seconds between two searches of the watched folder.")
     ] = 1.0,
     sidecars: Annotated[
         bool,
         typer.Option(
             "--write-sidecar",
-            help="Write NAME.txt, the prompt, and NAME.json, the whole answer, beside each image.",
+            help="Write the prompt to NAME.txt, the whole answer to NAME.json, beside each image.",
         ),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Let --write-sidecar replace what it did not write."),
+        typer.Option(
+            "--overwrite", help="Let --write-sidecar replace files that it did not write."
+        ),
     ] = False,
     bank: options.Bank = None,
     knn: options.Knn = 0,

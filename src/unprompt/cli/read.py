@@ -31,17 +31,19 @@ def read(
     form: Annotated[ReadFormat | None, options.format_option()] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also settings, further prompts and, in JSON, every raw text."),
+        typer.Option(
+            "--all", help="Also print settings, further prompts and, in JSON, every raw text."
+        ),
     ] = False,
     recursive: options.Recursive = False,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Take plain .txt files beside images for prompts.")
+        bool, typer.Option("--captions", help="Also use plain .txt files beside images as prompts.")
     ] = False,
 ) -> None:
-    """Print the prompts that image files carry: exact, at once, without a model.
+    """Print the exact prompts that image files carry, without a model.
 
-    Exit codes: 0 all read, also where a file has no prompt; 1 some files could not be read; 2 the
-    call was wrong.
+    Exit codes: 0 all files were read, with or without prompts; 1 some files could not be read; 2
+    the call was wrong.
 
     [bold]Examples[/bold]
 

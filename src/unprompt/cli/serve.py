@@ -11,9 +11,11 @@ from unprompt.cli import options
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 opens it to the network.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 allows access from the network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     models: options.Models = None,
     weights: options.Weights = None,
     route: options.RouteOption = options.Route.auto,
@@ -22,9 +24,7 @@ def serve(
     knn: options.Knn = 0,
     rerank: options.Rerank = False,
     batch_size: options.BatchSize = options.BATCH_SIZE,
-    max_mb: Annotated[
-        int, typer.Option("--max-mb", min=1, help="Length of a request, at most, in MB.")
-    ] = 64,
+    max_mb: Annotated[int, typer.Option("--max-mb", min=1, help="Largest request, in MB.")] = 64,
     token: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +38,7 @@ def serve(
     num_beams: options.NumBeams = options.NUM_BEAMS,
     top_p: options.TopP = None,
 ) -> None:
-    """Serve predictions: a page to drop images on, and a REST API; until Ctrl-C.
+    """Serve predictions until Ctrl-C: a page to drop images on, and a REST API.
 
     In a network, set a token, and let a proxy encrypt the connection.
 

@@ -1,4 +1,4 @@
-"""The verbs that train models and export them."""
+"""The verbs that train and export models."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE.yaml")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Values to change: schedule.epochs=8.", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="Recipe values to change, such as schedule.epochs=8.", metavar="[KEY=VALUE]..."
+        ),
     ] = None,
     fresh: Annotated[
         bool,
         typer.Option(
             "--fresh/--resume",
-            help="Discard what an earlier call left, or resume it.",
+            help="Discard an earlier run, or resume it.",
         ),
     ] = False,
     fold: Annotated[
         int | None,
         typer.Option(
-            help="Validate on this fold of a table split with --folds; the run goes to its folder "
-            "'fold-N'."
+            help="Validate on this fold of a table from split --folds; the run is written to the "
+            "sub-folder 'fold-N'."
         ),
     ] = None,
     find_lr: Annotated[
         bool,
         typer.Option(
-            "--find-lr", help="Only try rising learning rates, draw the loss and suggest one."
+            "--find-lr", help="Only try rising learning rates, plot the loss, and suggest a rate."
         ),
     ] = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Train a model as a recipe says; the same command again resumes a stopped run.
-
-    Any value of the recipe can be changed on the command line.
+    """Train a model from a recipe; the same command again resumes a stopped run.
 
     [bold]Examples[/bold]
 
@@ -92,27 +92,27 @@ def export(
     output: options.Output,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="File of prompts for the bank of answers.", metavar="PROMPTS"),
+        typer.Option(help="Prompts for the model's bank.", metavar="PROMPTS"),
     ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Pairs table: its split val calibrates the estimated cosine, and --int8 measures "
-            "ranges on images of its split train.",
+            help="Pairs table. Its split val calibrates the estimated cosine, and its split train "
+            "calibrates --int8.",
             metavar="TABLE",
         ),
     ] = None,
-    half: Annotated[bool, typer.Option(help="Store weights in 16 bits.")] = True,
+    half: Annotated[bool, typer.Option(help="Store the weights in 16 bits.")] = True,
     int8: Annotated[
         bool | None,
         typer.Option(
-            help="Run an embedder's convolutions in 8 bits, about twice as fast; store a decoder's "
-            "matrices in 8 bits.",
-            show_default="a decoder only",
+            help="For an embedder, compute convolutions in 8 bits, about twice as fast. For a "
+            "decoder, store matrices in 8 bits.",
+            show_default="only for a decoder",
         ),
     ] = None,
 ) -> None:
-    r"""Export a trained embedder, or a decoder beside one, to ONNX, which runs without torch.
+    r"""Export a trained embedder or decoder to ONNX, which runs without torch.
 
     [bold]Examples[/bold]
 

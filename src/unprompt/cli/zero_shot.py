@@ -1,4 +1,4 @@
-"""The verbs that make models of public weights and a list of prompts, without images."""
+"""The verbs that make models from a public CLIP and a list of prompts, without images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from unprompt.cli import options
 
 zero_shot = typer.Typer(
-    help="Make a model of a public CLIP and a list of prompts; no image is needed.",
+    help="Make a model from a public CLIP and a list of prompts; no image is needed.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -51,7 +51,8 @@ def head(
     noise: Annotated[
         float,
         typer.Option(
-            min=0, help="Standard deviation of noise on text features; narrows the gap to images."
+            min=0,
+            help="Standard deviation of noise on text features, to make them more like images.",
         ),
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the prompts, for an mlp.")] = 20,
@@ -59,10 +60,9 @@ def head(
     seed: options.Seed = 0,
     device: options.Device = "auto",
 ) -> None:
-    """Fit a head to prompts alone: CLIP's image tower becomes an embedder.
+    """Fit a head to prompts alone, so that CLIP's image tower becomes an embedder.
 
-    Measure the model before it has seen an image, and train it further by a recipe with
-    model.start=DIR.
+    To train the model further, use a recipe with model.start=DIR.
 
     [bold]Examples[/bold]
 
@@ -102,7 +102,7 @@ def knn(
     precision: options.PrecisionOption = options.Precision.auto,
     device: options.Device = "auto",
 ) -> None:
-    """Make a model that averages the prompts which CLIP finds nearest to an image.
+    """Make a model that averages the prompts that CLIP finds nearest to an image.
 
     [bold]Examples[/bold]
 
@@ -123,28 +123,28 @@ def interrogator(
     captioner: Annotated[
         str | None,
         typer.Option(
-            help="Model that writes the subject.", show_default="a phrase too", metavar="MODEL"
+            help="Model that writes the subject.", show_default="a phrase", metavar="MODEL"
         ),
     ] = None,
     mode: Annotated[
         Mode,
         typer.Option(
-            help="fast: the nearest phrases of each category. best: add phrases one by one as "
-            "long as the whole prompt comes nearer to the image."
+            help="fast: take the nearest phrases of each category. best: add phrases one by one "
+            "while the whole prompt comes nearer to the image."
         ),
     ] = Mode.fast,
     phrases: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with lists of your own: CATEGORY.txt, a phrase a line.", metavar="DIR"
+            help="Folder with your own lists: CATEGORY.txt, one phrase a line.", metavar="DIR"
         ),
     ] = None,
     flavors: Annotated[int, typer.Option(min=0, help="Number of flavors in mode fast.")] = 3,
     device: options.Device = "auto",
 ) -> None:
-    r"""Make a model that composes prompts of phrases which CLIP ranks against the image.
+    r"""Make a model that composes prompts from phrases that CLIP ranks against the image.
 
-    The phrases are embedded now, once for each CLIP.
+    The phrases are encoded now, once for each CLIP.
 
     [bold]Examples[/bold]
 

@@ -1,5 +1,5 @@
 """Sources of pairs: downloaded, harvested from folders, or generated from composed prompts.
 
-A module for each verb, `download`, `harvest`, `compose` and `generate`; a folder for what each of
-them needs; `journal` lets them continue where they were stopped.
+The verbs are in `download_dataset`, `harvest`, `compose` and `generate`; the folders hold their
+parts. `journal` lets interrupted work continue.
 """

@@ -1,4 +1,4 @@
-"""Distinct prompts, composed from a grammar and, if asked for, completed by a language model."""
+"""Distinct prompts composed from a grammar, and optionally completed by a language model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unprompt.progress import track
 
 STYLES = ("caption", "artist", "mixed", "sketch")
 """``caption`` describes the image; ``artist`` adds medium, painter, light and quality words;
-``mixed`` is half of both; ``sketch`` are scenes that the sketch backend can draw."""
+``mixed`` is half of each; ``sketch`` describes scenes that the sketch backend can draw."""
 
 CHUNK = 2048
-"""Prompts that are completed between two entries of the journal; a killed process loses them."""
+"""Prompts completed for one journal entry; a killed process loses at most this many."""
 
 _MAX_REPEATS = 2_000
 
@@ -39,11 +39,11 @@ def compose(
 ) -> Iterator[str]:
     """Compose distinct prompts from a grammar over word lists.
 
-    The first prompts of a longer call are those of a shorter one with the same seed and style.
+    With the same seed and style, a longer call begins with the prompts of a shorter one.
 
     Args:
-        n: how many; None for as many as the grammar holds.
-        seed: another seed gives other prompts.
+        n: number of prompts; None for all that the grammar can make.
+        seed: random seed.
         style: one of `STYLES`.
         wordnet: take half of the nouns from WordNet.
 
@@ -51,16 +51,16 @@ def compose(
         One prompt, without line breaks.
 
     Raises:
-        UnpromptError: an unknown style, a negative number, WordNet is not installed or asked for
-            with sketches, or more prompts than the grammar holds (over a hundred million for each
-            style but ``sketch``).
+        UnpromptError: the style is unknown, the number is negative, WordNet is not installed or
+            combined with ``sketch``, or the grammar cannot make so many prompts (every style except
+            ``sketch`` can make over a hundred million).
     """
     if style not in STYLES:
         raise UnpromptError(f"unknown style '{style}'; choose one of {', '.join(STYLES)}")
     if n is not None and n < 0:
         raise UnpromptError(f"cannot compose {n} prompts; ask for 0 or more")
     if wordnet and style == "sketch":
-        raise UnpromptError("sketches show a few known things only; leave WordNet out")
+        raise UnpromptError("sketches can show only a few known things; leave out WordNet")
     if style == "sketch":
         grammar = sketch_grammar()
     else:
@@ -101,23 +101,23 @@ def compose_file(
 ) -> None:
     """Write ``n`` distinct prompts to a text file, one a line.
 
-    A completer continues each prompt of the grammar. Completed prompts that repeat are replaced by
-    others. Every finished chunk is noted in ``.NAME.partial`` beside the file. A call with the same
-    arguments continues a killed one, and writes the same file as one that was never stopped.
+    A completer continues each prompt of the grammar. Repeated prompts are replaced by others. Every
+    finished chunk is recorded in ``.NAME.partial`` beside the file, so a call with the same
+    arguments continues a killed one, and writes the same file as a call that was never stopped.
 
     Args:
-        n: how many.
+        n: number of prompts.
         path: the file to write.
         seed: as in `compose`.
         style: as in `compose`.
         wordnet: as in `compose`.
         completer: completes the prompts.
-        description: names the completer's model and settings; chunks that were completed under
-            another description are discarded.
-        chunk: prompts completed between two entries of the journal.
+        description: the completer's model and settings; chunks that were completed with another
+            description are discarded.
+        chunk: prompts completed for one journal entry.
 
     Raises:
-        UnpromptError: as `compose`, or the completions only repeat.
+        UnpromptError: as in `compose`, or all completions of a chunk repeat earlier ones.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -147,7 +147,7 @@ def _complete(
     completed: list[str],
     partial: Path,
 ) -> Iterator[str]:
-    """Complete chunk after chunk until there are ``n`` distinct prompts."""
+    """Complete chunks until there are ``n`` distinct prompts."""
     seen = {text_key(prompt) for prompt in completed}
     while len(seen) < n:
         batch = list(islice(beginnings, chunk))
@@ -167,7 +167,7 @@ def _complete(
 
 
 def _finished_chunks(partial: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries of an earlier call with the same header; those of any other call are deleted."""
+    """Entries of an earlier call with the same header; a journal with another one is deleted."""
     found = [entry for _, entry in journal.entries(partial)]
     if found[:1] == [header]:
         return found[1:]

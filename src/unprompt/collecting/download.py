@@ -1,4 +1,4 @@
-"""Images of URL lists, downloaded by img2dataset, and the pairs table of those that arrived."""
+"""Download of URL lists with img2dataset, and the pairs table of the downloaded images."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _TEMPORARY = re.compile(
 
 @dataclass(frozen=True)
 class Options:
-    """How images are fetched and stored; names and meanings are img2dataset's.
+    """Options of a download, with the names and meanings of img2dataset.
 
     Attributes:
-        image_size: pixels of the side that ``resize_mode`` names.
+        image_size: length in pixels of the side that ``resize_mode`` states.
         resize_mode: ``keep_ratio`` (shorter side), ``keep_ratio_largest``, ``center_crop``,
             ``border`` or ``no``.
         output_format: ``files`` or ``webdataset``.
@@ -59,13 +59,13 @@ class Options:
         processes: worker processes.
         threads: downloads at once in each process.
         timeout: seconds to wait for an answer.
-        shard_size: pairs in a shard; a killed run loses its unfinished shards.
+        shard_size: pairs in a shard; a killed call loses its unfinished shards.
         distributor: ``multiprocessing``, ``pyspark`` or ``ray``.
         wandb: report to Weights & Biases.
         allow_private: allow URLs and redirects to addresses that are not public.
 
     Raises:
-        UnpromptError: an unknown name, or a number below 1.
+        UnpromptError: an unknown choice, or a number that is too small.
     """
 
     image_size: int = 512
@@ -98,7 +98,7 @@ class Download:
     """State of a download after a call.
 
     Attributes:
-        table: the pairs table.
+        table: path of the pairs table.
         listed: pairs in the list.
         arrived: pairs in the table.
         tried: pairs that this call tried.
@@ -147,7 +147,7 @@ def download_list(
     Args:
         url_list: CSV, TSV, JSON, JSON lines or Parquet file, or a folder of such files.
         folder: folder of the images, the list and ``pairs.parquet``.
-        options: only processes, threads and timeout may change between calls for one folder.
+        options: between calls for one folder, image and shard options must stay the same.
         url_columns: possible names of the column of URLs.
         caption_columns: possible names of the column of captions.
         header: names of the columns of a list without a header.
@@ -228,7 +228,7 @@ def _fetch(folder: Path, options: Options) -> None:
                 number_sample_per_shard=options.shard_size,
                 distributor=options.distributor,
                 enable_wandb=options.wandb,
-                # Pages can forbid the use of their images by this name.
+                # Web pages can forbid the use of their images by this name.
                 user_agent_token="img2dataset",  # noqa: S106 -- a name, no secret
             )
     finally:
@@ -247,7 +247,7 @@ def _fetch(folder: Path, options: Options) -> None:
 def _processes() -> BaseContext:
     """Start worker processes as copies of one that has loaded img2dataset.
 
-    By default img2dataset starts new processes after every five shards, which takes seconds each.
+    By default img2dataset starts new processes after every five shards, which takes seconds.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["img2dataset.main"])
@@ -256,7 +256,7 @@ def _processes() -> BaseContext:
 
 @contextmanager
 def _print_to_stderr() -> Iterator[None]:
-    """Send what this process and its workers print to standard error."""
+    """Redirect the output of this process and its workers to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

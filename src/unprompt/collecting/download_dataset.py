@@ -23,29 +23,28 @@ def download(
 ) -> Download:
     """Download the images of a data set and write their pairs table.
 
-    The same call again finishes what is missing, and tries URLs again that failed for a passing
-    reason.
+    The same call again downloads what is missing, and repeats temporary failures.
 
     Args:
         source: name of a preset (see `load_presets`), or a list of URLs with captions: a CSV, TSV,
             JSON, JSON lines or Parquet file, or a folder of such files.
         folder: folder of the images and of ``pairs.parquet``.
         options: how images are fetched and stored.
-        limit: only this many pairs, from the start of the list.
-        urls: the preset's list, if it was fetched by hand: a file or a folder.
+        limit: at most this many pairs, from the start of the list.
+        urls: the preset's list, if the user downloaded it: a file or a folder.
         url_column: the list's column of URLs; ``url`` or the preset's by default.
         caption_column: the list's column of captions; ``caption`` or the preset's by default.
-        licence: licence to note in the table; the preset's by default.
+        licence: licence to write into the table; the preset's by default.
 
     Raises:
         MissingExtraError: img2dataset is not installed.
         TableError: the list cannot be read, or lacks a column.
-        UnpromptError: the list must be fetched by hand, or the folder holds another download.
+        UnpromptError: the user must download the list, or the folder holds another download.
     """
     preset = load_presets().get(str(source))
     if preset is None:
         if urls is not None:
-            raise UnpromptError(f"--urls needs a preset, and '{source}' is none; see --list")
+            raise UnpromptError(f"--urls needs a preset, and '{source}' is not one; see --list")
         return download_list(
             source,
             folder,

@@ -1,4 +1,4 @@
-"""Images of prompts with their pairs table; a killed run continues where it stopped."""
+"""Generation of images from prompts, with a pairs table; a killed run can continue."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Generation:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        table: the pairs table.
+        table: path of the pairs table.
         made: images made by this call.
         found: images made by earlier calls.
-        failed: reason by pair id; the next call tries these again.
+        failed: reason of each failure, by pair id; the next call tries these images again.
         repeated: prompts left out because they are empty or repeat an earlier one.
         warnings: the backend's warnings, by prompt.
     """
@@ -62,7 +62,7 @@ class Generation:
             prompt, warning = next(iter(self.warnings.items()))
             text += f"; {len(self.warnings):,} prompts too long, as '{prompt[:60]}': {warning}"
         if self.failed:
-            text += f"; {len(self.failed):,} failed, run the same command again to try these"
+            text += f"; {len(self.failed):,} failed, run the same command to try them again"
         return text
 
 
@@ -72,7 +72,7 @@ def prompt_id(prompt: str) -> str:
 
 
 def image_seed(prompt: str, index: int, seed: int = 0) -> int:
-    """The seed, below 2**32, of one image of a prompt, so that it can be made again alone."""
+    """The seed, below 2**32, of one image of a prompt. It does not depend on other images."""
     digest = sha256(f"{seed}/{prompt_id(prompt)}/{index}".encode()).digest()
     return int.from_bytes(digest[:4])
 
@@ -88,34 +88,35 @@ def generate(
     shard_size: int | None = None,
     share: tuple[int, int] | None = None,
 ) -> Generation:
-    """Make images of prompts and write them with a pairs table into a folder.
+    """Generate images from prompts, and write them with a pairs table into a folder.
 
-    An image gets its final name when it is whole, and is then noted in a journal. So the process
-    can be killed at any time, and the same call makes what is missing; the result equals that of a
-    run that was never stopped. Each file holds its prompt and settings, in the format of
-    AUTOMATIC1111's web UI.
+    An image gets its final name when it is complete, and is then recorded in a journal. So the
+    process can be killed at any time; the same call then makes the missing images, and the result
+    equals that of a run that was never stopped. Each file holds its prompt and settings, in the
+    format of AUTOMATIC1111's web UI.
 
-    If an image of a batch is missing, the whole batch is made again, because the last bits of an
-    image can depend on its batch.
+    If one image of a batch is missing, the whole batch is computed again, because the last bits of
+    an image can depend on its batch.
 
     Args:
-        prompts: one image or more of each; a repeated prompt counts once. Or the path of a file of
-            prompts, see `prompts_of`.
-        folder: where ``pairs.parquet`` and ``images/`` go. A later call with the same settings can
+        prompts: prompts, or the path of a file of prompts (see `prompts_of`). A repeated prompt
+            counts once.
+        folder: folder of ``pairs.parquet`` and ``images/``. A later call with the same settings can
             add prompts; the table then holds the prompts of that call.
-        backend: makes the images; or its name, see `make_backend`.
-        images_per_prompt: how many, each with its own seed.
-        seed: another seed gives other images.
+        backend: backend that makes the images, or its name (see `make_backend`).
+        images_per_prompt: number of images for each prompt; each has its own seed.
+        seed: random seed.
         format: ``png``, ``webp`` or ``jpeg``.
-        shard_size: images in a tar shard (WebDataset) under ``shards/``, written as soon as they
-            are made; by default single files under ``images/``. With shards, prompts can be added
-            at the end of the list only.
-        share: ``(k, n)`` makes the k-th, from 0, of n disjoint shares, each in its own process; the
-            last process to finish completes the table. By default the environment variables
-            ``RANK`` and ``WORLD_SIZE`` decide, which torchrun sets.
+        shard_size: images in a tar shard (WebDataset) under ``shards/``; by default images are
+            single files under ``images/``. With shards, new prompts may come only at the end of
+            the list.
+        share: ``(k, n)`` makes the k-th of n disjoint shares, counted from 0, each in its own
+            process. The last process to finish completes the table. The default is taken from the
+            environment variables ``RANK`` and ``WORLD_SIZE``, which torchrun sets.
 
     Raises:
-        UnpromptError: no prompts, a number below 1, or the folder was made with other settings.
+        UnpromptError: there are no prompts, a number is below 1, or the folder was made with other
+            settings.
         OutputError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -131,7 +132,7 @@ def generate(
     given = [prompt.strip() for prompt in texts]
     distinct = [prompt for prompt in dict.fromkeys(given) if prompt]
     if not distinct:
-        raise UnpromptError("there are no prompts to make images of")
+        raise UnpromptError("there are no prompts to make images from")
     if shard_size is not None and shard_size < 1:
         raise UnpromptError(f"cannot make shards of {shard_size} images; ask for 1 or more")
     settings = {"generator": backend.name, "seed": seed, "format": format, **backend.settings}
@@ -146,7 +147,7 @@ def generate(
     failed = {job.id: reason for job in jobs if (reason := _unwritable(job.prompt))}
     possible = [job for job in jobs if job.id not in failed]
     rows = finished_rows(folder, {job.id for job in possible})
-    # A share is whole shards, or else whole batches.
+    # A share consists of whole shards, or of whole batches if there are no shards.
     pieces = _cut(possible, shard_size or backend.batch_size)
     if shard_size is not None:
         check_shards(folder, [[job.id for job in piece] for piece in pieces], rows)

@@ -1,4 +1,4 @@
-"""A pairs table of a folder of images whose prompts are inside the files or beside them."""
+"""A pairs table made from a folder of images with prompts inside the files or beside them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """What a harvest found.
+    """Result of a harvest.
 
     Attributes:
         pairs: rows of the table.
-        generators: rows per generator; ``unknown`` where the file does not name it.
-        duplicates: images left out because their bytes equal those of an earlier one.
+        generators: rows per generator; ``unknown`` if the file does not name its generator.
+        duplicates: images left out because an earlier image has the same bytes.
         without_prompt: readable images without a prompt.
         unreadable: file and reason of each image that could not be read.
-        resumed: images that an earlier, interrupted call had read.
+        resumed: images that an interrupted earlier call had read.
     """
 
     pairs: int
@@ -51,7 +51,7 @@ class Harvest:
         lines += [f"  {count:>8}  {name}" for name, count in self.generators.items()]
         lines.append(
             f"{self.duplicates} duplicates, {self.without_prompt} images without a prompt, "
-            f"{len(self.unreadable)} that could not be read"
+            f"{len(self.unreadable)} images could not be read"
         )
         lines += [f"  {file}: {reason}" for file, reason in self.unreadable]
         return "\n".join(lines)
@@ -59,7 +59,7 @@ class Harvest:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The result for one image, as in the journal."""
+    """The result for one image, as the journal stores it."""
 
     file: str
     size: int = 0
@@ -74,11 +74,11 @@ def harvest(
     captions: bool = True,
     workers: int | None = None,
 ) -> Harvest:
-    """Read every image of a folder tree and write those with prompts as a pairs table.
+    """Read every image of a folder tree, and write the ones with prompts to a pairs table.
 
-    Results are kept in a journal beside ``output`` until the table is written. So the same call
-    continues after an interruption; it reads files again that have changed since. Of images with
-    the same bytes, the first by path is kept.
+    A journal beside ``output`` keeps the results until the table is written, so the same call
+    continues after an interruption. It reads changed files again. If images have the same bytes,
+    only the first by path is written.
 
     Args:
         folder: searched with its sub-folders, except hidden ones.
@@ -97,7 +97,7 @@ def harvest(
         os.scandir(folder).close()
     except OSError as error:
         raise UnreadableImageError(f"{folder}: cannot be listed ({error.strerror})") from error
-    writer = PairsWriter(output, folder)  # refuses a wrong name before anything is read
+    writer = PairsWriter(output, folder)  # refuses a wrong name before images are read
     log = output.with_name(output.name + ".harvest.jsonl")
     resumed = _read_all(folder, log, captions, workers)
     result = _write(folder, writer, log, resumed)
@@ -111,13 +111,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_all(folder: Path, log: Path, captions: bool, workers: int | None) -> int:
-    """Append a journal entry for every file that has none; return how many had one."""
+    """Append a journal entry for every file that has none; return the number that had one."""
     known = {e["file"]: (e["size"], e["modified"]) for _, e in journal.entries(log)}
     resumed = 0
 
     def missing() -> Iterator[Path]:
         nonlocal resumed
-        resumed = 0  # counted anew: the progress bar iterates too
+        resumed = 0  # the progress bar iterates too, so start again
         for path in _files(folder):
             state = _state(path)
             if state is None or known.get(path.relative_to(folder).as_posix()) != state:
@@ -160,7 +160,7 @@ def _entry(path: Path, folder: Path, captions: bool) -> _Entry:
 
 
 def _image_size(path: Path) -> tuple[int | None, int | None]:
-    """Size of the stored image, None if Pillow does not know the format."""
+    """Width and height of an image; None if Pillow cannot tell."""
     try:
         with Image.open(path) as image:
             return image.size
@@ -201,7 +201,7 @@ def _within(value: int | None, limit: int) -> int | None:
 
 def _write(folder: Path, writer: PairsWriter, log: Path, resumed: int) -> Harvest:
     """Write the table in the order of the files, each distinct image once."""
-    # Only the place of each file's last entry is held.
+    # Hold only the place of the last entry of each file, to save memory.
     places = {entry["file"]: place for place, entry in journal.entries(log)}
     generators: Counter[str] = Counter()
     unreadable: list[tuple[str, str]] = []

@@ -1,7 +1,7 @@
-"""Files that let interrupted work continue: a journal of finished items, and the settings used.
+"""Files that let interrupted work continue: a journal of finished items, and the settings.
 
-A journal is a file of JSON lines to which finished items are appended. A killed process may leave a
-last line that is cut off; it is skipped when the journal is read.
+A journal is a file of JSON lines, one for each finished item. If a killed process leaves an
+incomplete last line, readers skip it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from unprompt.files import write_json
 
 
 def to_line(entry: Mapping[str, Any]) -> bytes:
-    """An entry as a line of a journal."""
+    """One entry as a line of a journal."""
     return json.dumps(entry).encode() + b"\n"
 
 
 def append(journal: Path, lines: Iterable[bytes]) -> None:
-    """Append lines, from `to_line`, to a journal.
+    """Append lines made by `to_line` to a journal.
 
     Raises:
         OutputError: the journal cannot be written.
@@ -32,7 +32,7 @@ def append(journal: Path, lines: Iterable[bytes]) -> None:
         with journal.open("a+b") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a killed process was cut off here
+                if file.read(1) != b"\n":  # a killed process left an incomplete line
                     file.write(b"\n")
             for line in lines:
                 file.write(line)
@@ -41,9 +41,9 @@ def append(journal: Path, lines: Iterable[bytes]) -> None:
 
 
 def entries(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the place in the file (for `entry_at`) and the content of each whole entry.
+    """Yield the place in the file (for `entry_at`) and the content of each complete entry.
 
-    A journal that does not exist has none.
+    A journal that does not exist has no entries.
     """
     if not journal.exists():
         return
@@ -59,7 +59,7 @@ def entry_at(file: IO[bytes], place: int) -> dict[str, Any]:
     """The entry at a place of an open journal.
 
     Raises:
-        OutputError: there is none, because the file has changed.
+        OutputError: there is no entry at this place, because the file has changed.
     """
     file.seek(place)
     entry = _parse(file.readline())
@@ -80,11 +80,11 @@ def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
     """Whether a file holds these settings; False if there is no such file.
 
     Args:
-        path: the file of `write_settings`, in the folder of the work.
+        path: the file of `write_settings`, in the output folder.
         settings: the settings of this call, ready for JSON.
 
     Raises:
-        UnpromptError: it holds other settings, or no JSON.
+        UnpromptError: the file holds other settings, or is not JSON.
     """
     if not path.exists():
         return False

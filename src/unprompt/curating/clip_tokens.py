@@ -1,7 +1,7 @@
 """Number of CLIP tokens of a prompt; CLIP reads the first 77.
 
-The tokenizer is CLIP's byte-level BPE (Radford et al., 2021, section 2.4; the merges are those of
-openai/CLIP, MIT licence, which open_clip carries), run by the tokenizers library.
+The tokenizer is CLIP's byte-level BPE (Radford et al., 2021, section 2.4), run by the tokenizers
+library. Its merges are those of openai/CLIP (MIT licence), read from the installed open_clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CONTEXT = 77
-"""Tokens that CLIP reads, with start and end token."""
+"""Tokens that CLIP reads, including start and end token."""
 
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"
 _MERGE_COUNT = 49_152 - 256 - 2
@@ -30,10 +30,10 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def count_tokens(prompts: Sequence[str]) -> np.ndarray:
-    """CLIP tokens of each prompt, with start and end token: int64 of shape (n,).
+    """Number of CLIP tokens of each prompt, including start and end token: int64 of shape (n,).
 
     Raises:
-        MissingExtraError: open_clip, whose merges are used, is not installed.
+        MissingExtraError: open_clip, which holds the merges, is not installed.
     """
     tokenizer = _tokenizer()
     encodings = tokenizer.encode_batch_fast([*map(_clean, prompts)], add_special_tokens=False)

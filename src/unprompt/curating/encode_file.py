@@ -22,7 +22,7 @@ def with_embeddings(
     encoder: str = DEFAULT_ENCODER,
     precision: str = "auto",
 ) -> PairsTable:
-    """The table with an embedding in every row; the same table if it has them all.
+    """The table with an embedding in every row; the same table if none is missing.
 
     Args:
         table: the pairs.
@@ -51,7 +51,7 @@ def encode_file(
     `unprompt.encoding.encode` caches embeddings, so the same call continues a killed one.
 
     Args:
-        source: a pairs table, or any file of `unprompt.pairs.prompt_file.prompts_of`.
+        source: a pairs table, or any file that `unprompt.pairs.prompt_file.prompts_of` reads.
         output: ``.npy`` for an array, float32 of shape (n, dim), in the order of the prompts;
             ``.parquet`` for the pairs table with a new column ``embedding`` (float16).
         encoder: hub id or path.
@@ -63,7 +63,7 @@ def encode_file(
         The number of prompts.
 
     Raises:
-        OutputError: ``output`` has another ending, is ``.parquet`` though the source is no table,
+        OutputError: ``output`` has another ending, is ``.parquet`` but the source is not a table,
             or cannot be written.
         TableError: the source cannot be read.
         UnpromptError: the encoder cannot be loaded.
@@ -72,7 +72,7 @@ def encode_file(
     wanted = (".npy", ".parquet") if is_table(source, named) else (".npy",)
     if output.suffix.lower() not in wanted:
         raise OutputError(
-            f"{output}: the embeddings of {source.name} go to a file that ends in "
+            f"{output}: write the embeddings of {source.name} to a file that ends in "
             + " or ".join(wanted)
         )
     loaded = load_encoder(encoder, backend, precision)

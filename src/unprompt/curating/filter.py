@@ -1,4 +1,4 @@
-"""Filters that drop pairs not worth training on, and count them."""
+"""Filters that drop pairs that are not worth training on, and count them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ NSFW_WORDS = tuple(
     nsfw nude nudes nudity naked topless nipple nipples genitals penis vagina porn porno
     pornographic hentai erotic erotica orgasm blowjob cumshot masturbation masturbating fetish
     bdsm lewd upskirt gore gory decapitated beheaded dismembered
-    """.split()  # noqa: SIM905 - a list of so many quotes is no pleasure to read
+    """.split()  # noqa: SIM905 - easier to read than a list of strings
 )
-"""Words that drop a prompt with ``--no-nsfw``; compiled for this project."""
+"""With ``--no-nsfw``, prompts with one of these words are dropped; compiled for this project."""
 
 LANGUAGES = tuple(
     """
@@ -41,35 +41,35 @@ LANGUAGES = tuple(
     sv th tl tr uk vi zh
     """.split()  # noqa: SIM905
 )
-"""Languages that the detector distinguishes; with more, names and short prompts mislead it."""
+"""Languages that the detector distinguishes; with more, it mistakes names and short prompts."""
 
 SURE = 0.9
-"""Probability from which a prompt counts as of another language. On real prompts a lower one drops
-names of artists and short English phrases."""
+"""Least probability at which a prompt counts as another language. With a lower one, the detector
+drops names of artists and short English phrases."""
 
 _NOTHING = r"(?i)^[\s\p{P}]*(null|nan|none|n/a|undefined)?[\s\p{P}]*$"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Conditions to keep a pair; a bound that is None is not checked.
+    """Conditions for keeping a pair; a bound of None is not checked.
 
     Attributes:
         blank: drop prompts that are empty, punctuation only, or NULL, NaN, None or N/A.
         min_words: least number of words, separated by white space.
-        max_words: most words.
+        max_words: greatest number of words.
         min_chars: least number of characters.
-        max_chars: most characters.
-        max_tokens: most CLIP tokens, with start and end token; CLIP reads 77.
+        max_chars: greatest number of characters.
+        max_tokens: greatest number of CLIP tokens, with start and end token; CLIP reads 77.
         ascii_only: drop prompts with characters beyond ASCII.
-        language: ISO 639-1 code such as ``en``; drops prompts that the detector (py3langid) is
-            sure are in another language. It is never sure about names or a few words.
+        language: ISO 639-1 code such as ``en``; drop prompts if the detector (py3langid) is sure
+            that they are in another language. It is never sure about names or a few words.
         match: regular expression that the prompt must contain (Rust syntax).
         no_match: regular expression that the prompt must not contain.
-        nsfw_words: drop prompts with one of these words, in capitals or not.
-        min_side: least pixels of the image's shorter side.
+        nsfw_words: drop prompts with one of these words, in upper or lower case.
+        min_side: least length of the image's shorter side, in pixels.
         max_aspect: largest ratio of the longer to the shorter side.
-        images: decode every image; drop unreadable ones and those of one colour.
+        images: decode every image; drop unreadable images and images of one colour.
     """
 
     blank: bool = True
@@ -90,7 +90,7 @@ class Rules:
 
 @dataclass
 class Dropped:
-    """Rows that one filter dropped: their number and the first few as (row from 1, content)."""
+    """Rows that one filter dropped: their number, and (row from 1, content) of the first few."""
 
     count: int = 0
     samples: list[tuple[int, str]] = field(default_factory=list)
@@ -98,12 +98,12 @@ class Dropped:
 
 @dataclass
 class FilterReport:
-    """Rows kept, and rows dropped by each filter; a row counts for the first that drops it.
+    """Rows kept, and rows dropped by each filter; a row counts for the first filter that drops it.
 
     Attributes:
         rows: rows read.
         kept: rows that passed every filter.
-        dropped: by filter, in their order.
+        dropped: dropped rows by filter, in the order of the filters.
     """
 
     rows: int = 0
@@ -119,7 +119,7 @@ class FilterReport:
 
 
 Filter = Callable[[PairsTable, np.ndarray, "pl.Series"], np.ndarray]
-"""From a table, n of its rows (int64 of shape (n,)) and their prompts to a mask of those to drop,
+"""Takes a table, n of its rows (int64 of shape (n,)) and their prompts; returns which rows to drop,
 bool of shape (n,)."""
 
 
@@ -129,7 +129,7 @@ def filter_pairs(
     rules: Rules | None = None,
     named: Columns = GUESSED,
 ) -> FilterReport:
-    """Copy the rows of a table that fulfil the rules, batch by batch.
+    """Copy the rows of a table that satisfy the rules, batch by batch.
 
     Args:
         source: a pairs table; a null prompt counts as blank.
@@ -138,9 +138,9 @@ def filter_pairs(
         named: as in `unprompt.pairs.table.load`.
 
     Raises:
-        UnpromptError: a wrong rule, such as a broken regular expression.
-        TableError: as `stream`.
-        OutputError: the output cannot be written; an old file is intact.
+        UnpromptError: a rule is wrong, such as a broken regular expression.
+        TableError: see `stream`.
+        OutputError: the output cannot be written; an old file is unchanged.
         MissingExtraError: polars, or a package that a rule needs, is not installed.
     """
     filters = make_filters(rules or Rules())
@@ -211,7 +211,8 @@ def _image_filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
         aspect = rules.max_aspect
         if not aspect >= 1:
             raise UnpromptError(
-                f"max_aspect is the longer side by the shorter, so at least 1, not {aspect}"
+                f"max_aspect divides the longer side by the shorter; it must be at least 1, not "
+                f"{aspect}"
             )
 
         def too_long(table: PairsTable, rows: np.ndarray, prompts: pl.Series) -> np.ndarray:
@@ -222,7 +223,7 @@ def _image_filters(rules: Rules) -> Iterator[tuple[str, Filter]]:
 
 
 def _apply(filters: dict[str, Filter], table: PairsTable, report: FilterReport) -> np.ndarray:
-    """Apply each filter to the rows that are left: bool of shape (n,), true for kept rows."""
+    """Apply the filters one after the other; true for kept rows, bool of shape (n,)."""
     import polars as pl
 
     left = np.arange(len(table))
@@ -279,7 +280,7 @@ def _language(code: str) -> Filter:
 
 
 def _prompts(test: Callable[[pl.Series], pl.Series]) -> Filter:
-    """A filter of prompts only."""
+    """A filter that looks only at prompts."""
     return lambda table, rows, prompts: test(prompts).to_numpy()
 
 
@@ -287,7 +288,7 @@ def _bounds(
     what: str, least: int | None, most: int | None, measure: Callable[[pl.Series], pl.Series]
 ) -> Iterator[tuple[str, Filter]]:
     if least is not None and most is not None and least > most:
-        raise UnpromptError(f"at least {least} and at most {most} {what} leave nothing")
+        raise UnpromptError(f"no prompt has at least {least} and at most {most} {what}; change one")
     if least is not None:
         yield f"fewer than {least} {what}", _prompts(lambda p: measure(p) < least)
     if most is not None:

@@ -15,7 +15,7 @@ from unprompt.progress import track
 
 HASH_BITS = 64
 MAX_DISTANCE = 8
-"""Bits of 64 in which the hashes of near-duplicate images may differ. Scaled, recompressed or
+"""Bits, of 64, in which the hashes of near-duplicate images may differ. Scaled, recompressed or
 slightly cropped copies differ in 0 to 8 bits, unrelated images in 32 on average."""
 
 _SIDE = 32
@@ -24,9 +24,9 @@ _FLAT = 2.0
 
 
 def image_sides(table: PairsTable, rows: np.ndarray) -> np.ndarray:
-    """Width and height of images, from the table or else from the file: int64 of shape (n, 2).
+    """Width and height of images: int64 of shape (n, 2).
 
-    Unknown sizes are 0 x 0.
+    Sizes that the table does not state are read from the image; unknown sizes are 0 x 0.
 
     Args:
         table: the pairs.
@@ -56,7 +56,7 @@ def is_blank(image: Image.Image) -> bool:
 def perceptual_hash(image: Image.Image) -> np.ndarray:
     """The 64-bit perceptual hash (pHash) of an image, as bool of shape (64,).
 
-    The image is scaled to 32 x 32 grey pixels; a bit says whether one of the 8 x 8 lowest
+    The image is scaled to 32 x 32 grey pixels. Each bit states whether one of the 8 x 8 lowest
     frequencies of its cosine transform is above their median (Zauner, Implementation and
     Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1).
     """
@@ -72,10 +72,10 @@ class ImageDuplicates:
     """Near-duplicate images of a table.
 
     Attributes:
-        found: the near-duplicates among the readable images; its rows are indices of ``rows``. A
-            cosine c means a distance of 32·(1 - c) bits.
+        found: the near-duplicates among the readable images; its row numbers are indices into
+            ``rows``. A cosine c means a distance of 32·(1 - c) bits.
         rows: rows of the table with readable images, int64, ascending.
-        failed: the reason for each other row.
+        failed: why the image of each other row cannot be read.
     """
 
     found: Deduplication
@@ -98,15 +98,15 @@ def deduplicate_images(
     max_distance: int = MAX_DISTANCE,
     keep: str = "first",
 ) -> ImageDuplicates:
-    """Find near-duplicate images: all whose perceptual hashes differ in few bits.
+    """Find near-duplicate images, whose perceptual hashes differ in few bits.
 
     Args:
         table: pairs with their images.
-        max_distance: most bits of 64 that may differ, 0 to 31.
+        max_distance: greatest number of bits, of 64, that may differ: 0 to 31.
         keep: ``first`` or ``central``, as in `deduplicate`.
 
     Raises:
-        UnpromptError: a wrong distance or rule.
+        UnpromptError: the distance or the rule is wrong.
     """
     if not 0 <= max_distance < HASH_BITS // 2:
         raise UnpromptError(f"the distance must be 0 to 31 bits, not {max_distance}")

@@ -21,12 +21,13 @@ class SplitLeak:
     """Leakage between two splits.
 
     Attributes:
-        splits: the two, such as ``("train", "val")``.
-        highest: highest cosine between a prompt of one and a prompt of the other; 1 if both have a
-            prompt with the same letters; NaN if one is empty.
-        rows: the two rows with that cosine, counted from 0; (-1, -1) if one is empty.
-        pairs: pairs of distinct prompts, one of each split, whose cosine is at least the threshold.
-        leaking: rows of the second split with such a near-duplicate in the first.
+        splits: the two splits, such as ``("train", "val")``.
+        highest: highest cosine between a prompt of one split and a prompt of the other; 1 if both
+            splits have a prompt with the same letters; NaN if one split is empty.
+        rows: the two rows with that cosine, counted from 0; (-1, -1) if one split is empty.
+        pairs: number of pairs of distinct prompts, one from each split, whose cosine is at least
+            the threshold.
+        leaking: number of rows of the second split with a near-duplicate in the first.
     """
 
     splits: tuple[str, str]
@@ -43,7 +44,7 @@ def split_leaks(
     prompts: Sequence[str] | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> list[SplitLeak]:
-    """Measure the leakage between each two of the splits train, val and test, exactly.
+    """Measure the leakage between every two of the splits train, val and test, exactly.
 
     Args:
         embeddings: float array of shape (n, dim).
@@ -80,7 +81,7 @@ def _leak(
     )
     found = collect(exact_search(vectors[held], threshold, vectors[seen], block_size))
     if len(found):
-        # The cosine of an item in both splits is 1, also if it was rounded.
+        # The cosine of an item that is in both splits is 1, despite rounding.
         cosine = np.where(held[found.first] == seen[found.second], np.float32(1), found.cosine)
         best = int(cosine.argmax())
         i, j, value = int(found.first[best]), int(found.second[best]), float(cosine[best])
@@ -102,8 +103,8 @@ class Overlap:
 
     Attributes:
         kept: rows without a near-duplicate in the other set, int64, ascending.
-        removed: rows with one, int64, ascending.
-        match_of: for each removed row the row of the other set with the highest cosine, int64.
+        removed: rows with a near-duplicate in the other set, int64, ascending.
+        match_of: the row of the other set with the highest cosine to each removed row, int64.
         cosine: that cosine, float32.
     """
 
@@ -168,7 +169,7 @@ def find_overlap(
 
 
 def _keep_best(match: np.ndarray, cosine: np.ndarray, found: NeighbourPairs) -> None:
-    # By row, falling cosine and other row: the first of each row is the best.
+    # Sort by row, falling cosine, other row; the first pair of each row is the best.
     order = np.lexsort((found.second, -found.cosine, found.first))
     rows, first = np.unique(found.first[order], return_index=True)
     match[rows] = found.second[order][first]

@@ -1,4 +1,4 @@
-"""Splits into train, val and test that keep near-duplicate prompts together."""
+"""Split into train, val and test that keeps near-duplicate prompts together."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from unprompt.pairs.table import PairsTable, as_table
 
 @dataclass(frozen=True)
 class GroupSplit:
-    """A table split by group, with figures of the split.
+    """A table that is split by group, with figures of the split.
 
     Attributes:
-        table: the table with the columns ``group`` and ``split``, and with folds also ``fold``
-            (null in test, and in groups that are always in train).
+        table: the table with the columns ``group`` and ``split``; with folds also ``fold``, which
+            is null in test and in groups that are always in train.
         threshold: cosine from which two prompts belong to one group.
-        rows: rows of each split.
-        rows_by_source: for each source the rows of each split.
+        rows: number of rows of each split.
+        rows_by_source: number of rows of each split, for each source.
         groups: number of groups.
-        largest: rows of the largest group.
+        largest: number of rows of the largest group.
         always_train: number of groups too large for val, test or a fold, and their rows.
-        leaks: the highest cosine between each two splits, always below the threshold.
+        leaks: the highest cosine between every two splits, always below the threshold.
     """
 
     table: PairsTable
@@ -80,31 +80,33 @@ def split_by_group(
 ) -> GroupSplit:
     """Split a table so that near-duplicate prompts are never in two splits.
 
-    A group is a connected component of prompts with the same letters or a cosine of at least
-    ``threshold``. A group is never divided. Val and test take their share of each source: groups
-    are visited in an order that depends on seed and ids only, and those of more than a tenth of the
-    share last. A group is taken if it exceeds no source's share. If that gives less than half of a
-    split, groups of up to twice a source's share and one row more are taken until it is half full.
-    All other groups stay in train, such as those of templates ('a photo of X'), which can be half
-    of a table; val and test then divide what remains.
+    Two prompts belong to one group if they have the same letters or a cosine of at least
+    ``threshold``, directly or through other prompts. A group is never divided.
 
-    With folds, a group goes to the fold that is emptiest in its sources. It stays in train in every
-    fold if it has more than twice a fold's share, or more than half, of a source.
+    Val and test take their share of each source. Groups are visited in an order that depends only
+    on seed and ids; groups of more than a tenth of the share come last. A group is taken if no
+    source then exceeds its share. If a split is less than half full after this, larger groups are
+    taken until it is half full: each source may then have twice its share and one row more. All
+    other groups stay in train. For example, the group of a template ('a photo of X') can be half of
+    a table; val and test then divide the rest.
+
+    With folds, a group goes to the fold that has the fewest rows of its sources. A group stays in
+    train in every fold if it holds more than twice a fold's share, or more than half, of a source.
 
     Args:
         table: a pairs table, or its path; missing embeddings are computed.
-        val: share of the rows for val, from 0; val and test together are below 1.
+        val: share of the rows for val; val and test together must be below 1.
         test: share of the rows for test.
         threshold: cosine from which two prompts belong to one group.
-        seed: another seed gives another split.
-        folds: number of cross-validation folds, at least 2; all rows outside test get a ``fold``,
-            ``split`` is that of fold 0, and ``val`` is ignored.
+        seed: random seed.
+        folds: number of cross-validation folds, at least 2. Rows outside test get a ``fold``, the
+            split val is fold 0, and the argument ``val`` is ignored.
         encoder: encoder of missing embeddings.
         block_size: as in `deduplicate`.
 
     Raises:
         TableError: an embedding is zero or not finite.
-        UnpromptError: wrong shares, threshold or folds, or too few groups to fill a split.
+        UnpromptError: shares, threshold or folds are wrong, or there are too few groups.
     """
     check_threshold(threshold)
     _check_shares(val, test, folds)
@@ -166,7 +168,7 @@ def split_by_group(
 def _check_shares(val: float, test: float, folds: int | None) -> None:
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UnpromptError(
-            f"val and test are shares of the rows and must leave some to train on, not "
+            f"val and test are shares of the rows, at least 0 and together below 1, not "
             f"{val} and {test}"
         )
     if folds is not None and folds < 2:
@@ -182,7 +184,7 @@ def _count(group: np.ndarray, sources: Sequence[str]) -> np.ndarray:
 
 
 def _visiting_order(group: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
-    """Groups in a random order: by the hash of the seed and the smallest id of each."""
+    """Groups in random order, sorted by a hash of the seed and of their smallest id."""
     smallest: dict[int, str] = {}
     for number, name in zip(group.tolist(), ids, strict=True):
         smallest[number] = min(name, smallest.get(number, name))
@@ -198,8 +200,8 @@ def _take_share(
 ) -> np.ndarray:
     """Groups that make up a share of the rows, if possible the same share of every source.
 
-    ``held_out`` is the share of this and all later splits: if too few groups can be held out, the
-    splits divide them in proportion.
+    ``held_out`` is the share of this and all later splits together. If too few groups can be held
+    out, the splits divide them in proportion.
     """
     size = counts.sum(1)
     wanted = max(1, round(share * size.sum()))
@@ -226,7 +228,7 @@ def _take_share(
 def _assign_folds(
     counts: np.ndarray, visits: np.ndarray, free: np.ndarray, folds: int
 ) -> np.ndarray:
-    """Fold of each group, -1 for none; large groups come first, see `split_by_group`."""
+    """Fold of each group, -1 for none. Large groups are placed first; see `split_by_group`."""
     size = counts.sum(1)
     share = counts[free].sum(0).clip(1)
     limit = min(2 / folds, 0.5) * share

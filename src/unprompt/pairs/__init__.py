@@ -1,1 +1,1 @@
-"""The pairs table, its formats, and the files that prompts are read from."""
+"""The pairs table, its conversion to other formats, and files of prompts."""

@@ -25,10 +25,10 @@ def read_csv(
     Args:
         path: the file.
         columns: the columns that the header must have.
-        delimiters: the first of them that gives a header with these columns is used.
+        delimiters: possible delimiters; the first that gives a header with these columns is used.
 
     Raises:
-        TableError: the file is not there, not UTF-8 or no CSV, or lacks one of the columns.
+        TableError: the file does not exist, is not CSV in UTF-8, or lacks one of the columns.
     """
     with _table_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
         line = file.readline()
@@ -49,7 +49,7 @@ def header_of(path: Path, delimiters: str = ",") -> list[str]:
     """Column names of a CSV file, split at the delimiter that gives the most of them.
 
     Raises:
-        TableError: the file is not there, not UTF-8 or no CSV.
+        TableError: the file does not exist, or is not CSV in UTF-8.
     """
     with _table_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
         line = file.readline(_MAX_HEADER)
@@ -74,7 +74,7 @@ def _table_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: not UTF-8; convert the file first") from error
     except csv.Error as error:
-        raise TableError(f"{path}: no CSV ({error})") from error
+        raise TableError(f"{path}: not CSV ({error})") from error
 
 
 def _delimiter(header: str, columns: Iterable[str], delimiters: str) -> str | None:

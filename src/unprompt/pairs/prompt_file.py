@@ -1,4 +1,4 @@
-"""Prompts of any file that holds some: a table, JSON lines, a CSV file, or plain text."""
+"""Reading of prompts from a table, JSON lines, a CSV file or plain text."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _BATCH = 65_536
 def prompts_of(path: str | Path, columns: Columns = GUESSED) -> list[str]:
     """Every prompt of a file, in its order.
 
-    What the file is decides how it is read:
+    How it is read depends on the file:
 
-    - a folder is that of a pairs table: its ``pairs.parquet``;
-    - Parquet, JSON lines (``.jsonl``), CSV and TSV have a column that ``columns`` names, or one of
-      `unprompt.pairs.columns.PROMPT_COLUMNS`; every row of it is a prompt, also an empty one;
-    - any other file is text in UTF-8: each line that is not blank is a prompt.
+    - from a folder, its ``pairs.parquet`` is read;
+    - Parquet, JSON lines (``.jsonl``), CSV and TSV must have the column that ``columns`` names, or
+      one of `unprompt.pairs.columns.PROMPT_COLUMNS`; each value is a prompt, even if it is empty;
+    - any other file is text in UTF-8; each line that is not blank is a prompt.
 
     Raises:
-        TableError: the file is not there, is damaged, or has no column of prompts; a value of
-            that column is no text. Names the row or line.
+        TableError: the file does not exist, is damaged or has no column of prompts, or a value of
+            that column is not text. The message names the row or line.
     """
     return list(stream_prompts(path, columns))
 
 
 def stream_prompts(path: str | Path, columns: Columns = GUESSED) -> Iterator[str]:
-    """As `prompts_of`, one after the other, for files larger than memory."""
+    """Yield the prompts of `prompts_of` one by one, for files larger than memory."""
     path = Path(path)
     if _is_structured(path):
         path = existing(path)
@@ -62,7 +62,7 @@ def stream_prompts(path: str | Path, columns: Columns = GUESSED) -> Iterator[str
 def is_table(path: str | Path, columns: Columns = GUESSED) -> bool:
     """Whether a path is a table with images: it has a column of image files.
 
-    A file that is missing, empty or damaged counts as what its name says.
+    The name decides for a file that is missing, empty or damaged.
     """
     path = Path(path)
     is_structured = _is_structured(path)
@@ -85,7 +85,7 @@ def write_prompts(prompts: Iterable[str], path: str | Path) -> None:
     """Write prompts to a text file, one a line; line breaks inside a prompt become spaces.
 
     Raises:
-        OutputError: the file cannot be written; an old one is intact.
+        OutputError: the file cannot be written; an old file is unchanged.
     """
     with atomic_open(path) as file:
         for prompt in prompts:
@@ -139,10 +139,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def text_key(text: str) -> int:
-    """A 64-bit hash that stands for a text in a set of texts.
+    """A 64-bit hash that represents a text in a set, to save memory.
 
-    It takes less memory than the text; among a million texts two share one with a probability of 3
-    in 10^8.
+    The probability that two of a million texts have the same hash is 3 in 10^8.
     """
     content = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(content, digest_size=8).digest())

@@ -45,7 +45,8 @@ def conform(data: pa.Table, name: str, first_row: int) -> pa.Table:
     """Give ``data`` the columns, order and types of `SCHEMA`; other columns come last.
 
     Raises:
-        TableError: names the table, the column and the row, counted from ``first_row``.
+        TableError: a column is missing, or a value is null or of the wrong type. The message names
+            the table, the column and the row, counted from ``first_row``.
     """
     for column in REQUIRED:
         if column not in data.column_names:
@@ -98,7 +99,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field, name: str, first_row: int) -
 
 
 def _width(column: pa.ChunkedArray) -> int | None:
-    """Width of the first embedding of a column of lists, None if there is none."""
+    """Width of the first embedding in a column; None if there is no embedding."""
     if pa.types.is_fixed_size_list(column.type):
         return int(column.type.list_size)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):

@@ -1,9 +1,9 @@
-"""The pairs table in memory, its reading, streaming and writing.
+"""The pairs table: in memory, and its reading, streaming and writing.
 
 A pairs table is a Parquet file. JSON lines of the same columns can be read too, and tables of other
 tools (CSV, TSV, JSON lines, Parquet) with a column of image files and one of prompts. The ``file``
-of a row is relative to the table's root: the folder of the table, or the folder that the Parquet
-metadata names under ``unprompt.root`` if the table was saved away from its images.
+of a row is relative to the table's root. The root is the folder of the table or, if the table was
+saved in another folder than its images, the folder in the Parquet metadata ``unprompt.root``.
 ``shard.tar/key.ext`` is a member of a tar shard (WebDataset).
 """
 
@@ -67,15 +67,15 @@ class PairsTable:
     """Pairs in memory: an Arrow table with the columns of `SCHEMA`, and the folder of its images.
 
     Args:
-        data: columns as in `SCHEMA`; missing nullable ones are filled with null, a missing
+        data: columns as in `SCHEMA`. Missing nullable columns are filled with null, a missing
             ``exact`` with true; other columns are kept.
         root: the folder that ``file`` is relative to.
-        name: the table's name in errors: the path it came from.
-        first_row: number in errors of the first row, counted from 1 in that file.
+        name: the table's name in errors, such as its path.
+        first_row: the first row's number in errors, counted from 1 in its file.
 
     Raises:
-        TableError: a required column is missing, or a value has the wrong type or is null; names
-            column and row.
+        TableError: a required column is missing, or a value has the wrong type or is null. The
+            message names column and row.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class PairsTable:
         """Prompt embeddings, float32 of shape (n, dim).
 
         Raises:
-            TableError: a row has none.
+            TableError: a row has no embedding.
         """
         column = self.data.column("embedding")
         if column.null_count:
@@ -197,7 +197,7 @@ class PairsTable:
         """Decode the image of one row, counted from 0, to RGB; ``at_least`` as in `open_rgb`.
 
         Raises:
-            TableError: as `read_bytes`, or the image cannot be decoded.
+            TableError: see `read_bytes`; or the image cannot be decoded.
         """
         content = self.read_bytes(row)
         try:
@@ -242,8 +242,8 @@ def load(
         named: the columns of images and prompts, if their names are not known ones.
 
     Raises:
-        TableError: the file does not exist, is damaged, or does not have the columns; names column
-            and row.
+        TableError: the file does not exist, is damaged, or does not have the columns. The message
+            names column and row.
     """
     batches = list(stream(path, columns, batch_size=65_536, named=named))
     if not batches:
@@ -254,7 +254,7 @@ def load(
 
 
 def as_table(table: PairsTable | str | Path) -> PairsTable:
-    """The table itself, or the table of a path; raises as `load`."""
+    """The table itself, or the table at a path; see `load` for its errors."""
     return table if isinstance(table, PairsTable) else load(table)
 
 
@@ -271,11 +271,11 @@ def stream(
         path: the table.
         columns: as in `load`.
         batch_size: rows in a batch, at most.
-        blank_prompts: read prompts that are null as empty ones instead of refusing them.
+        blank_prompts: read null prompts as empty prompts instead of refusing them.
         named: as in `load`.
 
     Raises:
-        TableError: as `load`.
+        TableError: see `load`.
     """
     path = existing(path)
     foreign = foreign_table(path, named)
@@ -297,14 +297,14 @@ def save(table: PairsTable, path: str | Path) -> None:
     """Write a table as Parquet; the images stay where they are.
 
     Raises:
-        OutputError: the file cannot be written; an old one is intact.
+        OutputError: the file cannot be written; an old file is unchanged.
     """
     with PairsWriter(path, table.root) as writer:
         writer.write(table)
 
 
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".txt")
-"""Endings of other formats."""
+"""File endings of other formats, which a pairs table must not have."""
 
 
 class PairsWriter:
@@ -322,8 +322,8 @@ class PairsWriter:
         self.path = Path(path)
         if self.path.suffix.lower() in _OTHERS:
             raise OutputError(
-                f"cannot write {path}: a pairs table is a .parquet file; write one, and let "
-                "unprompt convert make another format of it"
+                f"cannot write {path}: a pairs table is a .parquet file; write one, and use "
+                "unprompt convert to make another format"
             )
         self.root = self.path.parent if root is None else Path(root)
         self.rows = 0
@@ -335,10 +335,10 @@ class PairsWriter:
         return self
 
     def write(self, pairs: PairsTable | Iterable[Pair]) -> None:
-        """Append a batch with the columns, types and embedding width of the first batch.
+        """Append a batch; all batches must have the same columns, types and embedding width.
 
         Raises:
-            TableError: a later batch differs.
+            TableError: the batch differs from the first one.
         """
         if not isinstance(pairs, PairsTable):
             pairs = PairsTable.from_pairs(pairs, self.root, str(self.path))

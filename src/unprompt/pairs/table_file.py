@@ -1,4 +1,4 @@
-"""The file of a table, Parquet, JSON lines or CSV, read before the schema is applied."""
+"""Reading of a table's file, Parquet, JSON lines or CSV, before the schema is applied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def existing(path: str | Path) -> Path:
     """Path of the table's file; in a folder it is ``pairs.parquet``.
 
     Raises:
-        TableError: it does not exist.
+        TableError: the file does not exist.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,19 +45,19 @@ def root_of(path: Path) -> Path:
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether the name of a file is that of JSON lines."""
+    """Whether the file has an ending of JSON lines."""
     return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
 def is_csv(path: Path, separator: str | None = None) -> bool:
-    """Whether the name of a file is that of a CSV or TSV file, or a separator makes it one."""
+    """Whether the file has the ending of CSV or TSV, or the user states a separator."""
     if is_json_lines(path) or is_parquet(path):
         return False
     return separator is not None or path.suffix.lower() in (".csv", ".tsv")
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file starts like Parquet, with any name."""
+    """Whether the content of a file starts like Parquet; its name does not matter."""
     if not path.is_file():  # a pipe can be read only once
         return False
     with path.open("rb") as file:
@@ -73,7 +73,7 @@ def column_names(path: Path, separator: str | None = None, text_only: bool = Fal
         text_only: leave out columns of Parquet that hold no text.
 
     Raises:
-        TableError: the file is not there or damaged.
+        TableError: the file does not exist or is damaged.
     """
     if is_csv(path, separator):
         return header_of(path, separator or DELIMITERS)
@@ -140,7 +140,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Row number, from 1, and object of each line of a file of JSON lines.
 
     Raises:
-        TableError: a line is no JSON object.
+        TableError: a line is not a JSON object.
     """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):

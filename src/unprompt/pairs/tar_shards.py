@@ -1,4 +1,4 @@
-"""Image paths of tables, and images inside tar shards."""
+"""Image paths in tables, and images inside tar shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_member(shard: Path, member: str) -> bytes:
 
     Raises:
         OSError: the shard does not exist, or is cut off inside the member.
-        KeyError: the shard has no such member, or is no tar file.
+        KeyError: the shard has no such member, or is not a tar file.
     """
     status = shard.stat()
     offset, size = _index(shard, status.st_mtime_ns, status.st_size)[member]
@@ -47,7 +47,7 @@ def read_member(shard: Path, member: str) -> bytes:
 
 
 def member_names(shard: Path) -> Set[str]:
-    """Names of the members of a tar shard; none if it does not exist or is no tar file."""
+    """Names of the members of a tar shard; empty if it does not exist or is not a tar file."""
     try:
         status = shard.stat()
         return _index(shard, status.st_mtime_ns, status.st_size).keys()
@@ -56,7 +56,7 @@ def member_names(shard: Path) -> Set[str]:
 
 
 def add_sample(tar: tarfile.TarFile, key: str, files: Mapping[str, bytes]) -> None:
-    """Append a sample of WebDataset, its files by suffix; equal samples give equal bytes."""
+    """Append a WebDataset sample, given as files by suffix; equal samples give equal bytes."""
     for suffix, content in files.items():
         info = tarfile.TarInfo(key + suffix)
         info.size = len(content)

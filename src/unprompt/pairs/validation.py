@@ -1,4 +1,4 @@
-"""Checks beyond the schema: ids are unique, prompts not empty, splits known, images there."""
+"""Checks beyond the schema: unique ids, non-empty prompts, known splits, existing images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def validate(table: PairsTable, images: str = "exist") -> None:
         images: ``none``, ``exist`` (each image exists) or ``decode`` (and can be decoded).
 
     Raises:
-        TableError: names the number of problems and the first 20 with their rows.
+        TableError: there are problems; the message states their number and the first 20.
     """
     if problems := list(find_problems(table, images)):
         raise TableError("\n".join(reported(table.name, problems)))
 
 
 def reported(name: str, problems: list[str]) -> list[str]:
-    """Lines with the number of problems of the table ``name`` and the first 20."""
+    """Lines that state the number of problems of the table ``name``, and the first 20."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
     lines = [f"{name}: {count}"]
     lines += [f"  {problem}" for problem in problems[:_MAX_REPORTED]]

@@ -125,7 +125,9 @@ def _texts(file: Window, name: str, limits: Limits) -> ImageTexts:
     try:
         return ImageTexts(_until_error(reader(file, limits), limits), container)
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(f"{name}: not an image, or of no supported format") from None
+        raise UnreadableImageError(
+            f"{name}: not an image, or its format is not supported"
+        ) from None
     except DECODING_ERRORS as error:
         raise UnreadableImageError(f"{name}: cannot be read ({error})") from error
 

@@ -83,5 +83,5 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     wordnet_grammar.cache_clear()
     with pytest.raises(UnpromptError, match="python -m nltk"):
         compose(1, wordnet=True)
-    with pytest.raises(UnpromptError, match="leave WordNet out"):
+    with pytest.raises(UnpromptError, match="leave out WordNet"):
         compose(1, style="sketch", wordnet=True)

@@ -106,4 +106,4 @@ def test_an_image_without_prompt_is_counted(web, tmp_path: Path) -> None:
         archive.writestr("a.png", b"x")
         archive.writestr("part-000001.json", json.dumps({"a.png": {"p": " "}, "b.png": {"p": "b"}}))
     result = download_parts(preset, tmp_path / "out", limit=1)
-    assert result.failures == {"its image is not in the part, or its prompt is empty": 2}
+    assert result.failures == {"the image is missing from its part, or the prompt is empty": 2}

@@ -135,7 +135,7 @@ def test_convert_names_rows_that_failed(table, tmp_path):
     ("arguments", "message"),
     [
         (("dedup", "in.parquet", "--threshold", "1.5"), "at most 1"),
-        (("dedup", "in.parquet", "-o", "out.txt"), "like the input"),
+        (("dedup", "in.parquet", "-o", "out.txt"), "so name a .parquet file"),
         (("dedup", "in.parquet", "--images", "--approximate"), "are for prompts"),
         (("dedup", "in.parquet", "--against", "in.parquet", "--mark"), "leave out"),
         (("dedup", "in.txt", "--images"), "no images"),

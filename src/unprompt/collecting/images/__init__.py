@@ -1,4 +1,4 @@
-"""Images of prompts for `unprompt generate`: its backends, and the folder that it writes.
+"""Image generation for `unprompt generate`: its backends, and the folder that it writes.
 
 `backends` names them, `diffusion` runs pipelines of diffusers, `generation_folder` keeps images.
 """

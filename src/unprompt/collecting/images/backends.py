@@ -1,4 +1,4 @@
-"""The backends of `unprompt generate` by name."""
+"""The backends of `unprompt generate`, by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_backend(
         options: for diffusers, fields of `unprompt.collecting.images.diffusion.Diffusion`.
 
     Raises:
-        UnpromptError: an unknown backend, or a size that it cannot make.
+        UnpromptError: the backend is unknown, or cannot make images of this size.
     """
     if name == "sketch":
         return SketchBackend(128 if size is None else size)

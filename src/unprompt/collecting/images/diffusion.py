@@ -1,4 +1,4 @@
-"""Images of diffusers' text-to-image pipelines."""
+"""Images made by text-to-image pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Diffusion:
         steps: denoising steps.
         guidance: weight of classifier-free guidance; 1 or less switches it off.
         negative_prompt: what the images should not show.
-        sampler: ``dpm++`` (ignored if the pipeline cannot use it, such as FLUX), or ``default``:
-            the pipeline's own.
+        sampler: ``dpm++``, or ``default`` for the pipeline's own. Pipelines that cannot use
+            ``dpm++``, such as FLUX, keep their own.
         precision: ``auto`` (fp16 on a GPU, fp32 elsewhere), ``fp16``, ``bf16`` or ``fp32``.
         attention: ``sdpa``, PyTorch's own, or ``xformers``.
-        compile: compile the denoiser; saves time after some hundred images.
+        compile: compile the denoiser; this saves time for more than a few hundred images.
         channels_last: use the memory format that suits tensor cores.
         vae_slicing: decode one image of a batch at a time, to save memory.
         vae_tiling: decode in tiles, for large images.
         safety_checker: keep the pipeline's checker, if it has one, and fail flagged images.
         batch_size: images at a time; by default estimated from the free memory.
-        device: as torch names it; by default a GPU if there is one.
+        device: a torch device name, such as ``cuda:1``; by default a GPU if there is one.
     """
 
     model: str = DEFAULT_MODEL
@@ -88,8 +88,8 @@ class Diffusion:
 class DiffusionBackend:
     """Makes images with a pipeline of diffusers.
 
-    Every image has its own random generator on the CPU, so its noise depends on its seed only. A
-    batch that does not fit into memory is made in halves.
+    Every image has its own random generator on the CPU, so its noise depends only on its seed. A
+    batch that does not fit into memory is halved.
 
     Args:
         pipeline: a text-to-image pipeline, changed in place.
@@ -131,7 +131,7 @@ class DiffusionBackend:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the images depend on beside prompt and seed."""
+        """Everything that the images depend on besides prompt and seed."""
         chosen = self.options
         return {
             "size": chosen.size,
@@ -144,13 +144,13 @@ class DiffusionBackend:
 
     @cached_property
     def batch_size(self) -> int:
-        """As stated, or an estimate of what fits."""
+        """The stated batch size, or an estimate of the largest that fits into memory."""
         return self.options.batch_size or _likely_batch(self.pipeline, self.options)
 
     def warn(self, prompt: str) -> str | None:
         """A warning if the prompt is longer than the pipeline reads: CLIP reads 77 tokens."""
         tokenizer = getattr(self.pipeline, "tokenizer", None)
-        # T5's tokenizers state no limit, or a very high one.
+        # Tokenizers of T5 state no limit, or a very high one.
         limit = getattr(tokenizer, "model_max_length", None)
         if tokenizer is None or limit is None or limit > 1_000 or _has_long_encoder(self.pipeline):
             return None
@@ -163,7 +163,7 @@ class DiffusionBackend:
         """One image for each job; a batch that does not fit into memory is halved.
 
         Raises:
-            UnpromptError: one image does not fit.
+            UnpromptError: a single image does not fit.
         """
         import torch
 
@@ -178,7 +178,7 @@ class DiffusionBackend:
                         f"one image does not fit into the memory ({str(error)[:200]}); try a "
                         "smaller --size, --precision fp16, --vae-slicing or --vae-tiling"
                     ) from error
-            # Outside the handler the failed batch's tensors are free.
+            # After the handler, the tensors of the failed batch are free.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             # Later batches of this size are halved at once.
@@ -197,7 +197,7 @@ class DiffusionBackend:
             "guidance_scale": options.guidance,
             "height": options.size,
             "width": options.size,
-            # PixArt would make another size, and scale the images.
+            # PixArt would make images of another size, and scale them.
             "use_resolution_binning": False,
             "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             "output_type": "np",
@@ -212,7 +212,7 @@ class DiffusionBackend:
 
 
 def _image(values: np.ndarray, flagged: bool) -> Image.Image | UnpromptError:
-    """An RGB image of values in [0, 1], shape (height, width, 3)."""
+    """An RGB image from values in [0, 1] of shape (height, width, 3)."""
     if flagged:
         return UnpromptError("flagged by the safety checker")
     if not np.isfinite(values).all():
@@ -291,10 +291,10 @@ def _precision(options: Diffusion) -> torch.dtype:
 
 
 def _likely_batch(pipeline: Any, options: Diffusion) -> int:
-    """A power of two that should fit; `DiffusionBackend.draw` halves it if it does not.
+    """A power of two that should fit; if it does not, `DiffusionBackend.draw` halves it.
 
-    A 512-pixel image of Stable Diffusion 2 with guidance takes about 1.2 GiB in fp16 beside the
-    weights, most of it in the VAE; memory grows with the area and the bytes of a number.
+    Besides the weights, a 512-pixel image of Stable Diffusion 2 with guidance takes about 1.2 GiB
+    in fp16, most of it in the VAE. Memory grows with the area and the bytes per number.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The images to make, and what makes them."""
+"""The images to make, and the interface of a backend that makes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Job:
     Attributes:
         prompt_id: 16 hexadecimal digits, a hash of the prompt.
         index: number of the image among those of its prompt, from 0.
-        seed: the image's own seed, below 2**32, from prompt id, index and the run's seed alone.
+        seed: seed of this image, below 2**32; it depends only on prompt id, index and run seed.
     """
 
     prompt: str
@@ -33,7 +33,7 @@ class Job:
 
 
 class Backend(Protocol):
-    """Makes images of prompts."""
+    """Makes images from prompts."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Backend(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the images depend on beside prompt and seed, ready for JSON.
+        """Everything that the images depend on besides prompt and seed, ready for JSON.
 
         The keys ``negative_prompt``, ``steps``, ``sampler`` and ``guidance`` become columns.
         """
@@ -55,7 +55,7 @@ class Backend(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Number of jobs of one call of `draw`."""
+        """Number of jobs in one call of `draw`."""
         ...
 
     def warn(self, prompt: str) -> str | None:
@@ -63,5 +63,5 @@ class Backend(Protocol):
         ...
 
     def draw(self, jobs: Sequence[Job]) -> Sequence[Image.Image | UnpromptError]:
-        """For each job its image, or the error that prevented it."""
+        """The image of each job, or the error that prevented it."""
         ...

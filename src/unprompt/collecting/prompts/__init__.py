@@ -1,5 +1,5 @@
 """Sources of prompts for `unprompt compose`.
 
-A `grammar` over the lists in ``words/``, nouns of `wordnet`, and `completion` by a language model;
-`diversity` measures the result.
+`grammar` composes prompts from the lists in ``words/``, `wordnet` adds nouns, `completion` lets a
+language model continue prompts, and `diversity` measures the result.
 """

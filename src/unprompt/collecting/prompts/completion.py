@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Sampling:
     """How the continuation of a prompt is sampled.
 
-    The defaults are those of the model card of FredZhang7/distilgpt2-stable-diffusion-v2 as
-    mddunlap924/StableDiffusion2-Image-to-Text uses them: a random length of 40 to 77 tokens for
-    each prompt, top-k 8, repetition penalty 1.2, no token twice.
+    The defaults come from the model card of FredZhang7/distilgpt2-stable-diffusion-v2, as used in
+    mddunlap924/StableDiffusion2-Image-to-Text: a random length of 40 to 77 tokens for each prompt,
+    top-k 8, repetition penalty 1.2, no repeated token.
 
     Attributes:
-        min_length: least length of the whole prompt in tokens, if the model does not end it.
+        min_length: least length of the whole prompt in tokens, unless the model ends it earlier.
         max_length: greatest length of the whole prompt in tokens.
         top_k: number of likeliest tokens to sample from.
         temperature: above 1 flattens the distribution, below 1 sharpens it.
-        repetition_penalty: logits of tokens already in the prompt are divided by it (multiplied if
-            negative); section 4.1 of https://arxiv.org/abs/1909.05858.
+        repetition_penalty: divides the logits of tokens that are already in the prompt (multiplies
+            negative ones); section 4.1 of https://arxiv.org/abs/1909.05858.
         repeat_tokens: whether a token may occur twice in a prompt.
     """
 
@@ -43,22 +43,22 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 1 <= self.min_length <= self.max_length or self.top_k < 1 or self.temperature <= 0:
             raise UnpromptError(
-                f"{self} makes no sense: 1 <= min_length <= max_length, top_k >= 1 and "
-                "temperature > 0 are needed"
+                f"{self} is not possible: use 1 <= min_length <= max_length, top_k >= 1 and "
+                "temperature > 0"
             )
 
 
 class Completer:
     """A causal language model that completes prompts.
 
-    Prompts are sorted by the number of missing tokens, padded on the left, and continued with a
-    key-value cache; in half precision on a GPU.
+    Prompts are sorted by their number of missing tokens, padded on the left, and continued with a
+    key-value cache. A GPU computes in half precision.
 
     Args:
         model: a causal model of transformers.
         tokenizer: its tokenizer.
         sampling: how continuations are sampled.
-        batch_size: prompts at a time; the result depends on it, since a batch has one seed.
+        batch_size: prompts at a time. The result depends on it, because a batch has one seed.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Completer:
         """Load a model by hub id or folder.
 
         Args:
-            name: such as `FredZhang7/distilgpt2-stable-diffusion-v2`.
+            name: hub id or folder, such as `FredZhang7/distilgpt2-stable-diffusion-v2`.
             sampling: how continuations are sampled.
             batch_size: prompts at a time.
-            device: as torch names it; by default a GPU if there is one.
+            device: a torch device name, such as ``cuda:1``; by default a GPU if there is one.
 
         Raises:
             MissingExtraError: torch or transformers is not installed.
@@ -113,8 +113,8 @@ class Completer:
         """Complete each prompt.
 
         Args:
-            prompts: the beginnings; those that are long enough stay as they are.
-            seed: the same seed, prompts and batch size give the same result on one machine.
+            prompts: the beginnings; long enough prompts do not change.
+            seed: the same seed, prompts and batch size give the same result on one computer.
 
         Returns:
             Each beginning with its continuation, on one line, in order.
@@ -146,7 +146,7 @@ class Completer:
         config, device = self.model.config, self.model.device
         end = config.eos_token_id
         end = end[0] if isinstance(end, list) else end
-        # Padding is masked, so any token will do.
+        # Padding is masked, so it can be any token.
         padding = next(i for i in (config.pad_token_id, end, 0) if i is not None)
         width = max(map(len, tokens))
         rows = [[padding] * (width - len(ids)) + ids for ids in tokens]
@@ -154,7 +154,7 @@ class Completer:
         lengths = torch.tensor([len(ids) for ids in tokens], device=device)
         mask = torch.arange(width, device=device) >= width - lengths[:, None]
         settings = GenerationConfig(
-            # The logits processor samples and leaves one token.
+            # The logits processor samples, and leaves only the sampled token.
             do_sample=False,
             max_new_tokens=count,
             eos_token_id=end,
@@ -176,10 +176,11 @@ class Completer:
 
 
 def _sample_next(sampling: Sampling, mask: torch.Tensor, end: int | None) -> Any:
-    """A logits processor that samples the next tokens and leaves no other choice.
+    """A logits processor that samples the next tokens and excludes all others.
 
-    Unlike those of transformers it ignores padding, which is often the end-of-text token, so that
-    padded rows could never end. It reads the vocabulary only once, for the ``top_k`` likeliest.
+    The processors of transformers count padding as a used token. Padding is often the end-of-text
+    token, so padded rows could never end; this processor ignores padding. It also reads the
+    vocabulary only once, for the ``top_k`` likeliest tokens.
     """
     import torch
     from transformers import LogitsProcessor

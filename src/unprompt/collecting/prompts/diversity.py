@@ -26,7 +26,7 @@ class Diversity:
         vocabulary: number of different words.
         distinct: share of different n-grams among all n-grams of words, for n = 1, 2, 3
             (distinct-n, section 4 of https://arxiv.org/abs/1510.03055).
-        nearest: mean cosine of a prompt's embedding to that of the prompt nearest to it.
+        nearest: mean cosine between the embeddings of a prompt and of its nearest prompt.
     """
 
     name: str
@@ -49,8 +49,8 @@ def measure_diversity(
     Args:
         prompts: at least two.
         name: their name in the result.
-        sample: size of the sample, at most.
-        seed: decides which prompts are in it.
+        sample: largest size of the sample.
+        seed: seed that selects the sample.
         encoder: hub id or path of the prompt encoder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A context-free grammar in readable text files, and random sentences of it."""
+"""A context-free grammar in readable text files, and random sentences from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Reference:
-    """Is replaced by a form of another symbol."""
+    """A place in a form that is replaced by a form of another symbol."""
 
     symbol: str
 
@@ -45,7 +45,7 @@ class Grammar:
     """Rules by symbol.
 
     Args:
-        rules: for each symbol its forms, written as in ``words/grammar.txt``.
+        rules: the forms of each symbol, written as in ``words/grammar.txt``.
 
     Raises:
         ValueError: a form refers to a symbol that has no rule.
@@ -59,12 +59,12 @@ class Grammar:
                     raise ValueError(f"'{symbol}' refers to '{name}', which has no rule")
 
     def sample(self, symbol: str, rng: random.Random) -> str:
-        """A random sentence of ``symbol``, with correct articles."""
+        """A random sentence from ``symbol``, with correct articles."""
         text = self._expand(self._choose(symbol, rng), rng)
         return fix_articles(text)
 
     def count(self, symbol: str) -> int:
-        """Number of derivations of ``symbol``; a few of them give the same text.
+        """Number of derivations of ``symbol``; a few of them give equal texts.
 
         Raises:
             RecursionError: the grammar is recursive.
@@ -121,7 +121,7 @@ def load_grammar() -> Grammar:
 
 
 def load_rules() -> dict[str, list[str]]:
-    """The rules of ``words/grammar.txt`` with every list of that folder as a rule.
+    """The rules of ``words/grammar.txt``, and every other list of that folder as a rule.
 
     Raises:
         ValueError: a symbol has two rules.
@@ -151,7 +151,7 @@ def parse(text: str) -> dict[str, list[str]]:
         if not line.startswith(" "):
             symbol = line.rstrip().removesuffix(":")
             if symbol in rules or not line.rstrip().endswith(":"):
-                raise ValueError(f"line {number}: '{line}' opens no new rule")
+                raise ValueError(f"line {number}: '{line}' does not begin a new rule")
             forms = rules[symbol] = []
         elif forms is None:
             raise ValueError(f"line {number}: a form before any symbol")
@@ -172,7 +172,7 @@ def _rule(lines: list[str]) -> Rule:
 def _form(text: str) -> Form:
     parts: list[str | Reference | Form] = []
     position = 0
-    # An optional part may contain references, so the pattern tries brackets before braces.
+    # An optional part may contain references, so the pattern tries brackets first.
     for match in _TOKEN.finditer(text):
         if match.start() > position:
             parts.append(text[position : match.start()])

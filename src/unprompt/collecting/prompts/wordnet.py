@@ -18,7 +18,7 @@ from unprompt.collecting.prompts.grammar import Grammar, load_rules
 from unprompt.errors import UnpromptError
 
 LEXICOGRAPHER_FILES = {"05": "animal", "06": "object", "13": "food", "20": "plant"}
-"""Symbols of the grammar by number of noun.animal, noun.artifact, noun.food and noun.plant.
+"""Grammar symbol for each file number: noun.animal, noun.artifact, noun.food and noun.plant.
 
 Words for people are left out, because many are insults."""
 
@@ -28,7 +28,7 @@ _NO_ARTICLE = {"food"}
 
 @cache
 def wordnet_grammar() -> Grammar:
-    """The grammar with WordNet's nouns: half of the animals, objects, ... are of WordNet.
+    """The grammar with WordNet: half of the animals, objects, foods and plants come from there.
 
     Raises:
         UnpromptError: WordNet is not installed.
@@ -42,7 +42,7 @@ def wordnet_grammar() -> Grammar:
 
 
 def nouns() -> dict[str, list[str]]:
-    """Sorted nouns by symbol of the grammar; the commonest sense of a noun decides its symbol.
+    """Sorted nouns by grammar symbol; the commonest sense of a noun decides its symbol.
 
     Raises:
         UnpromptError: WordNet is not installed.

@@ -1,4 +1,4 @@
 """Simple drawings that replace an image generator in the demo, the tutorial and the tests.
 
-`scene` reads a prompt, `sketch` draws it, `effects` are the styles; ``scenes/`` has the drawings.
+`scene` reads a prompt, `sketch` draws it, `effects` holds the styles, ``scenes/`` the drawings.
 """

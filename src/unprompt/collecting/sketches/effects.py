@@ -1,4 +1,4 @@
-"""Styles of sketches, each an effect on the finished image."""
+"""Styles of sketches. Each style is an effect on the finished image."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _crayon(image: Image.Image) -> Image.Image:
 
 
 def _grain(size: tuple[int, int]) -> Image.Image:
-    """Speckles, the same in every call; Pillow's own noise cannot be seeded."""
+    """Speckles that are equal in every call; Pillow's own noise has no seed."""
     rng = random.Random("grain")  # noqa: S311
     noise = Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))
     return noise.point(lambda value: 255 if value > 80 else 0)
@@ -99,4 +99,4 @@ EFFECTS = {
     "crayon drawing": _crayon,
     "sepia photograph": _sepia,
 }
-"""Effects by the style's name in a prompt; the result is an RGB image of the same size."""
+"""Effect of each style, by its name in a prompt; the result is an RGB image of the same size."""

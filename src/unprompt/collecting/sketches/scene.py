@@ -55,7 +55,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Group:
-    """Equal things of a scene; None if the prompt does not say."""
+    """Equal things in a scene; a property is None if the prompt does not state it."""
 
     noun: str
     count: int = 1
@@ -83,13 +83,13 @@ def strokes(name: str) -> dict[str, tuple[Stroke, ...]]:
 
 @cache
 def nouns() -> dict[str, str]:
-    """Nouns that can be drawn, singular to plural."""
+    """Plural of each noun that can be drawn, by its singular."""
     return dict(heading.split(" / ") for heading in strokes("things"))
 
 
 @cache
 def settings() -> dict[str, str]:
-    """Heading of the drawing by phrase of a setting."""
+    """Heading of the drawing for each phrase of a setting."""
     return {phrase: heading for heading in strokes("settings") for phrase in heading.split(" / ")}
 
 
@@ -118,8 +118,8 @@ def _scene_file(name: str) -> dict[str, list[str]]:
 def read_scene(prompt: str) -> Scene:
     """The things, setting and style of a prompt that can be drawn.
 
-    Unknown words are ignored; of several settings or styles the longest counts. A prompt without a
-    known noun has no groups.
+    Unknown words are ignored. If a prompt has several settings or styles, the longest one counts. A
+    prompt without a known noun has no groups.
     """
     text = " ".join(prompt.lower().split())
     setting, text = _cut_phrase(text, tuple(settings()))

@@ -1,8 +1,8 @@
 """Sketches of simple scenes, drawn with Pillow.
 
-They stand in for the images of a text-to-image model in tests, the demo and the tutorials, so
-that the whole pipeline runs anywhere within a minute. They are that and no more: what a model
-learns from them says nothing about real images.
+They replace the images of a text-to-image model in tests, the demo and the tutorials, so that the
+whole pipeline runs on any computer within a minute. A model that is trained on them knows nothing
+about real images.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class SketchBackend:
     """Makes sketches for `unprompt.collecting.generate.generate`.
 
     Args:
-        size: side of the square pictures in pixels, 16 to 2048.
+        size: side of the square images in pixels, 16 to 2048.
 
     Raises:
-        UnpromptError: the size is out of bounds.
+        UnpromptError: the size is out of range.
     """
 
     name = "unprompt sketch"
@@ -66,21 +66,21 @@ class SketchBackend:
 def draw(prompt: str, size: int = 128, seed: int = 0) -> Image.Image:
     """Draw a prompt.
 
-    Things, colours, counts, positions, textures, setting and style follow the prompt; the seed
-    decides what it leaves open. The default setting is plain white. A prompt without a noun that
-    can be drawn gives an arbitrary scene of things that depend on the prompt only.
+    Things, colours, counts, positions, textures, setting and style follow the prompt. The seed
+    decides everything that the prompt does not state. The default setting is plain white. A prompt
+    without a noun that can be drawn gives a random scene, whose things depend only on the prompt.
 
     Args:
-        prompt: any text; `unprompt.collecting.compose.compose` with the style
-            ``sketch`` gives fitting ones.
-        size: side of the square picture in pixels, 16 to 2048.
-        seed: another seed gives another picture of the same prompt.
+        prompt: any text; `unprompt.collecting.compose.compose` with the style ``sketch`` makes
+            suitable prompts.
+        size: side of the square image in pixels, 16 to 2048.
+        seed: random seed.
 
     Returns:
         An RGB image, the same in every process for the same arguments and version of Pillow.
 
     Raises:
-        UnpromptError: the size is out of bounds.
+        UnpromptError: the size is out of range.
     """
     _check_size(size)
     scene = read_scene(prompt)
@@ -113,7 +113,7 @@ def _arbitrary(scene: Scene, rng: random.Random) -> Scene:
 
 
 def _boxes(scene: Scene, rng: random.Random) -> list[Box]:
-    """Place of each group, in shares of the image's side."""
+    """Box of each group, as fractions of the image's side."""
     shift = rng.uniform(-0.04, 0.04)
     if len(scene.groups) == 1:
         return [(0.12 + shift, 0.14, 0.88 + shift, 0.9)]

@@ -1,5 +1,5 @@
 """Data sets on the web, for `unprompt download`.
 
-`preset_list` knows them (``presets/``), `url_list` reads lists of URLs, `public_addresses` limits
-where img2dataset connects to, and `diffusiondb_parts` fetches DiffusionDB's zip files.
+`preset_list` describes them (``presets/``), `url_list` reads lists of URLs, `public_addresses` lets
+img2dataset connect only to public addresses, `diffusiondb_parts` fetches DiffusionDB's zip files.
 """

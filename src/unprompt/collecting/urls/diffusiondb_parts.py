@@ -1,7 +1,7 @@
 """DiffusionDB's zip parts: images of Stable Diffusion with their prompts and settings.
 
-Each zip part holds 1,000 images and a JSON file of ``{image: {p, se, c, st, sa}}``: prompt, seed,
-guidance, steps and sampler (https://github.com/poloclub/diffusiondb, README).
+Each zip part holds 1,000 images, and a JSON file ``{image: {p, se, c, st, sa}}`` with prompt, seed,
+guidance, steps and sampler of each (https://github.com/poloclub/diffusiondb, README).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _WAIT = 60
 def download_parts(preset: Preset, folder: str | Path, *, limit: int | None = None) -> Download:
     """Fetch the zip parts of a data set one by one, and write the pairs table of their images.
 
-    A part is unpacked whole or not at all, so the next call fetches the parts that are missing.
+    A part is unpacked whole or not at all, so the next call fetches the missing parts.
 
     Args:
-        preset: its ``list`` is the address of a part, a format string for the part's number.
-        folder: where ``part-000001/`` and so on, and ``pairs.parquet`` go.
-        limit: fetch only the first so many pairs.
+        preset: its ``list`` is the address of a part, with ``{}`` for the number of the part.
+        folder: folder of the parts (``part-000001/``, ...) and of ``pairs.parquet``.
+        limit: fetch at most this many pairs.
 
     Raises:
-        UnpromptError: a limit below 1.
+        UnpromptError: the limit is below 1.
         TableError: a part does not have DiffusionDB's format.
         OutputError: the folder cannot be written.
     """
@@ -60,7 +60,7 @@ def download_parts(preset: Preset, folder: str | Path, *, limit: int | None = No
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reasons[str(error)] += sizes[number]
         except (zipfile.BadZipFile, zlib.error) as error:
-            reasons[f"cut off or no zip file ({error})"] += sizes[number]
+            reasons[f"cut off or not a zip file ({error})"] += sizes[number]
     with PairsWriter(folder / TABLE) as writer:
         rows = islice(_pairs(folder, numbers, preset, reasons), wanted)
         while batch := list(islice(rows, IMAGES_PER_PART)):
@@ -82,7 +82,7 @@ def _fetch(address: str, place: Path) -> None:
         with zipfile.ZipFile(archive) as members, atomic_folder(place) as folder:
             for member in members.infolist():
                 path = PurePosixPath(member.filename)
-                # Folders in the name are ignored, so no member can leave this one.
+                # Ignore folders in the name, so that no file is written outside this folder.
                 if path.suffix.lower() in (*IMAGE_SUFFIXES, ".json") and not member.is_dir():
                     with members.open(member) as source, (folder / path.name).open("wb") as file:
                         shutil.copyfileobj(source, file)
@@ -94,7 +94,7 @@ def _pairs(folder: Path, numbers: range, preset: Preset, reasons: Counter[str]) 
             continue
         for name, stated in _settings(place / f"{place.name}.json").items():
             if not (place / name).exists() or not str(stated.get("p", "")).strip():
-                reasons["its image is not in the part, or its prompt is empty"] += 1
+                reasons["the image is missing from its part, or the prompt is empty"] += 1
                 continue
             yield Pair(
                 id=PurePosixPath(name).stem,

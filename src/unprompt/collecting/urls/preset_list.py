@@ -18,7 +18,7 @@ from unprompt.errors import UnpromptError
 from unprompt.files import atomic_open
 
 _WAIT = 60
-"""Seconds to wait for an answer of a list's server."""
+"""Seconds to wait for an answer of the server."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Preset:
         title: full name.
         list: address of its list of URLs.
         format: suffix of the list; ``tar.gz`` if the list is inside an archive, ``zip parts`` if
-            there are archives of images with prompts instead of a list.
+            the data set consists of zip files with images and prompts instead of a list.
         licence: licence of captions and images.
         terms: address of the terms.
         pairs: number of pairs.
         size: size on disk.
         time: time of the download.
-        checked: sources of these facts; none of the addresses was opened.
+        checked: sources of these facts; the addresses themselves were not opened.
         url_columns: possible names of the column of URLs.
         caption_columns: possible names of the column of captions.
         header: names of the columns of a list without a header.
-        manual: what the user has to do if the list cannot be fetched by a program.
+        manual: instructions for the user if a program cannot download the list.
     """
 
     name: str
@@ -74,7 +74,7 @@ def load_presets() -> dict[str, Preset]:
 
 
 def to_text(presets: Mapping[str, Preset]) -> str:
-    """A description of each preset, in a few lines."""
+    """A description of each preset in a few lines."""
     blocks = []
     for preset in presets.values():
         lines = [
@@ -91,10 +91,10 @@ def to_text(presets: Mapping[str, Preset]) -> str:
 
 
 def fetch_list(preset: Preset, folder: Path) -> Path:
-    """The preset's list of URLs as a file in ``folder``, fetched if it is not there yet.
+    """Path of the preset's list of URLs in ``folder``, downloaded if it does not exist.
 
     Raises:
-        UnpromptError: the user has to fetch it, or it cannot be fetched.
+        UnpromptError: the user must download the list, or the download fails.
     """
     if preset.manual:
         raise UnpromptError(f"{preset.name}: {preset.manual} ({preset.list})")
@@ -117,7 +117,7 @@ def fetch_list(preset: Preset, folder: Path) -> Path:
 
 
 def _unpack(archive: IO[bytes], suffix: str, file: IO[bytes]) -> None:
-    """Copy the first member of an archive with a suffix."""
+    """Copy the first file of an archive that has this suffix."""
     with TemporaryFile() as whole:
         shutil.copyfileobj(archive, whole)
         whole.seek(0)

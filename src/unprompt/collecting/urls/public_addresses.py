@@ -32,8 +32,8 @@ class WatchedDownloader(Downloader):
 class GuardedDownloader(WatchedDownloader):
     """Downloads a shard in a worker process that connects to public addresses only.
 
-    Each address is checked at the moment of the connection, also after redirects, and it is the
-    checked address that is connected to. So a host name cannot change its address in between.
+    Each address is checked just before the connection, also after a redirect, and the connection
+    uses the checked address. So a host name cannot change its address in between.
     """
 
     def __call__(self, row: Any) -> Any:
@@ -43,7 +43,7 @@ class GuardedDownloader(WatchedDownloader):
 
 
 def guarded_opener() -> urllib.request.OpenerDirector:
-    """Opens http and https URLs of public addresses; refuses redirects to all others."""
+    """An opener of http and https URLs that connects only to public addresses."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         _HTTP(),
@@ -60,7 +60,7 @@ def guarded_opener() -> urllib.request.OpenerDirector:
 def connect(
     address: tuple[str, int], timeout: Any = None, source: Any = None, **_: Any
 ) -> socket.socket:
-    """Connect to a public address of a host.
+    """Connect to a host at one of its public addresses.
 
     Raises:
         OSError: the host has no public address, or cannot be reached.
@@ -82,7 +82,7 @@ def connect(
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the public internet.
 
-    IPv6 addresses that contain an IPv4 address (mapped, 6to4, NAT64) are public if it is.
+    An IPv6 address that contains an IPv4 address (mapped, 6to4, NAT64) is public if that one is.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):

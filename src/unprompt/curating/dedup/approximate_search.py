@@ -1,7 +1,6 @@
 """Approximate search for near-duplicates in very large sets with Faiss IVF, and its recall.
 
-Every pair that it finds is confirmed exactly. The share of pairs that it misses is measured on a
-sample of rows that is searched exactly.
+Every pair that it finds is confirmed exactly. An exact search of sampled rows measures its recall.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from unprompt.faiss_cells import ROWS_PER_CELL, cells_for, import_faiss
 from unprompt.progress import track
 
 PROBES = 64
-"""Cells that are searched for each row; more cells find more pairs and take longer."""
+"""Cells searched for each row; more cells find more pairs and take longer."""
 
 _BATCH = 4096
 _GPU_NEIGHBOURS = 2048  # the most that Faiss returns on a GPU
@@ -37,8 +36,8 @@ def approximate_search(
 ) -> Iterator[NeighbourPairs]:
     """Yield most pairs whose cosine is at least ``threshold``, and no other pairs.
 
-    There are 4·√n cells (Faiss, Guidelines to choose an index). If faiss-gpu is installed, a GPU
-    searches; it returns 2,048 neighbours of a row at most, and rows with more are searched exactly.
+    The number of cells is that of `cells_for`. If faiss-gpu is installed, the search runs on a GPU,
+    which returns at most 2,048 neighbours of a row; rows with more are searched exactly.
 
     Args:
         vectors: unit rows, float32 of shape (n, dim).
@@ -89,7 +88,7 @@ def _index(faiss: Any, vectors: np.ndarray, probes: int, seed: int) -> Any:
 def _nearest(
     index: Any, rows: np.ndarray, vectors: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours on a GPU; rows that have more of them than it returns are searched exactly."""
+    """Neighbours found on a GPU; rows with more neighbours than it returns are searched exactly."""
     count = min(_GPU_NEIGHBOURS, len(vectors))
     scores, near = index.search(rows, count)
     hit = (scores >= threshold - 1e-4) & (near >= 0)
@@ -110,14 +109,14 @@ def measure_recall(
     sample: int = _SAMPLE,
     seed: int = 0,
 ) -> float:
-    """Share of the true pairs of a sample of rows that a search found; 1 if there are none.
+    """Share of the true pairs of sampled rows that a search found; 1 if there are no such pairs.
 
     Args:
         vectors: unit rows, float32 of shape (n, dim).
         threshold: the threshold of the search.
-        found: the pairs that it found.
-        sample: number of rows that are compared with all others, exactly.
-        seed: decides which rows.
+        found: the pairs that the search found.
+        sample: number of rows to compare exactly with all others.
+        seed: seed that selects the rows.
     """
     count = len(vectors)
     rows = np.random.default_rng(seed).choice(count, min(sample, count), replace=False)

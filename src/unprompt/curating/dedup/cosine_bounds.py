@@ -1,11 +1,11 @@
 """Upper bounds of cosines from products of short int8 vectors.
 
-A unit vector x is rotated to the principal axes of the data and cut: x₁ holds the first few
-coordinates, x₂ the rest. By Cauchy–Schwarz ⟨x, y⟩ ≤ ⟨x₁, y₁⟩ + ‖x₂‖‖y₂‖, which is the product of
-the short unit vectors z = (x₁, ‖x₂‖). A second rotation spreads z evenly over its coordinates, so
-that rounding to int8 costs little: z = step·code + e, and
+A unit vector x is rotated to the principal axes of the data and divided: x₁ holds the first few
+coordinates, x₂ the rest. By Cauchy–Schwarz ⟨x, y⟩ ≤ ⟨x₁, y₁⟩ + ‖x₂‖‖y₂‖. The right side is the
+product of the short unit vectors z = (x₁, ‖x₂‖) of both. A second rotation gives the coordinates of
+z similar sizes, so that rounding to int8 costs little: z = step·code + e, and
 ⟨z, z'⟩ ≤ step²⟨code, code'⟩ + ‖e‖ + ‖e'‖ + ‖e‖‖e'‖. Products of int8 are exact and fast. With 64 of
-384 dimensions, 1 pair in 2,000 of real prompts remains as a candidate at a cosine of 0.9.
+384 dimensions and a cosine of 0.9, 1 of 2,000 pairs of real prompts remains a candidate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTHS = (32, 64, 96, 128, 192, 256)
 _SAMPLE = 8192
 _CHUNK = 8192
 _CODE_ERROR = 0.014
-"""Typical ‖e‖ at any width, measured on prompts. It affects the speed only."""
+"""Typical ‖e‖ at any width, measured on prompts. It affects only the speed."""
 _NS_PER_PRODUCT = 0.0038
 _NS_PER_SCORE = 0.15
 _NS_PER_CANDIDATE = 400.0
@@ -57,7 +57,7 @@ def leading_axes(vectors: np.ndarray) -> np.ndarray:
 
 
 def choose_width(left: np.ndarray, right: np.ndarray, axes: np.ndarray, threshold: float) -> int:
-    """The length of short vectors that makes a search fastest, estimated on a sample of pairs.
+    """The length of short vectors with the fastest search, estimated on a sample of pairs.
 
     Longer vectors take longer to multiply but leave fewer candidates.
     """
@@ -88,8 +88,8 @@ def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
         width: length of a short vector, at most dim.
 
     Returns:
-        float32 of shape (n, width), computed in float64. The product of two is at least the
-        cosine of their vectors, up to rounding in the last bit.
+        float32 of shape (n, width), computed in float64. The product of two short vectors is at
+        least the cosine of their vectors, up to rounding in the last bit.
     """
     keep = width - 1 if width < len(axes) else width
     spread = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0]
@@ -97,7 +97,7 @@ def shorten(vectors: np.ndarray, axes: np.ndarray, width: int) -> np.ndarray:
     for start in range(0, len(vectors), _CHUNK):
         rows = vectors[start : start + _CHUNK].astype(np.float64)
         lead = rows @ axes[:, :keep]
-        # Rounded up in float64, so that the rest is never too short.
+        # 1e-12 rounds up, so that the rest is never too short.
         rest = np.sqrt(np.maximum((rows * rows).sum(1) - (lead * lead).sum(1), 0) + 1e-12)
         both = lead if keep == width else np.column_stack([lead, rest])
         short[start : start + _CHUNK] = both @ spread
@@ -117,13 +117,13 @@ def encode(short: np.ndarray, step: float) -> Codes:
 
 
 def least_product(threshold: float, step: float, error: float, other_error: float) -> int:
-    """The smallest product of two codes at which a cosine can reach ``threshold``.
+    """The smallest product of two codes whose vectors can have a cosine of ``threshold``.
 
     Args:
         threshold: a cosine.
-        step: of both codes.
-        error: largest rounding error of the one side.
-        other_error: largest rounding error of the other side.
+        step: step of both codes.
+        error: largest rounding error of one set.
+        other_error: largest rounding error of the other set.
     """
     # 1e-6 covers the rounding of unit vectors, short vectors and the threshold to float32.
     slack = (error + other_error) * (1 + 1e-6) + error * other_error + 1e-6

@@ -20,7 +20,7 @@ from unprompt.pairs.prompt_file import is_table, prompts_of, write_prompts
 from unprompt.pairs.table import PairsTable, load, save
 
 REPORTED_BELOW = 0.15
-"""How far below the threshold a search with a report goes, so that the page offers a choice."""
+"""For a report, the search threshold is this much lower, so that the page shows alternatives."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class DedupSummary:
     """What `dedup_file` did.
 
     Attributes:
-        lines: how many rows were kept and why, for people.
+        lines: text that states how many rows were kept and why.
         failed: one line for each image that could not be read.
     """
 
@@ -54,25 +54,24 @@ def dedup_file(
     encoder: str = DEFAULT_ENCODER,
     named: Columns = GUESSED,
 ) -> DedupSummary:
-    """Remove near-duplicates from a table or from a file of prompts, and write what is kept.
+    """Remove near-duplicates from a table or a file of prompts, and write the rows that are kept.
 
     Args:
-        source: a pairs table, or any file of `unprompt.pairs.prompt_file.prompts_of`.
-        output: the table (``.parquet``), or for prompts the text file (``.txt``), to write; None
-            to count only.
+        source: a pairs table, or any file that `unprompt.pairs.prompt_file.prompts_of` reads.
+        output: file to write: ``.parquet`` for a table, ``.txt`` for prompts; None to count only.
         threshold: cosine from which two prompts are near-duplicates.
         keep: ``first``, ``longest`` or ``central``, as in `deduplicate`.
-        against: remove the near-duplicates of this file's prompts instead.
-        distance: compare images instead of prompts; bits of 64 that their hashes may differ in.
+        against: instead remove near-duplicates of the prompts in this file.
+        distance: compare images instead of prompts; bits, of 64, in which hashes may differ.
         mark: keep every row of a table, and only set its column ``group``.
-        report: an HTML page to write, to choose the threshold by.
+        report: HTML page to write, which helps to choose the threshold.
         approximate: as in `deduplicate`.
         device: as in `deduplicate`.
         encoder: hub id or path; encodes the prompts that have no embeddings yet.
         named: the columns of ``source``, as in `unprompt.pairs.table.load`.
 
     Raises:
-        UnpromptError: options that exclude each other; see also `deduplicate`.
+        UnpromptError: options exclude each other; see also `deduplicate`.
         TableError: a file cannot be read.
         OutputError: a file cannot be written.
     """
@@ -85,8 +84,8 @@ def dedup_file(
     if not as_table and (distance is not None or mark):
         raise UnpromptError(f"{source} has no images and no columns; give a pairs table")
     if output is not None and (Path(output).suffix == ".txt") == as_table:
-        wanted = "a table; name a .parquet file" if as_table else "prompts; name a .txt file"
-        raise UnpromptError(f"{output}: the output is like the input, which is {wanted}")
+        wanted = "a table, so name a .parquet" if as_table else "prompts, so name a .txt"
+        raise UnpromptError(f"{output}: the input is {wanted} file")
 
     table = _load(source, named)
     failed: list[str] = []
@@ -94,7 +93,7 @@ def dedup_file(
     if distance is not None:
         images = deduplicate_images(table, distance, keep)
         failed = list(images.failed.values())
-        lines = _summary(images.found, f"{distance} of {HASH_BITS} bits")
+        lines = _summary(images.found, f"{distance} of {HASH_BITS} bits", "images")
         group = np.full(len(table), -1)
         group[images.rows] = images.rows[images.found.group_of]
         kept = images.kept
@@ -104,8 +103,8 @@ def dedup_file(
         overlap = find_overlap(table, other, threshold, device=device)
         kept = overlap.kept
         lines = [
-            f"{len(overlap.removed):,} of {len(table):,} rows are near-duplicate to {against} at "
-            f"{threshold}; {len(kept):,} kept"
+            f"{len(overlap.removed):,} of {len(table):,} rows have near-duplicates in {against} at "
+            f"cosine {threshold}; {len(kept):,} kept"
         ]
     else:
         lowest = threshold if report is None else max(threshold - REPORTED_BELOW, 0.05)
@@ -118,7 +117,7 @@ def dedup_file(
         ).rethreshold(threshold)
         if report is not None:
             write_report(found, report)
-        lines = _summary(found, f"cosine {threshold}")
+        lines = _summary(found, f"cosine {threshold}", "prompts")
         kept, group = found.kept, found.group_of
 
     if output is not None and not as_table:
@@ -133,7 +132,7 @@ def dedup_file(
 
 
 def _load(source: Path, named: Columns = GUESSED) -> PairsTable:
-    """A table, or prompts as a table of which no image is there."""
+    """A table, or a table of the prompts of a file, without images."""
     if is_table(source, named):
         return load(source, named=named)
     prompts = prompts_of(source, named)
@@ -143,13 +142,13 @@ def _load(source: Path, named: Columns = GUESSED) -> PairsTable:
     return PairsTable(data, source.parent, str(source))
 
 
-def _summary(found: Deduplication, nearness: str) -> list[str]:
+def _summary(found: Deduplication, nearness: str, things: str) -> list[str]:
     counts = found.summary()
     line = (
         f"{counts['kept']:,} of {counts['rows']:,} rows kept at {nearness}, by {found.keep}: "
         f"{counts['groups']:,} groups, the largest of {counts['largest_group']:,} rows; "
-        f"{counts['distinct']:,} distinct, of which {counts['pairs']:,} pairs are near"
+        f"{counts['distinct']:,} distinct {things}, {counts['pairs']:,} near-duplicate pairs"
     )
     if found.recall is None:
         return [line]
-    return [line, f"approximate: {found.recall:.2%} of the pairs found, by a sample"]
+    return [line, f"approximate: found {found.recall:.2%} of the pairs of a sample"]

@@ -1,4 +1,4 @@
-"""An HTML page to choose a threshold by: nearest cosines, rows kept, and the largest groups."""
+"""An HTML page that helps to choose a threshold: nearest cosines, rows kept, largest groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE = 2000
 _GROUPS = 40
 _MEMBERS = 12
 _LETTERS = 600
-"""Longer prompts are cut."""
+"""Characters shown of a prompt."""
 _WIDTH, _HEIGHT = 640, 180
 
 _STYLE = """
@@ -35,8 +35,8 @@ def write_report(
     """Write an HTML file, without scripts and links, that shows a search for near-duplicates.
 
     Args:
-        found: the search; its ``searched`` is the lowest threshold that the page offers.
-        path: the file.
+        found: the search; its ``searched`` is the lowest threshold on the page.
+        path: the file to write.
         prompts: texts to show, by default those of ``found``.
 
     Raises:
@@ -45,7 +45,7 @@ def write_report(
     """
     prompts = prompts if prompts is not None else found.prompts
     if prompts is None:
-        raise UnpromptError("the report shows prompts: give prompts=")
+        raise UnpromptError("the report shows prompts; pass prompts=")
     nearest = nearest_cosines(found)
     steps = [round(step, 4) for step in np.arange(found.searched, 0.995, 0.02).tolist()]
     thresholds = sorted({found.searched, found.threshold, *steps[1:], 1.0})
@@ -126,7 +126,7 @@ def _curve(kept: list[tuple[float, int]], threshold: float, rows: int) -> str:
 
 
 def _svg(body: str, ticks: list[tuple[float, str]], marked: float, top: int) -> str:
-    """``body`` in axes: ticks below, 0 to ``top`` at the left, a line at ``marked``."""
+    """``body`` with axes: ticks below, 0 to ``top`` at the left, and a line at ``marked``."""
     labels = "".join(
         f'<text x="{x:.1f}" y="{_HEIGHT + 16}" font-size="12" text-anchor="middle">{text}</text>'
         for x, text in ticks
@@ -168,7 +168,7 @@ def _member(found: Deduplication, prompts: Sequence[str], row: int) -> str:
 
 
 def _text(prompt: str, letters: int) -> str:
-    """A prompt for HTML, cut; ``<bdi>`` keeps its writing direction from the text around it."""
+    """The start of a prompt as HTML; ``<bdi>`` isolates its writing direction."""
     cut = prompt if len(prompt) <= letters else prompt[:letters] + "…"
     return f"<bdi>{escape(cut)}</bdi>"
 

@@ -30,18 +30,18 @@ class Deduplication:
     """The near-duplicates of a set of prompts, and which of them are kept.
 
     Two rows are near-duplicates if their prompts have the same letters or the cosine of their
-    embeddings is at least ``threshold``. Rows with the same letters are one item; the embedding of
-    the row that ``keep`` chooses among them is searched. Rows are counted from 0.
+    embeddings is at least ``threshold``. Rows with the same letters are one item; ``keep`` chooses
+    the row whose embedding is searched. Rows are counted from 0.
 
     Attributes:
         threshold: cosine from which two items are near-duplicates.
-        searched: the threshold of the search, the lowest that `rethreshold` accepts.
+        searched: threshold of the search, the lowest one that `rethreshold` accepts.
         keep: the rule, ``first``, ``longest`` or ``central``.
         items: the distinct items.
         pairs: all pairs of items (not rows) whose cosine is at least ``searched``.
         prompts: the prompts, if they are known.
         recall: share of the pairs that an approximate search found, measured on a sample; None
-            after an exact search, which finds all.
+            after an exact search, which finds all pairs.
     """
 
     threshold: float
@@ -57,10 +57,10 @@ class Deduplication:
 
     @cached_property
     def representative_of(self) -> np.ndarray:
-        """The kept row that stands for each row, int64 of shape (rows,).
+        """The kept row that replaces each row, int64 of shape (rows,).
 
-        For a kept row it is the row itself; for a removed row its kept near-duplicate with the
-        highest cosine, the earliest if several have it.
+        A kept row represents itself. A removed row is represented by its kept near-duplicate with
+        the highest cosine, or the earliest one if several have this cosine.
         """
         return self.items.rows[self._kept_item_of[self.items.item_of]]
 
@@ -68,10 +68,10 @@ class Deduplication:
     def kept(self) -> np.ndarray:
         """Rows to keep, int64, ascending.
 
-        Items are visited in the order of ``keep`` (``first``: row order; ``longest``: the longest
-        prompt first; ``central``: the item with the most near-duplicate rows first; ties in row
-        order). An item is kept if none of its near-duplicates is kept already. So every removed
-        item has a kept near-duplicate, and no two kept items are near-duplicates.
+        ``keep`` states the order in which items are visited. ``first``: row order; ``longest``: the
+        longest prompt first; ``central``: the item with the most near-duplicate rows first. Ties
+        are visited in row order. An item is kept if none of its near-duplicates has been kept. So
+        every removed item has a kept near-duplicate, and no two kept items are near-duplicates.
         """
         return np.unique(self.representative_of)
 
@@ -82,7 +82,7 @@ class Deduplication:
 
     @cached_property
     def group_of(self) -> np.ndarray:
-        """Group of each row, int64 of shape (rows,): the smallest row of its group.
+        """Group of each row, named by the smallest row of the group: int64 of shape (rows,).
 
         Groups are the connected components of near-duplicates, so two rows of one group need not
         be near-duplicates of each other.
@@ -101,13 +101,13 @@ class Deduplication:
 
     @cached_property
     def similarity(self) -> np.ndarray:
-        """Cosine of each row's item to that of its representative, float32; 1 for the kept."""
+        """Cosine between the items of each row and of its representative, float32; 1 if kept."""
         found = np.ones(len(self.items), np.float32)
         found[self._best[0]] = self._best[2]
         return found[self.items.item_of]
 
     def rethreshold(self, threshold: float) -> Deduplication:
-        """The result at another threshold, equal to that of a new search.
+        """The result at another threshold, equal to the result of a new search.
 
         Raises:
             UnpromptError: the threshold is below that of the search.
@@ -149,7 +149,7 @@ class Deduplication:
 
     @cached_property
     def _best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Removed items, for each its nearest kept item, and their cosine."""
+        """Removed items, the nearest kept item of each, and their cosine."""
         edges = self._edges
         kept = _greedy(_rank(self.items, edges, self.keep, self.prompts), edges)
         highest = np.full(len(self.items), -2, np.float32)
@@ -183,25 +183,25 @@ def deduplicate(
 ) -> Deduplication:
     """Find the near-duplicate prompts of a table or of embeddings, exactly.
 
-    Block size, number of threads and device do not change a bit of the result.
+    Block size, number of threads and device do not change the result.
 
     Args:
-        items: a pairs table or its path, whose missing embeddings are computed; or a float array
-            of shape (n, dim), of any scale.
+        items: a pairs table or its path; missing embeddings are computed. Or a float array of shape
+            (n, dim), of any scale.
         threshold: cosine from which two prompts are near-duplicates, above 0 and at most 1.
         keep: which near-duplicate is kept: the ``first`` in row order, the ``longest`` prompt, or
             the most ``central`` one, which has the most near-duplicate rows.
         prompts: n prompts, if ``items`` is an array; prompts with the same letters are one item.
         block_size: rows multiplied at a time; more take more memory.
-        max_pairs: most pairs that the result may hold, 12 bytes each.
+        max_pairs: greatest number of pairs in the result, 12 bytes each.
         device: a torch device name, such as ``cuda:1``; by default a GPU if torch finds one.
-        approximate: search with Faiss IVF, for five million rows and more; it misses some pairs,
-            and ``recall`` says how many.
+        approximate: search with Faiss IVF, for five million rows or more. It misses some pairs;
+            ``recall`` states the share that it finds.
         encoder: encoder of missing embeddings.
 
     Raises:
         TableError: an embedding is zero or not finite.
-        UnpromptError: a wrong threshold or rule, or more than ``max_pairs`` pairs.
+        UnpromptError: threshold or rule are wrong, or there are more than ``max_pairs`` pairs.
     """
     check_threshold(threshold)
     if keep not in KEEP_RULES:
@@ -211,7 +211,7 @@ def deduplicate(
         items = with_embeddings(as_table(items), encoder)
         name, prompts, items = items.name, items.prompts, items.embeddings
     if keep == "longest" and prompts is None:
-        raise UnpromptError("keep='longest' needs the prompts; give prompts=, or a pairs table")
+        raise UnpromptError("keep='longest' needs the prompts; pass prompts=, or a pairs table")
     folded = fold(items, prompts, keep, name)
     if approximate:
         found = approximate_search(folded.vectors, threshold)
@@ -225,7 +225,7 @@ def deduplicate(
 def _rank(
     items: Items, edges: NeighbourPairs, keep: str, prompts: Sequence[str] | None
 ) -> np.ndarray:
-    """Place of each item in the order of visits, int32."""
+    """Position of each item in the order of visits, int32."""
     first_row = items.rows
     if keep == "first":
         order = np.argsort(first_row, kind="stable")
@@ -244,7 +244,7 @@ def _rank(
 
 
 def _greedy(rank: np.ndarray, edges: NeighbourPairs) -> np.ndarray:
-    """Which items are kept, bool, when each is visited by rank and drops its later neighbours."""
+    """Visit items by rank, each dropping its later neighbours: bool, true for kept items."""
     earlier, later = rank[edges.first], rank[edges.second]
     swapped = np.flatnonzero(earlier > later)
     earlier[swapped], later[swapped] = later[swapped], earlier[swapped]

@@ -2,7 +2,7 @@
 
 First a screen multiplies short vectors (`unprompt.curating.dedup.cosine_bounds`) to find every pair
 that could reach the threshold. Then `unprompt.curating.dedup.neighbour_pairs.confirm` computes the
-cosine of each of these candidates. Only that cosine decides, so the answer does not depend on block
+cosine of each candidate and compares it with the threshold. So the result does not depend on block
 size, threads or device.
 """
 
@@ -35,11 +35,11 @@ from unprompt.parallel import cores, in_order
 from unprompt.progress import track
 
 BLOCK_SIZE = 512
-"""Rows of one block. The products of two blocks are 1 MB and stay in the cache of a core: a search
-is 10 % faster than with blocks of 1,024 rows."""
+"""Rows of one block. The products of two blocks take 1 MB and stay in the cache of a core, so a
+search is 10 % faster than with blocks of 1,024 rows."""
 
 _FEW = 5_000_000_000
-"""Products up to which numpy finishes before torch is imported."""
+"""For at most this many products, numpy takes less time than the import of torch."""
 _CUDA_BLOCKS = 32
 """How much larger a block is on a GPU."""
 _PENDING = 65_536
@@ -57,17 +57,17 @@ def exact_search(
 
     Args:
         embeddings: unit rows as from `normalise`, float32 of shape (n, dim).
-        threshold: lowest cosine that counts, above 0 and at most 1.
-        others: a second set of shape (m, dim), searched for pairs between the sets; without it
-            each pair within ``embeddings`` is given once, with ``first < second``.
-        block_size: rows multiplied at a time; more take more memory, the answer is the same.
+        threshold: lowest cosine of a pair, above 0 and at most 1.
+        others: a second set of shape (m, dim), to find pairs between the two sets. Without it, each
+            pair within ``embeddings`` is yielded once, with ``first < second``.
+        block_size: rows multiplied at a time; more take more memory.
         device: a torch device name, such as ``cuda:1``; by default a GPU if torch finds one.
 
     Yields:
-        Chunks of pairs; joined in their order they are sorted.
+        Chunks of pairs, which are sorted when joined in their order.
 
     Raises:
-        UnpromptError: a wrong threshold, or a device that torch cannot use.
+        UnpromptError: the threshold is wrong, or torch cannot use the device.
     """
     check_threshold(threshold)
     right = embeddings if others is None else others
@@ -110,8 +110,8 @@ def highest(
         block_size: rows multiplied at a time.
 
     Returns:
-        Row of ``left``, row of ``right`` and their cosine; the first such pair in row order.
-        (-1, -1, NaN) if a set is empty.
+        Row of ``left``, row of ``right`` and their cosine; if several pairs have it, the first in
+        row order. (-1, -1, NaN) if a set is empty.
     """
     margin = np.float32(2 * rounding_margin(left.shape[1]))
     best = np.float32(-2)
@@ -160,8 +160,8 @@ def _screen(
 def _integers_are_fast() -> bool:
     """Whether torch multiplies int8 faster than float32 on this processor.
 
-    With AVX-512 it does, several times faster with VNNI; without, torch may use plain loops. A
-    timed trial would be unreliable on a busy machine.
+    It does with AVX-512, and several times faster with VNNI; otherwise torch may use plain loops.
+    A timed trial would be unreliable on a busy computer.
     """
     import torch
 
@@ -170,7 +170,7 @@ def _integers_are_fast() -> bool:
 
 
 class FloatScreen:
-    """Finds candidates by products of short vectors in float32, with numpy only."""
+    """Finds candidates by products of short vectors in float32, with numpy."""
 
     workers = 1  # numpy uses every core for one product
 
@@ -193,7 +193,7 @@ class FloatScreen:
 
 
 class IntegerScreen:
-    """Finds candidates by products of int8 codes, with torch, on a processor or a GPU."""
+    """Finds candidates by products of int8 codes, with torch, on a CPU or a GPU."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class IntegerScreen:
         return self._torch.from_numpy(values).to(device), error
 
     def __call__(self, top: int, left: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `FloatScreen`."""
+        """Candidates between two blocks; see `FloatScreen`."""
         block, other = top // self.block_size, left // self.block_size
         least = least_product(
             self._threshold, self._step, self._row_error[block], self._column_error[other]
@@ -252,7 +252,7 @@ class IntegerScreen:
         else:
             scores = self._torch._int_mm(rows, columns)
             i, j = (half.cpu().numpy() for half in (scores >= least).nonzero(as_tuple=True))
-        # With a negative least product the padding passes too.
+        # If the least product is negative, padding passes too and is removed here.
         real = (i < min(self.block_size, self._count - top)) & (
             j < min(self.block_size, self._other_count - left)
         )
@@ -264,7 +264,7 @@ def _at_least(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of each score that is at least ``least``.
 
-    Few scores are, so eight comparisons are read as one number, which is several times faster than
+    Few scores pass, so eight comparisons are read as one number; this is several times faster than
     `numpy.nonzero`. ``reached`` is memory for the comparisons.
     """
     passed = np.greater_equal(scores, least, out=reached).ravel()
@@ -278,7 +278,7 @@ def _at_least(
 def _on_all_cores(
     task: Callable[[int], NeighbourPairs], items: range, workers: int
 ) -> Iterator[NeighbourPairs]:
-    """Results of ``task`` in order; torch uses one thread for each of them meanwhile."""
+    """Results of ``task`` in order; meanwhile torch uses one core in each thread."""
     if workers == 1:
         yield from map(task, items)
         return

@@ -1,4 +1,4 @@
-"""Identical prompts, folded to one item before the search for near-duplicates."""
+"""Folding of identical prompts to one item, before the search for near-duplicates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Items:
     """Distinct items of a set of rows; identical rows are one item.
 
     Attributes:
-        rows: int64 of shape (items,); the row that stands for each item, ascending if the rule is
+        rows: int64 of shape (items,); the row that represents each item, ascending if the rule is
             ``first``. Items are numbered in the order of their first rows.
         item_of: int64 of shape (rows,); the item of each row.
         vectors: unit embeddings of the items, float32 of shape (items, dim).
@@ -38,14 +38,14 @@ class Items:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Rows of each item, int64 of shape (items,)."""
+        """Number of rows of each item, int64 of shape (items,)."""
         return np.bincount(self.item_of, minlength=len(self.rows))
 
 
 def letter_key(prompt: str) -> str:
     """The prompt in lower case, with punctuation and white space replaced by single spaces.
 
-    Prompts with the same key count as identical. A prompt of punctuation only keeps it.
+    Prompts with the same key count as identical. If a prompt has only punctuation, it is kept.
     """
     folded = unicodedata.normalize("NFKC", prompt).casefold()
     return _separators().sub(" ", folded).strip() or folded.strip()
@@ -70,9 +70,9 @@ def fold(
     Args:
         embeddings: float array of shape (n, dim); rows need not have unit length.
         prompts: n prompts; without them only rows with equal embeddings are folded.
-        keep: the row that stands for an item: ``longest`` chooses its longest prompt, every other
-            rule its first row.
-        name: the name of the rows in errors.
+        keep: rule for the row that represents an item: ``longest`` takes its longest prompt, every
+            other rule its first row.
+        name: name of the rows in errors.
 
     Raises:
         TableError: the numbers of prompts and embeddings differ, or an embedding is zero or not
@@ -108,8 +108,8 @@ def _chosen_rows(item_of: np.ndarray, prompts: Sequence[str] | None, keep: str) 
 
 
 def _equal_rows(vectors: np.ndarray) -> np.ndarray:
-    """For each row the number of its distinct value, counted from 0 by first appearance."""
-    # Only rows that share their first two values with another can equal it; hash only those.
+    """The number of each row's distinct value, counted from 0 in the order of appearance."""
+    # Equal rows share their first two values; hash only rows that share these with another row.
     begin = np.zeros((len(vectors), 2), np.float32)
     begin[:, : vectors.shape[1]] = vectors[:, :2]
     _, inverse, counts = np.unique(

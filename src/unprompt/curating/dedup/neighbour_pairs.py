@@ -1,7 +1,8 @@
-"""Pairs of near-duplicates: their cosine to the last bit, and the groups that they form.
+"""Pairs of near-duplicates: the final threshold test (`confirm`), exact cosines, and groups.
 
-The cosine of a pair is computed from its two rows only, in one order of operations. So block size,
-threads and device do not change which rows are near-duplicates.
+The searches find candidates; `confirm` alone decides which of them are near-duplicates. It computes
+the cosine of a pair only from its two rows, in a fixed order of operations. So block size, threads
+and device do not change the result.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from unprompt.errors import TableError, UnpromptError
 
 MAX_PAIRS = 200_000_000
-"""Pairs that a search may hold, 12 bytes each; more mean that the threshold is too low."""
+"""Greatest number of pairs of a search, 12 bytes each; more mean that the threshold is too low."""
 
 _EDGES = 4_000_000
 """Pairs that `NeighbourPairs.chunks` yields at a time, to limit the memory."""
@@ -74,14 +75,14 @@ def normalise(
 
     Args:
         embeddings: float array of shape (n, dim).
-        name: what errors call the array.
+        name: name of the array in errors.
         rows: only these rows, integers of shape (n',).
 
     Returns:
         float32 of shape (n, dim), or (n', dim), C-contiguous.
 
     Raises:
-        TableError: not two-dimensional, or a row is zero or holds NaN or infinity; names it.
+        TableError: the array is not two-dimensional, or a row (it is named) is zero or not finite.
     """
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise TableError(f"{name}: embeddings must be of shape (n, dim), not {embeddings.shape}")
@@ -96,7 +97,7 @@ def normalise(
             row = start + int(bad.argmax())
             row = row if rows is None else int(rows[row])
             raise TableError(
-                f"{name}, row {row + 1}: the embedding is zero or not finite; embed it again"
+                f"{name}, row {row + 1}: the embedding is zero or not finite; encode it again"
             )
         # Adding zero turns -0.0 into 0.0, so that equal rows have equal bytes.
         unit[part] = values / length[:, None] + 0.0
@@ -106,8 +107,8 @@ def normalise(
 def cosines(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Cosines of ``left[i]`` and ``right[j]``; a pair's cosine does not depend on other pairs.
 
-    Products of two float32 are exact in float64. numpy adds those of a row pairwise in float64, and
-    the sum is rounded to float32.
+    Products of two float32 numbers are exact in float64. numpy adds the products of a row pairwise
+    in float64, and the sum is rounded to float32.
 
     Args:
         left: unit rows, float32 of shape (n, dim).
@@ -130,7 +131,7 @@ def _row_products(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def rounding_margin(dim: int) -> float:
-    """How far a float32 dot product of two unit vectors can be from the true one.
+    """Largest error of a float32 dot product of two unit vectors.
 
     At most ``dim`` units of 2^-24 in any order of additions (Higham, Accuracy and Stability of
     Numerical Algorithms, section 3.1); 8 more cover vectors of nearly unit length and the rounding
@@ -159,7 +160,7 @@ def collect(chunks: Iterable[NeighbourPairs], max_pairs: int = MAX_PAIRS) -> Nei
     """Join the chunks of a search.
 
     Raises:
-        UnpromptError: there are more than ``max_pairs``.
+        UnpromptError: there are more than ``max_pairs`` pairs.
     """
     held: list[NeighbourPairs] = []
     count = 0
@@ -178,7 +179,7 @@ def check_threshold(threshold: float) -> None:
     """Check that a threshold is above 0 and at most 1.
 
     Raises:
-        UnpromptError: it is not.
+        UnpromptError: the threshold is out of this range.
     """
     if not 0 < threshold <= 1:
         raise UnpromptError(f"the threshold must be above 0 and at most 1, not {threshold}")
@@ -190,7 +191,7 @@ def components(count: int, chunks: Iterable[NeighbourPairs]) -> np.ndarray:
     Chunks are read once and not kept, so the memory does not grow with the number of pairs.
 
     Returns:
-        int64 of shape (count,): for each row the smallest row of its component.
+        int64 of shape (count,): the smallest row of each row's component.
     """
     label = np.arange(count)
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Pairs read from and written to the formats of other tools; each format is one module."""
+"""Conversion of pairs from and to the formats of other tools; each format is one module."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ FORMATS: dict[str, Format] = {
         pairs_table.FORMAT,
     )
 }
-"""Formats by name; the first that matches a source is its format."""
+"""Formats by name; a source has the first format that matches it."""
 
 
 @dataclass
 class Conversion:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
         source_format: name of the format that was read.
         target_format: name of the format that was written.
         rows: rows read.
-        lost: for each column that the target format lacks, the number of rows with a value in it.
-        failed: for each row that could not be written, the reason.
+        lost: number of rows with a value, for each column that the target format lacks.
+        failed: one line with the reason for each row that could not be written.
     """
 
     source_format: str
@@ -81,7 +81,7 @@ def convert(
     source_format: str | None = None,
     named: Columns = GUESSED,
 ) -> Conversion:
-    """Read pairs in one format and write them in another, streaming.
+    """Read pairs in one format and write them in another, batch by batch.
 
     Args:
         source: file or folder.
@@ -93,7 +93,7 @@ def convert(
 
     Raises:
         UnpromptError: a format is unknown.
-        TableError: the source does not exist or is damaged; names the row.
+        TableError: the source does not exist or is damaged; the message names the row.
         OutputError: the target cannot be written.
     """
     source, target = Path(source), Path(target)
@@ -103,7 +103,8 @@ def convert(
         reading = _known(source_format) if source_format else recognise(source)
     writing = _known(to) if to else _by_ending(target)
     done = Conversion(reading.name, writing.name)
-    # Images inside a source are written to a folder, which stays if the target names its files.
+    # Images inside a source are extracted to a folder, which is kept if the target refers to its
+    # files.
     names_files = writing.name in ("pairs", "openclip-csv", "diffusiondb")
     spool = None if names_files else Path(tempfile.mkdtemp(prefix="unprompt-"))
     try:
@@ -123,13 +124,13 @@ def read_pairs(source: str | Path, source_format: str | None = None) -> PairsTab
         source_format: as in `convert`.
 
     Raises:
-        TableError: the source does not exist, is damaged or empty; names the row.
-        UnpromptError: the format is unknown, or has its images inside (Hugging Face datasets).
+        TableError: the source does not exist, is damaged or is empty; the message names the row.
+        UnpromptError: the format is unknown, or stores images inside (Hugging Face datasets).
     """
     source = Path(source)
     reading = _known(source_format) if source_format else recognise(source)
     if reading.name == "huggingface":
-        raise UnpromptError(f"{source}: keeps its images inside; run unprompt convert first")
+        raise UnpromptError(f"{source}: stores its images inside; run unprompt convert first")
     batches = list(reading.read(source, source))
     if not batches:
         raise TableError(f"{source}: holds no pairs")
@@ -158,7 +159,7 @@ def recognise(source: Path) -> Format:
     """The format of a file or folder.
 
     Raises:
-        TableError: it does not exist, or no format matches.
+        TableError: the source does not exist, or no format matches.
     """
     if not source.exists():
         raise TableError(f"{source}: no such file or folder")

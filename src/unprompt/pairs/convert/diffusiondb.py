@@ -56,7 +56,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of the metadata; folders of images are beside it, or in ``images`` beside it."""
+    """Pairs of the metadata file; the image folders are beside it, or in ``images/`` beside it."""
     root = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
     yield from batches_of(_rows(path), root, str(path))
 
@@ -85,7 +85,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write metadata; rows with too large numbers, or a file not ``part-NNNNNN/name``, fail."""
+    """Write metadata; rows fail if a number is too large or ``file`` is not part-NNNNNN/name."""
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
         for table in batches:
             rows = []

@@ -1,4 +1,4 @@
-"""What a format is, and functions that several formats share."""
+"""The description of a format, and functions that several formats share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unprompt.pairs.tar_shards import split_member
 BATCH_SIZE = 1024
 
 Read = Callable[[Path, Path], Iterator[PairsTable]]
-"""Source, and a folder for images inside the source, to batches of pairs."""
+"""Takes a source and a folder for images inside the source; yields batches of pairs."""
 
 Write = Callable[[Iterator[PairsTable], Path, list[str]], None]
-"""Batches and target; one line for each row that could not be written is added to the list."""
+"""Takes batches, target and a list; adds a line to the list for each row that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def rows_of(table: PairsTable, columns: Iterable[str]) -> Iterator[dict[str, Any
 def rows_with_images(
     table: PairsTable, columns: Iterable[str], failed: list[str]
 ) -> Iterator[tuple[int, dict[str, Any], bytes]]:
-    """Number from 0, columns and image of each row; rows whose image cannot be read fail."""
+    """Number from 0, columns and image of each row; rows with unreadable images fail."""
     for number, row in enumerate(rows_of(table, columns)):
         try:
             yield number, row, table.read_bytes(number)

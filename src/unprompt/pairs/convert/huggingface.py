@@ -34,10 +34,10 @@ def _datasets() -> Any:
 
 
 def read(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Pairs of a saved dataset with an image and a text column; the images go to ``images``.
+    """Pairs of a saved dataset with an image and a text column; images are copied to ``images``.
 
     Raises:
-        TableError: no such columns.
+        TableError: the dataset has no such columns.
         MissingExtraError: ``datasets`` is not installed.
     """
     datasets = _datasets()
@@ -58,7 +58,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
             if stored is None or prompt is None:
                 raise TableError(f"{where}: has no image or no text; filter the dataset first")
             file = plain_path(row.pop("file", None) or stored["path"] or f"{number:09}.png")
-            # Names an image elsewhere, or would be written outside the folder.
+            # The path would be outside the folder; make a name inside it.
             if refusal(file):
                 file = f"{number:09}-{PurePosixPath(file).name or 'image'}"
             place = images / file
@@ -77,7 +77,7 @@ def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
     datasets = _datasets()
     first = next(batches, None)
     if first is None:
-        raise TableError(f"{path}: there is no pair to write")
+        raise TableError(f"{path}: there are no pairs to write")
     schema = first.data.schema
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -36,7 +36,7 @@ def _rows(metadata: Path) -> Iterator[dict[str, Any]]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Copy the images into a folder with their metadata; rows whose image cannot be read fail."""
+    """Copy images and metadata into a folder; rows with unreadable images fail."""
     with (
         atomic_folder(path) as folder,
         (folder / METADATA).open("w", encoding="utf-8") as metadata,

@@ -44,7 +44,7 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Copy images to ``images/imgId.ext``; rows without a readable image fail.
+    """Copy images to ``images/imgId.ext``; rows with unreadable images fail.
 
     A slash in an id is percent-encoded, and decoded by `read`.
     """
@@ -72,7 +72,7 @@ def matches_submission(path: Path) -> bool:
 
 
 def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
-    """Embeddings of a submission; prompts are empty, and marked as not exact."""
+    """Embeddings of a submission; the prompts are empty and marked as not exact."""
     numbered = read_csv(path, SUBMISSION)
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -90,7 +90,7 @@ def read_submission(path: Path, images: Path) -> Iterator[PairsTable]:
             width = width or len(values)
             if len(values) != width:
                 raise TableError(
-                    f"{path}, row {number}: {image} has {len(values)} values, those before {width}"
+                    f"{path}, row {number}: {image} has {len(values)} values, others {width}"
                 )
             yield {
                 "id": image,

@@ -31,10 +31,10 @@ def read(path: Path, images: Path) -> Iterator[PairsTable]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write paths relative to the CSV's folder if the images are below it, else absolute paths.
+    """Write paths relative to the CSV's folder if the images are in it, else absolute paths.
 
-    Tabs separate the columns of a ``.tsv`` file, commas those of other files. Rows whose image is
-    inside a tar shard fail, because it has no path.
+    The delimiter is a tab in a ``.tsv`` file, and a comma in other files. Rows with an image inside
+    a tar shard fail, because this image has no path.
     """
     folder = path.parent.resolve()
     with atomic_open(path) as file:

@@ -75,7 +75,7 @@ def _pair(key: str, sample: dict[str, Any], shard: Path) -> dict[str, Any]:
 
 
 def write(batches: Iterator[PairsTable], path: Path, failed: list[str]) -> None:
-    """Write a folder of shards of 10,000 samples; rows whose image cannot be read fail."""
+    """Write a folder of shards of 10,000 samples; rows with unreadable images fail."""
     samples = (sample for table in batches for sample in _samples_of(table, failed))
     with atomic_folder(path) as folder:
         shard, tar = -1, None
