@@ -67,6 +67,7 @@ def search(
     probes: Annotated[int, typer.Option(min=1, help="Cells of an sq8 or pq index to search.")] = 32,
     output: options.OptionalOutput = None,
     form: Annotated[MatchFormat | None, options.format_option()] = None,
+    raw_csv: options.RawCsv = False,
 ) -> None:
     """Find the prompts of a bank that are nearest to a text or to an image.
 
@@ -80,4 +81,4 @@ def search(
     """
     from unprompt.predicting.bank_search import search_bank, write_matches
 
-    write_matches(search_bank(folder, query, top_k, model, probes), output, form)
+    write_matches(search_bank(folder, query, top_k, model, probes), output, form, raw_csv)

@@ -76,6 +76,16 @@ def format_option() -> Any:
     )
 
 
+RawCsv = Annotated[
+    bool,
+    typer.Option(
+        "--raw-csv",
+        help="Write texts in CSV unchanged. By default a text that begins with =, +, - or @, which "
+        "a spreadsheet would compute, gets an apostrophe before it.",
+    ),
+]
+
+
 def _none_for_all(value: Split | None) -> Split | None:
     return None if value is Split.all else value
 

@@ -33,6 +33,7 @@ def predict(
     top_k: options.TopK = 1,
     output: options.OptionalOutput = None,
     form: Annotated[AnswerFormat | None, options.format_option()] = None,
+    raw_csv: options.RawCsv = False,
     recursive: options.Recursive = False,
     watch: Annotated[
         Path | None,
@@ -103,6 +104,7 @@ def predict(
         interval=interval,
         sidecars=sidecars,
         overwrite=overwrite,
+        raw_csv=raw_csv,
         note=options.note,
     )
     if sidecars:

@@ -29,6 +29,7 @@ def read(
     ],
     output: options.OptionalOutput = None,
     form: Annotated[ReadFormat | None, options.format_option()] = None,
+    raw_csv: options.RawCsv = False,
     everything: Annotated[
         bool,
         typer.Option(
@@ -64,6 +65,7 @@ def read(
         everything=everything,
         recursive=recursive,
         captions=captions,
+        raw_csv=raw_csv,
         note=lambda line: typer.echo(line, err=True),
     )
     if done.failed:

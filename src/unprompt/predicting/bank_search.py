@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from unprompt.files import format_of, output_stream
 from unprompt.images import IMAGE_SUFFIXES, open_rgb
 from unprompt.models.bank.bank import PROBES, Bank, Match
 from unprompt.predicting.loading import BUILTIN, folder_of, load_model
+from unprompt.reading.formatting import csv_row
 
 FORMATS = ("text", "json", "csv")
 
@@ -49,7 +49,10 @@ def search_bank(
 
 
 def write_matches(
-    matches: Iterable[Match], output: str | Path | None = None, form: str | None = None
+    matches: Iterable[Match],
+    output: str | Path | None = None,
+    form: str | None = None,
+    raw_csv: bool = False,
 ) -> None:
     """Write the prompts that a search found, best first.
 
@@ -58,6 +61,8 @@ def write_matches(
         output: file to write, whole or not at all; standard output by default.
         form: one of `FORMATS`; by default the format of the suffix of ``output``. ``json`` is one
             object on each line.
+        raw_csv: do not protect spreadsheets from formulas, see
+            `unprompt.reading.formatting.csv_row`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -68,14 +73,13 @@ def write_matches(
         raise UnpromptError(f"format '{form}': must be one of {', '.join(FORMATS)}")
     with output_stream(output) as file:
         if form == "csv":
-            rows = csv.writer(file)
-            rows.writerow(("prompt", "cosine"))
-            rows.writerows((match.prompt, round(match.cosine, 4)) for match in matches)
-            return
+            file.write(csv_row(("prompt", "cosine")) + "\n")
         for match in matches:
             line = f"{match.cosine:.3f}  {match.prompt}"
             if form == "json":
                 line = json.dumps({"prompt": match.prompt, "cosine": round(match.cosine, 4)})
+            elif form == "csv":
+                line = csv_row((match.prompt, round(match.cosine, 4)), raw_csv)
             file.write(line + "\n")
 
 

@@ -13,12 +13,17 @@ import numpy as np
 
 from unprompt.encoding import load_encoder
 from unprompt.predicting.answer import Answer
+from unprompt.reading.formatting import csv_row
 
 Writer = Callable[[Iterable[Answer], IO[str], str], Iterator[Answer]]
 
 
 def write_answers(
-    answers: Iterable[Answer], file: IO[str], form: str = "text", encoder: str = ""
+    answers: Iterable[Answer],
+    file: IO[str],
+    form: str = "text",
+    encoder: str = "",
+    raw_csv: bool = False,
 ) -> Iterator[Answer]:
     """Write each answer and yield it, so that the caller can count.
 
@@ -27,7 +32,11 @@ def write_answers(
         file: open for writing text, with ``newline=""`` for ``csv`` and ``kaggle``.
         form: a format, see `FORMATS`.
         encoder: the target encoder, for ``kaggle``.
+        raw_csv: do not protect spreadsheets from formulas in ``csv``, see
+            `unprompt.reading.formatting.csv_row`.
     """
+    if raw_csv and form == "csv":
+        return _csv(answers, file, encoder, raw_csv)
     return FORMATS[form](answers, file, encoder)
 
 
@@ -61,15 +70,16 @@ def _json(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[An
         yield answer
 
 
-def _csv(answers: Iterable[Answer], file: IO[str], encoder: str) -> Iterator[Answer]:
-    writer = csv.writer(file)
-    writer.writerow(name for name in Answer.__slots__ if name != "embedding")
+def _csv(
+    answers: Iterable[Answer], file: IO[str], encoder: str, raw_csv: bool = False
+) -> Iterator[Answer]:
+    file.write(csv_row(name for name in Answer.__slots__ if name != "embedding") + "\n")
     for answer in answers:
-        values = answer.to_dict().values()
-        writer.writerow(
+        values = [
             json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-            for value in values
-        )
+            for value in answer.to_dict().values()
+        ]
+        file.write(csv_row(values, raw_csv) + "\n")
         yield answer
 
 

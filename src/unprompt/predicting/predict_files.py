@@ -44,6 +44,7 @@ def predict_files(
     interval: float = 1.0,
     sidecars: bool = False,
     overwrite: bool = False,
+    raw_csv: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> PredictCounts:
     """Predict prompts and write them in the order of the images.
@@ -59,6 +60,7 @@ def predict_files(
         interval: seconds between two listings of the watched folder.
         sidecars: write each answer beside its image, see `write_sidecars`.
         overwrite: let sidecars replace files that unprompt did not write.
+        raw_csv: as for `write_answers`.
         note: called with a line for each image that fails, and for the start and end of watching.
 
     Raises:
@@ -89,7 +91,7 @@ def predict_files(
     if sidecars:
         answers = write_sidecars(answers, counts.sidecars, overwrite)
     with output_stream(output) as file:
-        written = write_answers(_counted(answers, counts, note), file, form, encoder)
+        written = write_answers(_counted(answers, counts, note), file, form, encoder, raw_csv)
         if len(first) > batch_size and not watch:
             total = lambda: sum(1 for _ in find_images(images, recursive))  # noqa: E731
             written = track(written, "Predicting", total)

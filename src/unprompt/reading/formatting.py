@@ -14,6 +14,7 @@ from unprompt.reading.infotext import format_infotext
 from unprompt.reading.result import Lora, Reading, Settings, clean
 
 CSV_COLUMNS = ("file", "prompt", "negative_prompt", "generator", "settings", "error")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 _EMPTY: dict[str, Any] = Reading(None).to_dict(raw=False)
 
 
@@ -32,6 +33,7 @@ def show(
     form: str = "text",
     everything: bool = False,
     named: bool = False,
+    raw_csv: bool = False,
 ) -> Shown:
     """Format the answer for one file as the command line prints it.
 
@@ -43,11 +45,13 @@ def show(
             line) or ``csv`` (one row).
         everything: also print settings, other prompts and, in JSON, every raw text.
         named: print the file name on a line before the text.
+        raw_csv: as in `csv_row`.
     """
     note = f"unprompt: {problem}" if problem is not None else None
-    if form in ("json", "csv"):
-        row = to_json if form == "json" else to_csv
-        return Shown(row(str(path), reading, problem, everything), note, problem is not None)
+    if form == "csv":
+        return Shown(to_csv(str(path), reading, problem, raw_csv), note, problem is not None)
+    if form == "json":
+        return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
     if reading is None or (reading.prompt is None and (form == "a1111" or not everything)):
         reasons = f" ({'; '.join(reading.problems)})" if reading and reading.problems else ""
         return Shown(None, note or f"{path}: no prompt found{reasons}", problem is not None)
@@ -74,23 +78,33 @@ def to_json(file: str, reading: Reading | None, error: str | None = None, raw: b
     return json.dumps({**named, **plain, "error": error}, ensure_ascii=False, allow_nan=False)
 
 
-def to_csv(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:
-    """One CSV row of `CSV_COLUMNS`; the settings are a JSON object, without null values.
-
-    ``raw`` changes nothing: a row has no place for the texts of a file.
-    """
+def to_csv(
+    file: str, reading: Reading | None, error: str | None = None, raw_csv: bool = False
+) -> str:
+    """One CSV row of `CSV_COLUMNS`; the settings are a JSON object, without null values."""
     plain = reading.to_dict(raw=False) if reading else dict(_EMPTY)
     stated = {name: value for name, value in plain["settings"].items() if value}
     settings = json.dumps(stated, ensure_ascii=False, allow_nan=False) if stated else None
     values = {**plain, "file": clean(file), "settings": settings, "error": error and clean(error)}
-    return csv_row([values[name] for name in CSV_COLUMNS])
+    return csv_row([values[name] for name in CSV_COLUMNS], raw_csv)
 
 
-def csv_row(values: Iterable[object]) -> str:
-    """One row of CSV without its line break."""
+def csv_row(values: Iterable[object], raw_csv: bool = False) -> str:
+    """One row of CSV without its line break.
+
+    A spreadsheet program computes a cell that begins with ``=``, ``+``, ``-`` or ``@``, and a
+    formula can send other cells to a stranger's server. Such a text gets an apostrophe before it,
+    as OWASP advises (https://owasp.org/www-community/attacks/CSV_Injection); numbers stay.
+
+    Args:
+        values: text, numbers, or None for an empty cell.
+        raw_csv: write every text unchanged, for programs that read the file.
+    """
+    if not raw_csv:
+        values = [f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in values]
     row = io.StringIO()
-    csv.writer(row, lineterminator="").writerow(values)
-    return row.getvalue()
+    csv.writer(row).writerow(values)
+    return row.getvalue().removesuffix("\r\n")
 
 
 def to_a1111(reading: Reading) -> str:

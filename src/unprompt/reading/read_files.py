@@ -39,6 +39,7 @@ def read_files(
     everything: bool = False,
     recursive: bool = False,
     captions: bool = False,
+    raw_csv: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> ReadCounts:
     """Read the prompts that image files carry, and write them in the order of the files.
@@ -51,6 +52,7 @@ def read_files(
         everything: also write settings, other prompts and, in JSON, every raw text.
         recursive: search sub-folders too.
         captions: take plain ``.txt`` files beside images for prompts.
+        raw_csv: do not protect spreadsheets from formulas, see `csv_row`.
         note: called with a line for each file that has no prompt or cannot be read.
 
     Raises:
@@ -65,7 +67,8 @@ def read_files(
     first = list(islice(paths, 2))
     if not first:
         raise no_images_error(images, recursive)
-    finish = partial(show, form=form, everything=everything, named=len(first) > 1)
+    named = len(first) > 1
+    finish = partial(show, form=form, everything=everything, named=named, raw_csv=raw_csv)
     counts = ReadCounts()
     with output_stream(output) as file:
         if form == "json" and output is None and isinstance(file, io.TextIOWrapper):
