@@ -63,11 +63,10 @@ def test_pixels(size):
 
 
 def test_texts_come_back():
-    prompt = "a castle at dawn, oil painting, 8 k!"
-    ids = PROCESSOR(text=prompt)["input_ids"]
-    assert PROCESSOR.batch_decode(ids, skip_special_tokens=True) == [
-        "a castle at dawn , oil painting , 8 k !"
-    ]
+    prompt = "a castle at dawn, oil painting, 8k!"
+    ids = PROCESSOR(text=[prompt])["input_ids"]
+    assert PROCESSOR.batch_decode(ids, skip_special_tokens=True) == [prompt]
+    assert "dawn , oil" in PROCESSOR.batch_decode(ids)[0]
 
 
 def test_saved_and_loaded(tmp_path):

@@ -12,6 +12,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, CLIPTokenizer, Pro
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from unprompt.models.coca.configuration import CoCaConfig
+from unprompt.models.coca.written_text import as_written
 from unprompt.models.preprocessing import Preprocessing
 
 # Tokens that are not merged byte pairs: 256 bytes inside words, 256 at the end of words, and two
@@ -57,6 +58,14 @@ class CoCaProcessor(ProcessorMixin):
             arguments.setdefault("truncation", True)
             text = clean_text(text) if isinstance(text, str) else [clean_text(one) for one in text]
         return super().__call__(images=images, text=text, **arguments)
+
+    def batch_decode(self, *arguments: Any, **options: Any) -> list[str]:
+        """Prompts of token ids as people write them (see `as_written`), in lower case.
+
+        With ``skip_special_tokens=False`` the tokens stand as the tokenizer splits them.
+        """
+        texts: list[str] = super().batch_decode(*arguments, **options)
+        return list(map(as_written, texts)) if options.get("skip_special_tokens") else texts
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
