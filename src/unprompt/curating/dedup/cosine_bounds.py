@@ -10,10 +10,10 @@ z similar sizes, so that rounding to int8 costs little: z = step·code + e, and
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 WIDTHS = (32, 64, 96, 128, 192, 256)
 """Lengths of the short vectors that `choose_width` tries; multiples of 8 suit every device."""
@@ -49,11 +49,23 @@ def leading_axes(vectors: np.ndarray) -> np.ndarray:
     """All principal axes (about the origin), strongest first: float64 of shape (dim, dim)."""
     sample = vectors[:: -(-len(vectors) // _SAMPLE)].astype(np.float64)
     products = sample.T @ sample
-    # Two threads of OpenBLAS wait for each other at every step: on a busy core they take 2.4 s,
-    # one thread takes 0.015 s.
-    with threadpool_limits(1, "blas"):
+    with _one_blas_thread():
         axes = np.linalg.eigh(products)[1]
     return np.ascontiguousarray(axes[:, ::-1])
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """Limit BLAS to one thread where threadpoolctl (extra ``data``) is installed.
+
+    Two threads of OpenBLAS wait for each other at every step: on a busy core they take 2.4 s, one
+    thread takes 0.015 s.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
+    return limits
 
 
 def choose_width(left: np.ndarray, right: np.ndarray, axes: np.ndarray, threshold: float) -> int:
