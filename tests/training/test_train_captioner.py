@@ -265,7 +265,7 @@ def test_a_captioner_starts_from_a_folder_or_from_open_clip(finished, tmp_path):
 
 def test_matches_are_counted_as_the_tokenizer_spells():
     processor = CoCaProcessor.from_config(CoCaConfig())
-    captions = ["a cat , sitting", "a dog"]
+    captions = ["a cat, sitting", "a dog"]
     assert exact_matches(captions, ["A cat, sitting", "a dogs"], processor) == 0.5
 
 

@@ -203,7 +203,7 @@ def token_loss(model: CoCaForConditionalGeneration, batches: Iterable[dict[str, 
 
 
 def exact_matches(captions: list[str], prompts: list[str], processor: CoCaProcessor) -> float:
-    """Share of captions that are the prompt, word for word as the tokenizer spells it."""
+    """Share of captions that are the prompt, in lower case and with usual spaces."""
     spelled = processor.batch_decode(processor(text=prompts)["input_ids"], skip_special_tokens=True)
     pairs = zip(captions, spelled, strict=True)
     return sum(caption == prompt for caption, prompt in pairs) / max(1, len(prompts))
