@@ -94,6 +94,16 @@ def test_limits_are_told_beside_no_prompt(tmp_path: Path) -> None:
     assert note == f"{tmp_path}: no prompt found (too large)"
 
 
+def test_what_is_known_is_told_beside_no_prompt(tmp_path: Path) -> None:
+    declared = Reading(None, generator="Google", declares_ai=True)
+    note = show(tmp_path, declared, None).note
+    assert note == f"{tmp_path}: no prompt found (made by Google; declares itself AI-generated)"
+    text, note, failed = show(tmp_path, Reading(""), None)
+    assert (text, failed) == (None, False)
+    assert note == f"{tmp_path}: no prompt found (the stated prompt is empty)"
+    assert show(tmp_path, Reading("", "blurry"), None, everything=True).text
+
+
 def test_numbers() -> None:
     values = [" 7 ", "7.0", 7, 7.0, "x", "", True, None, 7.5, float("inf"), 1 << 200, "9" * 99]
     assert [as_int(v) for v in values] == [

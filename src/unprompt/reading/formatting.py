@@ -52,9 +52,10 @@ def show(
         return Shown(to_csv(str(path), reading, problem, raw_csv), note, problem is not None)
     if form == "json":
         return Shown(to_json(str(path), reading, problem, everything), note, problem is not None)
-    if reading is None or (reading.prompt is None and (form == "a1111" or not everything)):
-        reasons = f" ({'; '.join(reading.problems)})" if reading and reading.problems else ""
-        return Shown(None, note or f"{path}: no prompt found{reasons}", problem is not None)
+    if reading is None or (not reading.prompt and (form == "a1111" or not everything)):
+        reasons = "; ".join(_instead(reading)) if reading else ""
+        found = f"{path}: no prompt found{reasons and f' ({reasons})'}"
+        return Shown(None, note or found, problem is not None)
     try:
         text = to_a1111(reading) if form == "a1111" else to_text(reading, everything)
     except ValueError as error:
@@ -62,6 +63,17 @@ def show(
     if named:
         text = "\n".join([str(path), *(f"    {line}" for line in text.split("\n"))])
     return Shown(text, note, problem is not None)
+
+
+def _instead(reading: Reading) -> Iterator[str]:
+    """What is known about a file without a prompt."""
+    if reading.prompt is not None:
+        yield "the stated prompt is empty"
+    if reading.generator:
+        yield f"made by {' '.join(reading.generator.split())}"
+    if reading.declares_ai:
+        yield "declares itself AI-generated"
+    yield from reading.problems
 
 
 def to_json(file: str, reading: Reading | None, error: str | None = None, raw: bool = False) -> str:
