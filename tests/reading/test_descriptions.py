@@ -269,7 +269,14 @@ def test_properties_of_windows(tag: int) -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    [b"unicode\0", b"Unicode\0", b"ascii\0\0\0", b'charset="Unicode" ', b"charset=Ascii "],
+    [
+        b"unicode\0",
+        b"Unicode\0",
+        b"ascii\0\0\0",
+        b'charset="Unicode" ',
+        b"charset=Ascii ",
+        b"UTF-8\0\0\0",
+    ],
 )
 def test_character_codes_in_other_forms(prefix: bytes) -> None:
     text = f"{FOX}\n{STEPS}"
@@ -293,6 +300,21 @@ def test_sidecars_of_other_tools(tmp_path: Path, name: str) -> None:
     assert reading is not None
     assert (reading.prompt, reading.settings.seed) == (FOX, 5)
     assert name in reading.where[0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[{"SourceFile": "x.png", "Parameters": [f"{FOX}\n{STEPS}"]}],
+     {"SourceFile": "x.png", "Parameters": f"{FOX}\n{STEPS}"},
+     [{"meta": {"prompt": FOX, "seed": 5, "steps": 20}}]],
+    ids=["listed text", "one object", "other list"],
+)  # fmt: skip
+def test_forms_of_json_sidecars(tmp_path: Path, value: object) -> None:
+    (tmp_path / "x.png").write_bytes(making.png())
+    (tmp_path / "x.json").write_text(json.dumps(value))
+    reading = read(tmp_path / "x.png")
+    assert reading is not None
+    assert (reading.prompt, reading.settings.seed) == (FOX, 5)
 
 
 def test_lists_of_exiftool(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def read_sidecar(path: Path, limits: Limits, captions: bool = False) -> Reading 
         if isinstance(stated, list) and stated and isinstance(stated[0], dict):
             listed = [item for item in stated[:1000] if isinstance(item, dict)]
             stated = next((item for item in listed if _is_about(item, path)), listed[0])
+            texts = ImageTexts([Field("sidecar", "parameters", json.dumps(stated))])
+        if isinstance(stated, dict) and "SourceFile" in stated:
             texts = ImageTexts(_of_exiftool(stated))
         if isinstance(stated, dict) and stated.get(PREDICTED) is True:
             guess = one_line(as_text(stated.get("prompt")) or "")
@@ -98,7 +100,9 @@ def _of_exiftool(tags: Mapping[str, Any]) -> Iterator[Field]:
         if isinstance(value, dict) and not group and name not in _EXIFTOOL_NAMES:  # option -g
             yield from _of_exiftool({f"{key}:{inner}": item for inner, item in value.items()})
             continue
-        if isinstance(value, (dict, list)):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            value = "\n".join(value)  # of a tag that the file has more than once
+        elif isinstance(value, (dict, list)):
             value = json.dumps(value)
         if name in _EXIFTOOL_NAMES and not group.startswith("XMP"):
             name = name.lower()
