@@ -67,6 +67,11 @@ class CoCaProcessor(ProcessorMixin):
         texts: list[str] = super().batch_decode(*arguments, **options)
         return list(map(as_written, texts)) if options.get("skip_special_tokens") else texts
 
+    def decode(self, *arguments: Any, **options: Any) -> str:
+        """The prompt of one row of token ids, as `batch_decode` writes it."""
+        text: str = super().decode(*arguments, **options)
+        return as_written(text) if options.get("skip_special_tokens") else text
+
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, **arguments: Any) -> CoCaProcessor:  # type: ignore[override]
         """Load. Unless ``backend`` is given, Pillow resizes images, bit for bit as in open_clip."""

@@ -129,9 +129,9 @@ class TrainingImages:
         return self
 
     def bytes_to_keep(self) -> int:
-        """What `keep` would add to the disk: exact for whole pictures of which none is kept.
+        """Bytes that `keep` would add to the disk; exact for whole images of which none is kept.
 
-        TrainingImages for crops are counted by the table's columns ``width`` and ``height``, and as
+        Images for crops are counted by the table's columns ``width`` and ``height``, and as
         squares where it has none.
         """
         if not len(self):
